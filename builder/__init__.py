@@ -1,0 +1,19 @@
+"""pybuild: Dockerfile text to a step graph, the graph to snapshots, snapshots to images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from builder.build import Built, BuildRequest, build
+
+__all__ = ["BuildRequest", "Built", "build"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the builder only when somebody asks for it: `pybuild --help` must not pay for it."""
+    if name in __all__:
+        from builder import build as module
+
+        return getattr(module, name)
+    raise AttributeError(name)

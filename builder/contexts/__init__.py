@@ -1,0 +1,1 @@
+"""Where files come from: directories, layouts, archives; and checksums of what they hold."""

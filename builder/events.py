@@ -1,0 +1,82 @@
+"""What happens during a build, as data. One stream feeds every progress view and the Python API.
+
+An `Emit` is called from any thread; a receiver must not block for long and must not raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class StepStarted:
+    """A step begins. `number` counts from 1 in the order in which steps begin; `name` is the line people read.
+
+    `stage` and `position` are the parts of `[stage 2/5]`; `log_path` is the step's complete raw log, when it has one.
+    """
+
+    digest: str
+    number: int
+    name: str
+    time: float
+    stage: str = ""
+    log_path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StepLog:
+    """Raw bytes that a step printed, in order."""
+
+    digest: str
+    data: bytes
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone:
+    """A step ended: `cached` when nothing was executed, `error` when it failed, `seconds` its wall-clock time."""
+
+    digest: str
+    time: float
+    seconds: float
+    cached: bool = False
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Progress of bytes that move: unpacking a base, writing a layer, an export. `total` 0 is unknown."""
+
+    id: str
+    what: str
+    current: int
+    total: int
+    time: float
+    done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Warning_:
+    """Something that people should know and that stops nothing. `at` is `file:line` or empty."""
+
+    code: str
+    message: str
+    at: str = ""
+    excerpt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """An output or a name was written: the line people see."""
+
+    message: str
+    time: float
+
+
+Event = StepStarted | StepLog | StepDone | Transfer | Warning_ | Exported
+Emit = Callable[[Event], None]
+
+
+def discard(event: Event) -> None:
+    """An `Emit` that drops everything."""

@@ -1,0 +1,1 @@
+"""An image to its outputs: archives, layouts, directories, tars."""

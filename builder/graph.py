@@ -1,0 +1,235 @@
+"""The step graph: what a Dockerfile asks for, as content-addressed data.
+
+The frontend makes it, the solver walks it; neither knows the other. Every op is a frozen value whose
+`definition()` is plain data: equal definitions mean equal work. Nothing here opens a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from builder.source import SourceRange
+    from oci.image import Image
+    from oci.model import ImageConfig, Platform
+
+SEMANTICS = "1"
+"""Version of what the ops mean. A change in meaning changes it, and with it every cache key (SECURITY.md S70)."""
+
+Network = Literal["default", "none", "host"]
+
+
+@dataclass(frozen=True, slots=True)
+class InlineFile:
+    """A file written in the Dockerfile itself (a heredoc): `name` is its last path component."""
+
+    name: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ContextSource:
+    """Paths of a build context: the main one (`name` is empty) or a named directory."""
+
+    paths: tuple[str, ...]
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StepSource:
+    """Paths of another step's result: always the *second* input of the Copy that holds it."""
+
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InlineSource:
+    """Files written in the Dockerfile."""
+
+    files: tuple[InlineFile, ...]
+
+
+CopySource = ContextSource | StepSource | InlineSource
+
+
+@dataclass(frozen=True, slots=True)
+class Scratch:
+    """Nothing: the empty root of `FROM scratch`. No inputs."""
+
+    def definition(self) -> dict[str, Any]:
+        return {"op": "scratch"}
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A resolved image's root. No inputs. Its identity is its layers (`diff_ids`), not its name."""
+
+    reference: str
+    image: Image = field(compare=False, hash=False)
+
+    def definition(self) -> dict[str, Any]:
+        return {"op": "base", "layers": [str(each) for each in self.image.config.diff_ids]}
+
+
+@dataclass(frozen=True, slots=True)
+class Exec:
+    """Run a program on top of the first input.
+
+    `env` is all it sees; `proxy_env` is seen too but is part of no key (FEATURES.md I04). `files` are put at
+    `/dev/pipes/<name>`, executable, for the time of the run. `user` is as written in USER and resolved in the image.
+    """
+
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    cwd: str = "/"
+    user: str = ""
+    network: Network = "default"
+    files: tuple[InlineFile, ...] = ()
+    proxy_env: tuple[tuple[str, str], ...] = ()
+    extra_hosts: tuple[tuple[str, str], ...] = ()
+    hostname: str = "buildkitsandbox"
+    shm_size: int = 64 << 20
+    ulimits: tuple[tuple[str, int, int], ...] = ()
+
+    def definition(self) -> dict[str, Any]:
+        return {
+            "op": "exec",
+            "argv": self.argv,
+            "env": self.env,
+            "cwd": self.cwd,
+            "user": self.user,
+            "network": self.network,
+            "files": _files(self.files),
+            "hosts": self.extra_hosts,
+            "hostname": self.hostname,
+            "shm": self.shm_size,
+            "ulimits": self.ulimits,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Put files of `sources` into the first input at `dest` (absolute, cleaned).
+
+    `into_directory` says that `dest` was written with a trailing slash (or there are several sources). `owner` and `mode`
+    are as written after `--chown` and `--chmod`; owner names are resolved in the first input. `unpack` is ADD's
+    meaning: a local tar archive is unpacked. At most one source is a StepSource and its step is the second input.
+    """
+
+    sources: tuple[CopySource, ...]
+    dest: str
+    into_directory: bool = False
+    owner: str = ""
+    mode: str = ""
+    unpack: bool = False
+
+    def definition(self) -> dict[str, Any]:
+        return {
+            "op": "copy",
+            "sources": [_source(source) for source in self.sources],
+            "dest": self.dest,
+            "into": self.into_directory,
+            "owner": self.owner,
+            "mode": self.mode,
+            "unpack": self.unpack,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Mkdir:
+    """Make the directory `path` (absolute) and its missing parents on the first input, owned by `user` (WORKDIR)."""
+
+    path: str
+    user: str = ""
+
+    def definition(self) -> dict[str, Any]:
+        return {"op": "mkdir", "path": self.path, "user": self.user}
+
+
+Op = Scratch | Base | Exec | Copy | Mkdir
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One vertex. Equal digest means equal work: the same Step in two stages runs once.
+
+    `name` is the line people see (`[build 2/4] RUN make`), `at` where it was written, `stage` the stage's name or
+    index and `fresh` whether the cache must not be asked; none of these is part of the digest.
+    """
+
+    op: Op
+    inputs: tuple[Step, ...] = ()
+    at: SourceRange | None = None
+    name: str = ""
+    stage: str = ""
+    fresh: bool = False
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        document = [SEMANTICS, self.op.definition(), [step.digest for step in self.inputs]]
+        object.__setattr__(self, "digest", key_of(document))
+
+
+def key_of(document: Any) -> str:
+    """sha256 (hex) of plain data in one canonical JSON form."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def walk(target: Step) -> Iterator[Step]:
+    """Every step that `target` needs, each once, inputs before the steps that read them."""
+    seen: set[str] = set()
+    stack: list[tuple[Step, bool]] = [(target, False)]
+    while stack:
+        step, ready = stack.pop()
+        if ready:
+            yield step
+        elif step.digest not in seen:
+            seen.add(step.digest)
+            stack.append((step, True))
+            stack.extend((each, False) for each in reversed(step.inputs))
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One line of the new history. `step` made its layer; None is an instruction that only changes the config."""
+
+    created_by: str
+    step: Step | None = None
+    comment: str = "buildkit.dockerfile.v0"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the frontend makes of a Dockerfile for one target and platform.
+
+    `config` is the image's config without its rootfs and history: `base` gives the first layers and history lines (None
+    after `FROM scratch`), `records` the rest. `contexts` names the contexts the graph reads, `onbuild` the triggers a base
+    brought, `warnings` what people should know.
+    """
+
+    target: Step
+    config: ImageConfig
+    platform: Platform
+    base: Image | None
+    records: tuple[Record, ...]
+    onbuild: tuple[str, ...] = ()
+    stages: Mapping[str, Step] = field(default_factory=dict)
+
+
+def _files(files: tuple[InlineFile, ...]) -> list[tuple[str, str]]:
+    return [(each.name, each.content.hex()) for each in files]
+
+
+def _source(source: CopySource) -> dict[str, Any]:
+    match source:
+        case ContextSource(paths, name):
+            return {"context": name, "paths": paths}
+        case StepSource(paths):
+            return {"step": 1, "paths": paths}
+        case InlineSource(files):
+            return {"inline": _files(files)}

@@ -1,0 +1,120 @@
+"""What a process may see, as data. Nothing here opens a file or makes a call.
+
+Everything is plain JSON-able data, because it crosses a socket to the launcher.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+DEFAULT_CAPABILITIES = frozenset(
+    {
+        "CHOWN",
+        "DAC_OVERRIDE",
+        "FSETID",
+        "FOWNER",
+        "MKNOD",
+        "NET_RAW",
+        "SETGID",
+        "SETUID",
+        "SETFCAP",
+        "SETPCAP",
+        "NET_BIND_SERVICE",
+        "SYS_CHROOT",
+        "KILL",
+        "AUDIT_WRITE",
+    }
+)
+"""The fourteen that Docker and BuildKit give (SECURITY.md section 2), without the `CAP_` prefix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """An overlay root. `lowers` are host directories, topmost first; `upper` and `work` are host directories.
+
+    With `upper` empty the root is read-only. `volatile` skips every sync (KERNEL.md 1.6).
+    """
+
+    lowers: tuple[str, ...]
+    upper: str = ""
+    work: str = ""
+    volatile: bool = True
+    userxattr: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Bind:
+    """A host file or directory seen at `target` in the root (`target` `/` makes it the root itself)."""
+
+    source: str
+    target: str = "/"
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tmpfs:
+    """A fresh tmpfs at `target`; `size` in bytes, 0 for the kernel's default."""
+
+    target: str
+    size: int = 0
+    mode: int = 0o1777
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file made from `content` and seen, read-only, at `target`: resolv.conf, hosts, a heredoc's script."""
+
+    target: str
+    content: bytes
+    mode: int = 0o644
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a step may use; 0 is no limit. Memory in bytes, wall clock in seconds. Enforced from the isolation issue on."""
+
+    memory: int = 0
+    wall_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """One process and all it sees.
+
+    `uid`, `gid` and `groups` are numbers, resolved in the image by the caller. `mounts` are made in order after /proc, /sys
+    and /dev. Missing mount points are made for the run and removed again: `Exit.stubs` tells which could not be.
+    """
+
+    root: Overlay | Bind
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    cwd: str = "/"
+    uid: int = 0
+    gid: int = 0
+    groups: tuple[int, ...] = ()
+    hostname: str = "buildkitsandbox"
+    mounts: tuple[Bind | Tmpfs | File, ...] = ()
+    network: Literal["none", "host", "private"] = "private"
+    capabilities: frozenset[str] = DEFAULT_CAPABILITIES
+    rlimits: tuple[tuple[str, int, int], ...] = ()
+    shm_size: int = 64 << 20
+    terminal: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+    def describe(self) -> list[str]:
+        """One line per thing the process will see, for `--debug`."""
+        lines = [f"root {self.root}", *(f"mount {mount}" for mount in self.mounts)]
+        return [*lines, f"network {self.network}", f"uid {self.uid} gid {self.gid}", f"exec {self.argv}"]
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a sandboxed process ended: `status` as a shell tells it (128+n for signal n), CPU seconds, largest RSS in bytes."""
+
+    status: int
+    user_s: float = 0.0
+    system_s: float = 0.0
+    max_rss: int = 0
+    error: str = ""
+    """Set when the process never started: the call that failed, its path and errno text."""

@@ -1,0 +1,1 @@
+"""Directories to run in, and what a step changed in them."""

@@ -1,0 +1,55 @@
+"""What can go wrong with bytes.
+
+    OciError
+    ├── InvalidDigest       text that is no digest of the image-spec's grammar
+    ├── InvalidReference    text that is no image name
+    ├── InvalidPlatform     text that is no os/arch[/variant]
+    ├── InvalidDocument     JSON that is no valid manifest, index, config, layout or descriptor
+    ├── InvalidArchive      a tar, layout or compressed stream that cannot be read as what it claims to be
+    │   └── UnsafePath      an entry that would leave its root
+    ├── LimitExceeded       input larger than the limits allow (a bomb, or a document beyond its cap)
+    ├── BlobNotFound        a digest the store does not hold
+    └── DigestMismatch      bytes that are not those their descriptor promises
+
+Messages are for the person at the keyboard: what was read, what was expected.
+"""
+
+
+class OciError(Exception):
+    """Base of every error this floor raises on purpose."""
+
+
+class InvalidDigest(OciError):
+    """Text that is no digest (image-spec: descriptor.md, Digests)."""
+
+
+class InvalidReference(OciError):
+    """Text that is no image name (distribution-spec: pulling manifests; Docker's short names)."""
+
+
+class InvalidPlatform(OciError):
+    """Text that is no `os/arch[/variant]`."""
+
+
+class InvalidDocument(OciError):
+    """A JSON document that breaks the image-spec."""
+
+
+class InvalidArchive(OciError):
+    """A tar stream, archive, layout or compressed stream that is not what it claims to be."""
+
+
+class UnsafePath(InvalidArchive):
+    """An archive entry or link that would leave the directory it is unpacked into."""
+
+
+class LimitExceeded(OciError):
+    """Input beyond a safety limit."""
+
+
+class BlobNotFound(OciError):
+    """The store does not hold the blob."""
+
+
+class DigestMismatch(OciError):
+    """Bytes differ from what their digest or size promises."""
