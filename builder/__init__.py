@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from builder.build import Built, BuildRequest, build
+    from builder.build import BuildRequest, Built, build
 
 __all__ = ["BuildRequest", "Built", "build"]
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from builder.source import SourceRange
     from oci.image import Image
     from oci.model import ImageConfig, Platform
+
+    from builder.source import SourceRange
 
 SEMANTICS = "1"
 """Version of what the ops mean. A change in meaning changes it, and with it every cache key (SECURITY.md S70)."""
