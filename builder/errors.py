@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 class BuildError(Exception):
     """Base of every error the builder raises on purpose.
 
-    `str(error)` is one sentence without file or line; `at` says where, `hint` what to do, `log` the last lines a
+    `str(error)` is one sentence without file or line; `at` says where, `hint` what to do, `log` the last
+    lines a
     failed step printed.
     """
 

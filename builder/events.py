@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class StepStarted:
-    """A step begins. `number` counts from 1 in the order in which steps begin; `name` is the line people read.
+    """A step begins. `number` counts from 1 in the order in which steps begin; `name` is the line people
+    read.
 
-    `stage` and `position` are the parts of `[stage 2/5]`; `log_path` is the step's complete raw log, when it has one.
+    `stage` and `position` are the parts of `[stage 2/5]`; `log_path` is the step's complete raw log, when
+    it has one.
     """
 
     digest: str
@@ -35,7 +37,8 @@ class StepLog:
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
-    """A step ended: `cached` when nothing was executed, `error` when it failed, `seconds` its wall-clock time."""
+    """A step ended: `cached` when nothing was executed, `error` when it failed, `seconds` its wall-clock
+    time."""
 
     digest: str
     time: float

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from builder.source import SourceRange
 
 SEMANTICS = "1"
-"""Version of what the ops mean. A change in meaning changes it, and with it every cache key (SECURITY.md S70)."""
+"""Version of what the ops mean. A change in meaning changes it, and with it every cache key (SECURITY.md
+S70)."""
 
 Network = Literal["default", "none", "host"]
 
@@ -81,7 +82,8 @@ class Exec:
     """Run a program on top of the first input.
 
     `env` is all it sees; `proxy_env` is seen too but is part of no key (FEATURES.md I04). `files` are put at
-    `/dev/pipes/<name>`, executable, for the time of the run. `user` is as written in USER and resolved in the image.
+    `/dev/pipes/<name>`, executable, for the time of the run. `user` is as written in USER and resolved in
+    the image.
     """
 
     argv: tuple[str, ...]
@@ -116,9 +118,12 @@ class Exec:
 class Copy:
     """Put files of `sources` into the first input at `dest` (absolute, cleaned).
 
-    `into_directory` says that `dest` was written with a trailing slash (or there are several sources). `owner` and `mode`
-    are as written after `--chown` and `--chmod`; owner names are resolved in the first input. `unpack` is ADD's
-    meaning: a local tar archive is unpacked. At most one source is a StepSource and its step is the second input.
+    `into_directory` says that `dest` was written with a trailing slash (or there are several sources).
+    `owner` and `mode`
+    are as written after `--chown` and `--chmod`; owner names are resolved in the first input. `unpack` is
+    ADD's
+    meaning: a local tar archive is unpacked. At most one source is a StepSource and its step is the second
+    input.
     """
 
     sources: tuple[CopySource, ...]
@@ -142,7 +147,8 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Mkdir:
-    """Make the directory `path` (absolute) and its missing parents on the first input, owned by `user` (WORKDIR)."""
+    """Make the directory `path` (absolute) and its missing parents on the first input, owned by `user`
+    (WORKDIR)."""
 
     path: str
     user: str = ""
@@ -158,7 +164,8 @@ Op = Scratch | Base | Exec | Copy | Mkdir
 class Step:
     """One vertex. Equal digest means equal work: the same Step in two stages runs once.
 
-    `name` is the line people see (`[build 2/4] RUN make`), `at` where it was written, `stage` the stage's name or
+    `name` is the line people see (`[build 2/4] RUN make`), `at` where it was written, `stage` the stage's
+    name or
     index and `fresh` whether the cache must not be asked; none of these is part of the digest.
     """
 
@@ -197,7 +204,8 @@ def walk(target: Step) -> Iterator[Step]:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One line of the new history. `step` made its layer; None is an instruction that only changes the config."""
+    """One line of the new history. `step` made its layer; None is an instruction that only changes the
+    config."""
 
     created_by: str
     step: Step | None = None
@@ -208,8 +216,10 @@ class Record:
 class Plan:
     """What the frontend makes of a Dockerfile for one target and platform.
 
-    `config` is the image's config without its rootfs and history: `base` gives the first layers and history lines (None
-    after `FROM scratch`), `records` the rest. `contexts` names the contexts the graph reads, `onbuild` the triggers a base
+    `config` is the image's config without its rootfs and history: `base` gives the first layers and history
+    lines (None
+    after `FROM scratch`), `records` the rest. `contexts` names the contexts the graph reads, `onbuild` the
+    triggers a base
     brought, `warnings` what people should know.
     """
 

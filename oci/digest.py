@@ -1,4 +1,5 @@
-"""Content addresses: `sha256:<64 hex>` and the chainID made of them (image-spec: descriptor.md, config.md)."""
+"""Content addresses: `sha256:<64 hex>` and the chainID made of them (image-spec: descriptor.md,
+config.md)."""
 
 from __future__ import annotations
 
@@ -28,9 +29,9 @@ class Digest:
         return cls(algorithm, value)
 
     @classmethod
-    def of(cls, content: bytes) -> Digest:
-        """The sha256 digest of `content`."""
-        return cls("sha256", hashlib.sha256(content).hexdigest())
+    def of(cls, content: bytes, algorithm: str = "sha256") -> Digest:
+        """The digest of `content`."""
+        return cls(algorithm, hashlib.new(algorithm, content, usedforsecurity=False).hexdigest())
 
     @property
     def short(self) -> str:

@@ -72,7 +72,8 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a step may use; 0 is no limit. Memory in bytes, wall clock in seconds. Enforced from the isolation issue on."""
+    """What a step may use; 0 is no limit. Memory in bytes, wall clock in seconds. Enforced from the
+    isolation issue on."""
 
     memory: int = 0
     wall_s: float = 0.0
@@ -82,8 +83,10 @@ class Limits:
 class Sandbox:
     """One process and all it sees.
 
-    `uid`, `gid` and `groups` are numbers, resolved in the image by the caller. `mounts` are made in order after /proc, /sys
-    and /dev. Missing mount points are made for the run and removed again: `Exit.stubs` tells which could not be.
+    `uid`, `gid` and `groups` are numbers, resolved in the image by the caller. `mounts` are made in order
+    after /proc, /sys
+    and /dev. Missing mount points are made for the run and removed again: `Exit.stubs` tells which could
+    not be.
     """
 
     root: Overlay | Bind
@@ -110,7 +113,8 @@ class Sandbox:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a sandboxed process ended: `status` as a shell tells it (128+n for signal n), CPU seconds, largest RSS in bytes."""
+    """How a sandboxed process ended: `status` as a shell tells it (128+n for signal n), CPU seconds,
+    largest RSS in bytes."""
 
     status: int
     user_s: float = 0.0
