@@ -1,0 +1,51 @@
+# The targets people use: demo, test, lint. Everything runs in .venv, made on first use from constraints.txt.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+PY := .venv/bin/python
+PYTEST := $(PY) -m pytest
+
+.PHONY: help demo test test-corpus lint bench unit venv packages wheel clean
+
+help:
+	@echo "make demo         install what is missing, build an example image and run it"
+	@echo "make test         lint and all tests (under 10 minutes)"
+	@echo "make test-corpus  the long comparisons with other tools"
+	@echo "make lint         ruff, mypy --strict, import contracts"
+	@echo "make unit         only the tests that need neither root nor other tools"
+	@echo "make bench        time pybuild beside Docker"
+
+demo:
+	@scripts/demo
+
+venv:
+	@scripts/make-venv dev
+
+packages:
+	@scripts/install-debian-packages test
+
+lint: venv
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	.venv/bin/lint-imports --no-logo
+
+# Root and interop tests stay together on one worker (tests/conftest.py), beside the unit tests on the other.
+test: packages lint
+	@scripts/run-tests
+
+unit: venv
+	$(PYTEST) -n 2 -m "not root and not interop"
+
+test-corpus: packages venv
+	@scripts/run-corpus
+
+bench: packages venv
+	@scripts/run-bench
+
+wheel: venv
+	$(PY) -m hatchling build -t wheel -d dist
+
+clean:
+	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
