@@ -1,0 +1,463 @@
+"""The content-addressed part of an image layout: `blobs/<algorithm>/<hex>`, and blobs under construction.
+
+A blob appears whole or not at all: it is written to `tmp/`, hashed on the way, flushed, renamed into place,
+and the directory flushed. The writer holds a lock on its temporary file, so `clean` can tell what a killed
+process left behind from what is still being written. Reading verifies: bad bytes end in DigestMismatch, never
+in silence.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import io
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import BinaryIO, cast
+
+from oci.digest import Digest
+from oci.errors import BlobNotFound, DigestMismatch, InvalidArchive, LimitExceeded
+from oci.model import Descriptor
+from oci.progress import Progress, no_progress
+from oci.strict_json import MAX_DOCUMENT
+
+CHUNK = 1 << 20
+"""Bytes read, hashed or written at once: enough for the interpreter's lock not to matter."""
+
+_NAME = {"sha256": re.compile(r"[a-f0-9]{64}"), "sha512": re.compile(r"[a-f0-9]{128}")}
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class BlobStore:
+    """Blobs below `root`. Nothing is made before something is written: foreign layouts are read in place.
+
+    `private` stores are for their owner only: a setuid program in a layer must not be within others' reach.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], *, private: bool = True) -> None:
+        self.root = os.fspath(root)
+        self._file_mode, self._directory_mode = (0o600, 0o700) if private else (0o644, 0o755)
+        self._private = private
+        self._verified: dict[Digest, tuple[int, ...]] = {}
+
+    def path(self, digest: Digest) -> str:
+        """Where the blob is, or would be."""
+        return os.path.join(self.root, "blobs", digest.algorithm, digest.hex)
+
+    def __contains__(self, digest: Digest) -> bool:
+        try:
+            return stat.S_ISREG(os.lstat(self.path(digest)).st_mode)
+        except OSError:
+            return False
+
+    def __iter__(self) -> Iterator[Digest]:
+        """Every blob's digest, in no order; names that are no digests are none of ours."""
+        for algorithm, name in _NAME.items():
+            with suppress(FileNotFoundError):
+                for entry in os.scandir(os.path.join(self.root, "blobs", algorithm)):
+                    if name.fullmatch(entry.name):
+                        yield Digest(algorithm, entry.name)
+
+    def size(self, digest: Digest) -> int:
+        """The blob's size in bytes. Raises BlobNotFound."""
+        fd = self.open_fd(digest)
+        try:
+            return os.fstat(fd).st_size
+        finally:
+            os.close(fd)
+
+    def open(self, digest: Digest) -> BinaryIO:
+        """A reader that raises DigestMismatch at the end rather than hand over bad bytes quietly."""
+        return cast(BinaryIO, VerifiedReader(self.open_fd(digest), digest))
+
+    def open_fd(self, digest: Digest) -> int:
+        """A descriptor on the bare file, unverified. Raises BlobNotFound; links are never followed."""
+        fd = -1
+        try:
+            fd = os.open(os.path.join(self.root, "blobs"), _DIRECTORY | os.O_NOFOLLOW)
+            fd = _step(fd, digest.algorithm, _DIRECTORY | os.O_NOFOLLOW)
+            fd = _step(fd, digest.hex, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise BlobNotFound(f"{digest} is not in {self.root}") from None
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                raise
+            raise InvalidArchive(
+                f"{self.path(digest)} is or lies behind a symbolic link; copy it in"
+            ) from None
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise InvalidArchive(f"{self.path(digest)} is no regular file")
+        return fd
+
+    def read(self, digest: Digest, limit: int = MAX_DOCUMENT) -> bytes:
+        """A small blob whole, verified. Raises LimitExceeded beyond `limit` bytes, before reading."""
+        if (size := self.size(digest)) > limit:
+            raise LimitExceeded(f"{digest} has {size} bytes; at most {limit} are read here")
+        with self.open(digest) as reader:
+            return reader.read()
+
+    def document(self, descriptor: Descriptor) -> bytes:
+        """The bytes of a document, if they are what its descriptor promises."""
+        return descriptor.check(self.read(descriptor.digest))
+
+    def verify(self, digest: Digest, progress: Progress = no_progress) -> None:
+        """Read the blob to its end. Raises DigestMismatch."""
+        with self.open(digest) as reader:
+            while chunk := reader.read(CHUNK):
+                progress(len(chunk))
+        self._remember(digest)
+
+    def send(self, digest: Digest, out: int, progress: Progress = no_progress) -> int:
+        """Write the blob to the descriptor `out`; its size. Raises DigestMismatch, possibly after writing.
+
+        What this process has written or verified, and did not change since, is moved by the kernel.
+        """
+        fd = self.open_fd(digest)
+        if self._verified.get(digest) == _identity(fd):
+            with os.fdopen(fd, "rb", buffering=0):
+                return _move(fd, out, progress)
+        total = 0
+        with VerifiedReader(fd, digest) as reader:
+            while chunk := reader.read(CHUNK):
+                write_all(out, chunk)
+                total += len(chunk)
+                progress(len(chunk))
+        self._remember(digest)
+        return total
+
+    def writer(self, *, hashing: bool = True, algorithm: str = "sha256") -> BlobWriter:
+        """A blob under construction; leaving its `with` block without `commit` leaves no trace.
+
+        `hashing=False` is for callers who hash on the way; they give `commit` the digest.
+        """
+        return BlobWriter(self, hashlib.new(algorithm) if hashing else None)
+
+    def write(self, content: bytes) -> Digest:
+        """Store bytes at hand."""
+        with self.writer() as writer:
+            writer.write(content)
+            return writer.commit()
+
+    def put(self, media_type: str, content: bytes) -> Descriptor:
+        """Store a document; its descriptor."""
+        self.write(content)
+        return Descriptor.of(media_type, content)
+
+    def delete(self, digest: Digest) -> bool:
+        """Remove a blob; whether there was one."""
+        self._verified.pop(digest, None)
+        try:
+            os.unlink(self.path(digest))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def quarantine(self, digest: Digest) -> str:
+        """Put a damaged blob aside, so that it can be fetched or made again; where it went."""
+        self._verified.pop(digest, None)
+        aside = os.path.join(self.root, "quarantine")
+        os.makedirs(aside, self._directory_mode, exist_ok=True)
+        path = os.path.join(aside, f"{digest.algorithm}-{digest.hex}")
+        os.rename(self.path(digest), path)
+        return path
+
+    def clean(self) -> int:
+        """Remove what killed writers left in `tmp/`; how many entries. Living writers are left alone."""
+        removed = 0
+        try:
+            names = os.listdir(self.temporary)
+        except FileNotFoundError:
+            return 0
+        for name in names:
+            removed += _remove_if_dead(os.path.join(self.temporary, name))
+        return removed
+
+    @contextmanager
+    def staging(self) -> Iterator[Staging]:
+        """A store whose new blobs enter this one by `publish`, or vanish with the block."""
+        path, lock = _locked(self._make_temporary(), _make_directory)
+        try:
+            yield Staging(path, self)
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+            os.close(lock)
+
+    @property
+    def temporary(self) -> str:
+        """The directory of blobs under construction: the same file system, so that rename works."""
+        return os.path.join(self.root, "tmp")
+
+    def _make_temporary(self) -> str:
+        os.makedirs(self.temporary, 0o700, exist_ok=True)
+        return self.temporary
+
+    def _place(self, source: str, digest: Digest) -> None:
+        """Rename a finished, flushed file to its name. What is there is replaced: it may be damaged."""
+        directory = os.path.join(self.root, "blobs", digest.algorithm)
+        new = not os.path.isdir(directory)
+        os.makedirs(os.path.dirname(directory), self._directory_mode, exist_ok=True)
+        with suppress(FileExistsError):
+            os.mkdir(directory, self._directory_mode)
+        os.rename(source, self.path(digest))
+        sync_directory(directory)
+        if new:
+            sync_directory(os.path.dirname(directory))
+            sync_directory(self.root)
+        self._remember(digest)
+
+    def _remember(self, digest: Digest) -> None:
+        with suppress(OSError, BlobNotFound):
+            fd = self.open_fd(digest)
+            try:
+                self._verified[digest] = _identity(fd)
+            finally:
+                os.close(fd)
+
+
+class Staging(BlobStore):
+    """A store beside a store: writes stay here, reads see both."""
+
+    def __init__(self, root: str, parent: BlobStore) -> None:
+        super().__init__(root, private=parent._private)
+        self.parent = parent
+
+    def __contains__(self, digest: Digest) -> bool:
+        return super().__contains__(digest) or digest in self.parent
+
+    def open_fd(self, digest: Digest) -> int:
+        try:
+            return super().open_fd(digest)
+        except BlobNotFound:
+            return self.parent.open_fd(digest)
+
+    def publish(self, wanted: set[Digest] | None = None) -> int:
+        """Move the new blobs (of those `wanted`) to the parent; how many."""
+        moved = [digest for digest in self if wanted is None or digest in wanted]
+        for digest in moved:
+            self.parent._place(self.path(digest), digest)
+        return len(moved)
+
+
+class BlobWriter:
+    """A blob being written. Use in `with`; call `commit` when all is there."""
+
+    def __init__(self, store: BlobStore, hasher: hashlib._Hash | None) -> None:
+        self._store = store
+        self._hasher = hasher
+        self._path, self._fd = _locked(store._make_temporary(), _make_file)
+        self.size = 0
+
+    def write(self, data: bytes | bytearray | memoryview) -> int:
+        """Append bytes; how many."""
+        if self._hasher:
+            self._hasher.update(data)
+        write_all(self._fd, data)
+        size = memoryview(data).nbytes
+        self.size += size
+        return size
+
+    def fileno(self) -> int:
+        """The temporary file, for callers of `hashing=False` who let the kernel write."""
+        return self._fd
+
+    def commit(self, expected: Digest | Descriptor | None = None) -> Digest:
+        """Make the blob visible under its digest, which is verified against `expected` first.
+
+        Without hashing, `expected` is the caller's word. Raises DigestMismatch; then nothing is visible.
+        """
+        digest = self._check(expected)
+        os.fchmod(self._fd, self._store._file_mode)
+        os.fsync(self._fd)
+        self._store._place(self._path, digest)
+        self._path = ""
+        self.close()
+        return digest
+
+    def _check(self, expected: Digest | Descriptor | None) -> Digest:
+        if isinstance(expected, Descriptor):
+            if self.size != expected.size:
+                raise DigestMismatch(
+                    f"{expected.digest}: got {self.size} bytes where its descriptor promises {expected.size}"
+                )
+            expected = expected.digest
+        if self._hasher is None:
+            if expected is None:
+                raise TypeError("a writer that does not hash must be told the digest")
+            return expected
+        actual = Digest(self._hasher.name, self._hasher.hexdigest())
+        if expected is not None and actual != expected:
+            raise DigestMismatch(f"expected the bytes of {expected}, got {actual} ({self.size} bytes)")
+        return actual
+
+    def close(self) -> None:
+        """Give the blob up, unless it was committed."""
+        if self._path:
+            with suppress(FileNotFoundError):
+                os.unlink(self._path)
+            self._path = ""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> BlobWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class VerifiedReader(io.RawIOBase):
+    """Reads a descriptor, which it owns, and compares the digest where the bytes end."""
+
+    def __init__(self, fd: int, digest: Digest) -> None:
+        super().__init__()
+        self._fd = fd
+        self._digest = digest
+        self._hasher = hashlib.new(digest.algorithm)
+        self._size = os.fstat(fd).st_size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
+        count = os.readv(self._fd, [view])
+        if count:
+            self._hasher.update(view[:count])
+        elif len(view):
+            self._end()
+        return count
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            return b"".join(iter(lambda: self.read(CHUNK), b""))
+        chunk = os.read(self._fd, size)
+        if chunk:
+            self._hasher.update(chunk)
+        elif size:
+            self._end()
+        return chunk
+
+    def _end(self) -> None:
+        if self._hasher.hexdigest() != self._digest.hex:
+            raise DigestMismatch(
+                f"blob {self._digest} is damaged: its {self._size} bytes are those of "
+                f"{self._digest.algorithm}:{self._hasher.hexdigest()}"
+            )
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._fd)
+        super().close()
+
+
+def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
+    """Write every byte to a descriptor, which may be a pipe."""
+    view = memoryview(data).cast("B")
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def sync_directory(path: str) -> None:
+    """Make renames in a directory survive a power cut."""
+    fd = os.open(path, _DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _step(parent: int, name: str, flags: int) -> int:
+    """Open `name` below a directory, which is closed."""
+    try:
+        return os.open(name, flags, dir_fd=parent)
+    finally:
+        os.close(parent)
+
+
+def _identity(fd: int) -> tuple[int, ...]:
+    """What changes when somebody writes to a file or puts another in its place."""
+    status = os.fstat(fd)
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _move(source: int, out: int, progress: Progress) -> int:
+    """Copy a file to a descriptor within the kernel: shared extents, or sendfile."""
+    total = 0
+    copy = os.copy_file_range
+    while True:
+        try:
+            count = copy(source, out, 64 * CHUNK)
+        except OSError as error:
+            if total or error.errno not in (
+                errno.EINVAL,
+                errno.EXDEV,
+                errno.EBADF,
+                errno.ENOSYS,
+                errno.EOPNOTSUPP,
+            ):
+                raise
+            break
+        if not count:
+            return total
+        total += count
+        progress(count)
+    while count := os.sendfile(out, source, total, 16 * CHUNK):
+        total += count
+        progress(count)
+    return total
+
+
+def _make_file(path: str) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def _make_directory(path: str) -> int:
+    os.mkdir(path, 0o700)
+    return os.open(path, _DIRECTORY | os.O_NOFOLLOW)
+
+
+def _locked(directory: str, make: Callable[[str], int]) -> tuple[str, int]:
+    """A new entry of `directory` and a descriptor that holds its lock for as long as it is open."""
+    while True:
+        path = os.path.join(directory, secrets.token_hex(8))
+        try:
+            fd = make(path)
+        except FileNotFoundError:  # somebody removed it between making and opening, or `tmp/` itself
+            os.makedirs(directory, 0o700, exist_ok=True)
+            continue
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.path.exists(path):
+            return path, fd
+        os.close(fd)  # `clean` was faster than our lock
+
+
+def _remove_if_dead(path: str) -> bool:
+    """Remove a temporary entry whose maker lives no more (nobody holds its lock)."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    else:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+        return True
+    finally:
+        os.close(fd)
