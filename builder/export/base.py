@@ -1,0 +1,131 @@
+"""What an export is: the finished image, what it is called, and where it shall go.
+
+An exporter is a class with a `type` as `--output type=` names it; `exporter()` finds one. Options are `key=value` pairs;
+an unknown key is an error, never silence.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from builder.errors import UsageError
+
+if TYPE_CHECKING:
+    from builder.snapshot.view import View
+    from oci.blobs import BlobStore
+    from oci.model import Descriptor
+
+_TRUE = frozenset({"1", "true", "t", "yes"})
+_FALSE = frozenset({"0", "false", "f", "no"})
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSpec:
+    """One `--output`: its type, where it goes (`-` is stdout, empty is the type's default) and its other options."""
+
+    type: str
+    dest: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> OutputSpec:
+        """`type=oci,dest=x.tar`, a path (a `local` output) or `-` (a `tar` on stdout), as buildx reads them."""
+        if text == "-":
+            return cls("tar", "-")
+        if "=" not in text:
+            return cls("local", text)
+        options: dict[str, str] = {}
+        for part in text.split(","):
+            key, sep, value = part.partition("=")
+            if not sep or not key.strip():
+                raise UsageError(
+                    f"--output {text!r}: {part!r} is no key=value", hint="e.g. type=oci,dest=image.tar"
+                )
+            options[key.strip().lower()] = value
+        kind = options.pop("type", "")
+        if not kind:
+            raise UsageError(f"--output {text!r} has no type", hint="e.g. type=oci,dest=image.tar")
+        return cls(kind, options.pop("dest", ""), options)
+
+    def flag(self, name: str, default: bool) -> bool:
+        """A boolean option."""
+        value = self.options.get(name)
+        if value is None:
+            return default
+        if value.lower() in _TRUE | _FALSE:
+            return value.lower() in _TRUE
+        raise UsageError(f"--output type={self.type}: {name}={value!r} is neither true nor false")
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A finished image on its way out.
+
+    `descriptor` is its manifest in the store, `names` what it is called, `view` opens its merged root (made only when an
+    output wants files), `new_layers` counts the layers that this build made, from the top.
+    """
+
+    descriptor: Descriptor
+    names: tuple[str, ...]
+    view: Callable[[], AbstractContextManager[View]]
+    new_layers: int = 0
+    clock: int | None = None
+
+
+class Exporter(Protocol):
+    """One class per output type."""
+
+    def export(self, what: Export, blobs: BlobStore) -> str:
+        """Write it out and return the line people see. Atomic: all of it, or no trace."""
+
+
+def exporter(spec: OutputSpec) -> Exporter:
+    """The exporter that `spec` names. Raises UsageError for unknown types and options and a missing `dest`."""
+    from builder.export import archive, local
+
+    match spec.type:
+        case "oci" | "docker":
+            return archive.ImageExporter.of(spec)
+        case "tar":
+            return local.TarExporter.of(spec)
+        case "local":
+            return local.LocalExporter.of(spec)
+        case "cacheonly":
+            return CacheOnly()
+        case "image" | "registry":
+            raise UsageError(
+                f"--output type={spec.type} is not there yet: pushing comes with the registries",
+                hint="-t NAME stores the image locally; type=oci,dest=FILE writes an archive",
+            )
+    raise UsageError(
+        f"--output type={spec.type} is unknown", hint="known types: oci, docker, tar, local, cacheonly"
+    )
+
+
+def refuse_unknown(spec: OutputSpec, known: frozenset[str]) -> None:
+    """Raise UsageError for an option that `spec`'s type does not have."""
+    for name in spec.options:
+        if name not in known:
+            raise UsageError(
+                f"--output type={spec.type} has no option {name!r}",
+                hint=f"it has: dest, {', '.join(sorted(known))}",
+            )
+
+
+def refuse_missing_directory(spec: OutputSpec) -> None:
+    """Raise UsageError unless the directory that shall hold `dest` exists: found before the build, not after it."""
+    parent = os.path.dirname(os.path.abspath(spec.dest))
+    if spec.dest != "-" and not os.path.isdir(parent):
+        raise UsageError(f"--output type={spec.type}: the directory {parent!r} of dest does not exist")
+
+
+@dataclass(frozen=True, slots=True)
+class CacheOnly:
+    """`type=cacheonly`: the steps run and are remembered; no image is stored."""
+
+    def export(self, what: Export, blobs: BlobStore) -> str:
+        return ""
