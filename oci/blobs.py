@@ -151,6 +151,15 @@ class BlobStore:
         self.write(content)
         return Descriptor.of(media_type, content)
 
+    def replace(self, name: str, content: bytes) -> None:
+        """Put a small file beside `blobs/`, durably and in one step, whether or not there was one."""
+        with self.writer(hashing=False) as writer:
+            writer.write(content)
+            writer._flush()
+            os.rename(writer._path, os.path.join(self.root, name))
+            writer._path = ""
+        sync_directory(self.root)
+
     def delete(self, digest: Digest) -> bool:
         """Remove a blob; whether there was one."""
         self._verified.pop(digest, None)
@@ -189,6 +198,13 @@ class BlobStore:
         finally:
             shutil.rmtree(path, ignore_errors=True)
             os.close(lock)
+
+    def make_directories(self) -> None:
+        """Make `root` and the (empty) `blobs/sha256`."""
+        os.makedirs(self.root, self._directory_mode, exist_ok=True)
+        for part in ("blobs", os.path.join("blobs", "sha256")):
+            with suppress(FileExistsError):
+                os.mkdir(os.path.join(self.root, part), self._directory_mode)
 
     @property
     def temporary(self) -> str:
@@ -274,12 +290,15 @@ class BlobWriter:
         Without hashing, `expected` is the caller's word. Raises DigestMismatch; then nothing is visible.
         """
         digest = self._check(expected)
-        os.fchmod(self._fd, self._store._file_mode)
-        os.fsync(self._fd)
+        self._flush()
         self._store._place(self._path, digest)
         self._path = ""
         self.close()
         return digest
+
+    def _flush(self) -> None:
+        os.fchmod(self._fd, self._store._file_mode)
+        os.fsync(self._fd)
 
     def _check(self, expected: Digest | Descriptor | None) -> Digest:
         if isinstance(expected, Descriptor):

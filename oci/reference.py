@@ -123,15 +123,16 @@ def _check_name(domain: str, path: str, text: str) -> None:
         )
     if not _PATH.fullmatch(path):
         raise InvalidReference(
-            f"{_shown(text)} is no image name: {_shown(path)} must be words of a-z and 0-9, joined by one of . _ __ or "
-            "dashes, and separated by /"
+            f"{_shown(text)} is no image name: {_shown(path)} must be words of a-z and 0-9, joined by "
+            "one of . _ __ or dashes, and separated by /"
         )
 
 
 def _check_tag(tag: str, text: str) -> None:
     if not _TAG.fullmatch(tag):
         raise InvalidReference(
-            f"{_shown(text)}: {_shown(tag)} is no tag; expected up to 128 of A-Z a-z 0-9 _ . -, not starting with . or -"
+            f"{_shown(text)}: {_shown(tag)} is no tag; expected up to 128 of A-Z a-z 0-9 _ . -, "
+            "not starting with . or -"
         )
 
 
