@@ -31,7 +31,7 @@ class Digest:
     @classmethod
     def of(cls, content: bytes, algorithm: str = "sha256") -> Digest:
         """The digest of `content`."""
-        return cls(algorithm, hashlib.new(algorithm, content, usedforsecurity=False).hexdigest())
+        return cls(algorithm, hashlib.new(algorithm, content).hexdigest())
 
     @property
     def short(self) -> str:

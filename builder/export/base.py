@@ -1,6 +1,7 @@
 """What an export is: the finished image, what it is called, and where it shall go.
 
-An exporter is a class with a `type` as `--output type=` names it; `exporter()` finds one. Options are `key=value` pairs;
+An exporter is a class with a `type` as `--output type=` names it; `exporter()` finds one. Options are
+`key=value` pairs;
 an unknown key is an error, never silence.
 """
 
@@ -21,11 +22,14 @@ if TYPE_CHECKING:
 
 _TRUE = frozenset({"1", "true", "t", "yes"})
 _FALSE = frozenset({"0", "false", "f", "no"})
+_EXAMPLE = "e.g. type=oci,dest=image.tar"
 
 
 @dataclass(frozen=True, slots=True)
 class OutputSpec:
-    """One `--output`: its type, where it goes (`-` is stdout, empty is the type's default) and its other options."""
+    """One `--output`: its type, where it goes (`-` is stdout, empty is the type's default) and its other
+    options.
+    """
 
     type: str
     dest: str = ""
@@ -33,7 +37,7 @@ class OutputSpec:
 
     @classmethod
     def parse(cls, text: str) -> OutputSpec:
-        """`type=oci,dest=x.tar`, a path (a `local` output) or `-` (a `tar` on stdout), as buildx reads them."""
+        """Read `type=oci,dest=x.tar`, a path (a `local` output) or `-` (a `tar` on stdout), as buildx."""
         if text == "-":
             return cls("tar", "-")
         if "=" not in text:
@@ -48,7 +52,7 @@ class OutputSpec:
             options[key.strip().lower()] = value
         kind = options.pop("type", "")
         if not kind:
-            raise UsageError(f"--output {text!r} has no type", hint="e.g. type=oci,dest=image.tar")
+            raise UsageError(f"--output {text!r} has no type", hint=_EXAMPLE)
         return cls(kind, options.pop("dest", ""), options)
 
     def flag(self, name: str, default: bool) -> bool:
@@ -65,7 +69,8 @@ class OutputSpec:
 class Export:
     """A finished image on its way out.
 
-    `descriptor` is its manifest in the store, `names` what it is called, `view` opens its merged root (made only when an
+    `descriptor` is its manifest in the store, `names` what it is called, `view` opens its merged root
+    (made only when an
     output wants files), `new_layers` counts the layers that this build made, from the top.
     """
 
@@ -84,7 +89,7 @@ class Exporter(Protocol):
 
 
 def exporter(spec: OutputSpec) -> Exporter:
-    """The exporter that `spec` names. Raises UsageError for unknown types and options and a missing `dest`."""
+    """The exporter that `spec` names. Raises UsageError for unknown types, unknown options, no `dest`."""
     from builder.export import archive, local
 
     match spec.type:
@@ -117,7 +122,9 @@ def refuse_unknown(spec: OutputSpec, known: frozenset[str]) -> None:
 
 
 def refuse_missing_directory(spec: OutputSpec) -> None:
-    """Raise UsageError unless the directory that shall hold `dest` exists: found before the build, not after it."""
+    """Raise UsageError unless the directory that shall hold `dest` exists: found before the build, not after
+    it.
+    """
     parent = os.path.dirname(os.path.abspath(spec.dest))
     if spec.dest != "-" and not os.path.isdir(parent):
         raise UsageError(f"--output type={spec.type}: the directory {parent!r} of dest does not exist")

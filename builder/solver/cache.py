@@ -1,8 +1,8 @@
-"""What earlier builds learned: step key -> the layer it made. A cache in the plain sense: losing it loses only time.
+"""What earlier builds learned: step key -> the layer it made. Losing it loses only time.
 
 Two kinds of rows share one table. A *record* stands under the key of a result. An *alias* stands under a
-definition key and names the key of the result it led to; it also says that the definition was seen before, so that
-checksums are worth computing before anything is written.
+definition key and names the key of the result it led to; it also says that the definition was seen before, so
+that checksums are worth computing before anything is written.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Rows(Protocol):
 class StepRecord:
     """What a step made. `layer` None is an empty diff; `snapshot` names the directory it left, if any.
 
-    `created` is the RFC 3339 time of its first execution, `clock` the clock its layer was written with (None
+    `created` is the RFC 3339 time of its first execution, `clock` the clock its layer was written with
+    (None
     without one), `seconds` how long it took.
     """
 

@@ -3,9 +3,9 @@
 definition key   the op and the keys of its inputs: no file is read
 content key      for a Copy: the op, its target's key and checksums of what it copies; the key of the result
 
-A result's key is its content key for a Copy and its definition key for everything else, and is what the steps on top
-of it see. A Copy's content key leaves out where the files come from: when a stage is built again and gives the same
-files, the copy of them is still a hit.
+A result's key is its content key for a Copy and its definition key for everything else, and is what the
+steps on top of it see. A Copy's content key leaves out where the files come from: when a stage is built again
+and gives the same files, the copy of them is still a hit.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from builder.graph import SEMANTICS, Step, key_of
 
 
 def definition_key(step: Step, inputs: tuple[str, ...], *, clocked: bool) -> str:
-    """The key of `step` as written, on inputs with these keys. `clocked`: a clock is set (its value is in no key)."""
+    """The key of `step` as written, on inputs with these keys.
+
+    `clocked` says whether a clock is set; its value is in no key.
+    """
     return key_of([SEMANTICS, "definition", clocked, step.op.definition(), inputs])
 
 

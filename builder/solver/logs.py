@@ -1,4 +1,7 @@
-"""What a step prints: raw and complete in a file, live as events, its end in memory for the error (SECURITY.md R26)."""
+"""What a step prints: raw and complete in a file, live as events, its end in memory for the error.
+
+SECURITY.md R26: nothing is clipped and nothing blocks.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,7 @@ class StepOutput:
         self._read_fd = self._file = -1
 
     def close_writer(self) -> None:
-        """Close our end of the pipe once the process has its own: `drain` ends when the last one is closed."""
+        """Close our end of the pipe once the process has its own; `drain` ends when no writer is left."""
         if self.write_fd >= 0:
             os.close(self.write_fd)
             self.write_fd = -1

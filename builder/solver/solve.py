@@ -1,6 +1,7 @@
 """The loop: every step once, inputs first, independent steps in parallel, the first failure ends it.
 
-It knows nothing of Dockerfiles, snapshots or caches: `perform` makes one step's result out of its inputs' results.
+It knows nothing of Dockerfiles, snapshots or caches: `perform` makes one step's result out of the results
+of its inputs.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ def solve(
 ) -> R:
     """The result of `target`; every step it needs is performed once, at most `jobs` at the same time.
 
-    When a step fails no further one begins; `cancel` is called so that running ones end early (with `keep_going` they
-    end by themselves), and the first error is raised after all have ended. An interrupt of the calling thread
-    (KeyboardInterrupt) does the same.
+    When a step fails no further one begins; `cancel` is called so that running ones end early (with
+    `keep_going`
+    they end by themselves), and the first error is raised after all have ended. An interrupt of the calling
+    thread (KeyboardInterrupt) does the same.
     """
     steps = list(walk(target))
     missing = {step.digest: len({each.digest for each in step.inputs}) for step in steps}
