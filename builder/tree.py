@@ -1,0 +1,182 @@
+"""Read-only trees of files: what a build context, a step's result and a named directory have in common.
+
+Paths are bytes relative to the tree's root, `/` between their components, no `.` or `..`; b"" is the root.
+Nothing here follows a symlink by itself: `resolve` does, inside the tree, and gives a path that has none.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol
+
+from oci.tar.entry import Kind
+
+_MOST_LINKS = 255
+_KINDS = {
+    stat.S_IFREG: Kind.FILE,
+    stat.S_IFDIR: Kind.DIRECTORY,
+    stat.S_IFLNK: Kind.SYMLINK,
+    stat.S_IFCHR: Kind.CHAR,
+    stat.S_IFBLK: Kind.BLOCK,
+    stat.S_IFIFO: Kind.FIFO,
+}
+
+Xattrs = tuple[tuple[bytes, bytes], ...]
+
+
+class Node(NamedTuple):
+    """One file's metadata. `mode` has the twelve permission bits, `size` is in bytes, `link` a symlink's
+    text.
+
+    `dev`, `ino` and `ctime_ns` tell whether it is still the same file; they are 0 where the file lies in an
+    archive, which has its xattrs here and, where known, the sha256 of its content.
+    """
+
+    kind: Kind
+    mode: int
+    uid: int = 0
+    gid: int = 0
+    size: int = 0
+    mtime_ns: int = 0
+    link: bytes = b""
+    rdev: int = 0
+    dev: int = 0
+    ino: int = 0
+    nlink: int = 1
+    ctime_ns: int = 0
+    xattrs: Xattrs = ()
+    content: bytes = b""
+
+
+Item = tuple[bytes, Node]
+Opener = Callable[[bytes], int]
+
+
+class Tree(Protocol):
+    """A tree of files. Errors are OSError, with text for people where the tree has a better one
+    (ContextError)."""
+
+    def lstat(self, path: bytes) -> Node | None:
+        """The file at `path`, None when there is none. Symlinks on the way are not followed: they hold
+        nothing."""
+
+    def listdir(self, path: bytes) -> list[bytes]:
+        """The names in the directory `path`, sorted; none when it is no directory."""
+
+    def readlink(self, path: bytes) -> bytes: ...
+
+    def xattrs(self, path: bytes) -> Xattrs:
+        """The extended attributes that images keep, sorted by name."""
+
+    def resolve(self, path: bytes) -> bytes:
+        """`path` with every symlink in it resolved inside the tree, the last component included (see
+        `resolve`)."""
+
+    def walk(self, path: bytes = b"") -> list[Item]:
+        """`path` itself and all below it, directories before their contents, names in byte order."""
+
+    def opener(self) -> AbstractContextManager[Opener]:
+        """`with tree.opener() as open_file`: open regular files quickly, best in the order of `walk`.
+
+        Not to be shared by threads; each makes its own. The caller closes the descriptors it gets.
+        """
+
+    def open(self, path: bytes) -> int:
+        """A descriptor of the regular file `path`, which the caller closes."""
+
+
+def kind_of(mode: int) -> Kind | None:
+    """The kind of file that st_mode tells; None for sockets and what else no archive can hold."""
+    return _KINDS.get(stat.S_IFMT(mode))
+
+
+def node_of(st: os.stat_result, link: bytes = b"") -> Node | None:
+    """`st` as a Node; None for a socket."""
+    kind = _KINDS.get(st.st_mode & 0o170000)
+    if kind is None:
+        return None
+    size = st.st_size if kind is Kind.FILE else 0
+    return Node(
+        kind,
+        st.st_mode & 0o7777,
+        st.st_uid,
+        st.st_gid,
+        size,
+        st.st_mtime_ns,
+        link,
+        st.st_rdev,
+        st.st_dev,
+        st.st_ino,
+        st.st_nlink,
+        st.st_ctime_ns,
+    )
+
+
+def clean(path: str | bytes) -> bytes:
+    """`path` as people write it (absolute or not) as a tree's path; `..` is taken away by name and never
+    leaves the root."""
+    raw = os.fsencode(path) if isinstance(path, str) else path
+    parts: list[bytes] = []
+    for part in raw.split(b"/"):
+        if part == b"..":
+            del parts[-1:]
+        elif part not in (b"", b"."):
+            parts.append(part)
+    return b"/".join(parts)
+
+
+def parent_of(path: bytes) -> bytes:
+    """The directory that holds `path`; the root is its own."""
+    return path.rpartition(b"/")[0]
+
+
+def parents_of(path: bytes) -> Iterable[bytes]:
+    """The directories above `path`, the root's child first; the root itself is left out."""
+    at = path.find(b"/")
+    while at >= 0:
+        yield path[:at]
+        at = path.find(b"/", at + 1)
+
+
+def join(directory: bytes, name: bytes) -> bytes:
+    """`name` in `directory`."""
+    return directory + b"/" + name if directory else name
+
+
+def order(path: bytes) -> bytes:
+    """A sort key that puts directories before their contents and these before every later sibling."""
+    return path.replace(b"/", b"\0")
+
+
+def resolve(lookup: Callable[[bytes], Node | None], path: bytes) -> bytes:
+    """`path` without symlinks, inside the tree that `lookup` shows: absolute links start at the root, `..`
+    stops there.
+
+    What does not exist stays as it is written. Raises OSError (ELOOP) beyond 255 links.
+    """
+    todo = path.split(b"/")[::-1]
+    done = b""
+    links = 0
+    while todo:
+        part = todo.pop()
+        if part in (b"", b"."):
+            continue
+        if part == b"..":
+            done = parent_of(done)
+            continue
+        here = join(done, part)
+        node = lookup(here)
+        if node is None or node.kind is not Kind.SYMLINK:
+            done = here
+            continue
+        links += 1
+        if links > _MOST_LINKS:
+            raise OSError(errno.ELOOP, "too many symbolic links", os.fsdecode(path))
+        if node.link.startswith(b"/"):
+            done = b""
+        todo.extend(node.link.split(b"/")[::-1])
+    return done
