@@ -187,6 +187,8 @@ class BlobStore:
             return 0
         for name in names:
             removed += _remove_if_dead(os.path.join(self.temporary, name))
+        with suppress(OSError):  # not empty: somebody is writing
+            os.rmdir(self.temporary)
         return removed
 
     @contextmanager

@@ -180,8 +180,8 @@ def index_of(descriptors: tuple[Descriptor, ...], kind: Kind = "oci") -> Raw[Ind
 def walk(store: BlobStore, descriptor: Descriptor, *, sparse: bool = False) -> Iterator[Descriptor]:
     """Everything a pointer leads to, itself first, each index and manifest once.
 
-    Only indexes and manifests are read. `sparse` passes over those the store does not hold, as after the pull of
-    one platform. Raises BlobNotFound, DigestMismatch, and InvalidDocument beyond MAX_DEPTH.
+    Only indexes and manifests are read. `sparse` passes over those the store does not hold, as after the
+    pull of one platform. Raises BlobNotFound, DigestMismatch, and InvalidDocument beyond MAX_DEPTH.
     """
     yield from _walk(store, descriptor, sparse, 0, set())
 

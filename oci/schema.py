@@ -1,0 +1,72 @@
+"""The image-spec's rules as JSON Schemas (our own wording, draft 2020-12), for bytes that come from outside.
+
+`oci.model` reads what can be read; this says whether it is right. `check` raises, `findings` lists.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from oci.errors import InvalidDocument
+from oci.strict_json import loads
+
+if TYPE_CHECKING:
+    from jsonschema.protocols import Validator
+
+KINDS = ("descriptor", "manifest", "index", "config", "layout")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong (`error`) or odd (`warning`), and where: a JSON path or a digest."""
+
+    severity: Literal["error", "warning"]
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.path}: {self.message}"
+
+
+def check(kind: str, document: bytes | Any) -> None:
+    """Raise InvalidDocument, naming the JSON path, unless the document (bytes or parsed) obeys its schema."""
+    found = findings(kind, document)
+    if found:
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+        raise InvalidDocument(f"{found[0].path}: {found[0].message}{more}")
+
+
+def findings(kind: str, document: bytes | Any) -> list[Finding]:
+    """All that is wrong with a document, by path. Raises InvalidDocument for what is no JSON at all."""
+    value = loads(document, kind) if isinstance(document, bytes) else document
+    errors = sorted(
+        _validator(kind).iter_errors(value), key=lambda error: [str(part) for part in error.absolute_path]
+    )
+    return [Finding("error", _path(kind, error.absolute_path), _shortened(error.message)) for error in errors]
+
+
+@cache
+def _validator(kind: str) -> Validator:
+    from jsonschema import Draft202012Validator
+
+    return Draft202012Validator(schema(kind))
+
+
+def schema(kind: str) -> dict[str, Any]:
+    """The schema of one of KINDS."""
+    with open(os.path.join(os.path.dirname(__file__), "schemas", f"{kind}.json"), "rb") as file:
+        value: dict[str, Any] = json.load(file)
+    return value
+
+
+def _path(kind: str, parts: Sequence[str | int]) -> str:
+    return kind + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+
+
+def _shortened(message: str) -> str:
+    return message if len(message) <= 300 else message[:150] + " ... " + message[-150:]
