@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 from oci.tar.entry import Kind
 
 _MOST_LINKS = 255
+_KEPT = ("user.", "security.capability")
 _KINDS = {
     stat.S_IFREG: Kind.FILE,
     stat.S_IFDIR: Kind.DIRECTORY,
@@ -180,3 +181,19 @@ def resolve(lookup: Callable[[bytes], Node | None], path: bytes) -> bytes:
             done = b""
         todo.extend(node.link.split(b"/")[::-1])
     return done
+
+
+def read_xattrs(path: bytes | int) -> Xattrs:
+    """The extended attributes that belong into an image, sorted: `user.*` and file capabilities.
+
+    Those of SELinux, access control lists and the kernel's own bookkeeping are the machine's, not the file's.
+    """
+    follow = isinstance(path, int)
+    try:
+        names = os.listxattr(path, follow_symlinks=follow)
+    except OSError:
+        return ()
+    if not names:
+        return ()
+    kept = sorted(os.fsencode(name) for name in names if name.startswith(_KEPT))
+    return tuple((name, os.getxattr(path, name, follow_symlinks=follow)) for name in kept)

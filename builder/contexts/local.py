@@ -1,0 +1,328 @@
+"""Build contexts that are directories of this machine.
+
+Nothing outside the directory is ever opened (SECURITY.md S53): every name is opened below the descriptor of
+its parent with O_NOFOLLOW, from one descriptor of the root on. Ignored paths are neither opened nor listed
+(S55). Files belong to 0:0 whoever owns them here, as COPY says; sockets are left out, as no image can hold
+them.
+
+What was listed once is remembered: a build sees one state of its context, and notices when a file changed
+since.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from builder.errors import ContextError
+from builder.tree import Item, Node, Opener, Xattrs, join, kind_of, parent_of, read_xattrs, resolve
+from oci.tar.entry import Kind
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_DEEPEST = 400
+_MOST_TEXT = 16 << 20
+_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+_new_node: Callable[[type[Node], tuple[object, ...]], Node] = tuple.__new__
+
+
+class Ignore(Protocol):
+    """Which paths a context leaves out (`builder.patterns`), asked one directory after the other."""
+
+    def enter(self) -> object:
+        """The state of the root directory."""
+
+    def step(self, state: object, name: bytes, directory: bool) -> tuple[bool, object | None]:
+        """Whether `name` is left out, and its state where a directory has to be looked into all the same."""
+
+
+class LocalContext:
+    """The directory `root` as a Tree. `name` is what people call it, in errors.
+
+    Raises ContextError when it is missing or no directory. Close it, or use it in `with`.
+    """
+
+    def __init__(self, root: str, ignore: Ignore | None = None, name: str = "context") -> None:
+        self.root = os.path.abspath(root)
+        self.name = name
+        self._ignore = ignore
+        self._listings: dict[bytes, dict[bytes, Node]] = {}
+        self._states: dict[bytes, object] = {b"": ignore.enter()} if ignore else {}
+        self._walks: dict[bytes, list[Item]] = {}
+        try:
+            self._fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise ContextError(
+                f"the {name} {root} cannot be opened: {error.strerror}", hint="name a directory that exists"
+            ) from None
+
+    def __enter__(self) -> LocalContext:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the root."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def lstat(self, path: bytes) -> Node | None:
+        if not path:
+            return _root_node(os.fstat(self._fd))
+        parent, _, name = path.rpartition(b"/")
+        return self._listing(parent).get(name)
+
+    def listdir(self, path: bytes) -> list[bytes]:
+        return list(self._listing(path))
+
+    def readlink(self, path: bytes) -> bytes:
+        node = self.lstat(path)
+        return node.link if node else b""
+
+    def resolve(self, path: bytes) -> bytes:
+        return resolve(self.lstat, path)
+
+    def ignored(self, path: bytes) -> bool:
+        """Whether `path` is left out by the ignore file (it need not exist)."""
+        state = self._states.get(b"")
+        parts = path.split(b"/")
+        left_out = False
+        for part in parts:
+            if self._ignore is None or state is None:
+                return left_out
+            left_out, state = self._ignore.step(state, part, True)
+        return left_out
+
+    def xattrs(self, path: bytes) -> Xattrs:
+        name = path.rpartition(b"/")[2] or b"."
+        with self._directory(parent_of(path)) as fd:
+            # There is no call relative to a directory; /proc gives its descriptor a name that cannot be
+            # swapped.
+            return read_xattrs(b"/proc/self/fd/%d/%s" % (fd, name))
+
+    def walk(self, path: bytes = b"") -> list[Item]:
+        found = self._walks.get(path)
+        if found is None:
+            node = self.lstat(path)
+            found = [(path, node)] if node else []
+            if node is not None and node.kind is Kind.DIRECTORY:
+                with self._directory(path) as fd:
+                    self._descend(path, fd, found, path.count(b"/"))
+            self._walks[path] = found
+        return found
+
+    @contextmanager
+    def opener(self) -> Iterator[Opener]:
+        files = DirectoryOpener(self._fd)
+        try:
+            yield lambda path: self._checked(files, path)
+        finally:
+            files.close()
+
+    def open(self, path: bytes) -> int:
+        with self.opener() as open_file:
+            return open_file(path)
+
+    # ---- inside ----
+
+    def _shown(self, path: bytes) -> str:
+        return os.fsdecode(path) or self.root
+
+    def _checked(self, files: DirectoryOpener, path: bytes) -> int:
+        try:
+            return files(path)
+        except PermissionError:
+            raise ContextError(
+                f"{self._shown(path)} of the {self.name} cannot be read: permission denied",
+                hint="make it readable, or name it in .dockerignore",
+            ) from None
+        except OSError as error:
+            raise ContextError(
+                f"{self._shown(path)} of the {self.name} changed during the build: {error.strerror}"
+            ) from None
+
+    @contextmanager
+    def _directory(self, path: bytes) -> Iterator[int]:
+        files = DirectoryOpener(self._fd)
+        try:
+            yield files.directory(path)
+        except OSError as error:
+            raise _unreadable(self._shown(path), error) from None
+        finally:
+            files.close()
+
+    def _listing(self, path: bytes) -> dict[bytes, Node]:
+        """The names in a directory that are not left out; empty for what is no directory."""
+        known = self._listings.get(path)
+        if known is not None:
+            return known
+        node = self.lstat(path)
+        if node is None or node.kind is not Kind.DIRECTORY:
+            return {}
+        with self._directory(path) as fd:
+            return self._scan(path, fd)
+
+    def _descend(self, path: bytes, fd: int, into: list[Item], depth: int) -> None:
+        if depth > _DEEPEST:
+            raise ContextError(f"{self._shown(path)} lies deeper than {_DEEPEST} directories")
+        listing = self._listings.get(path)
+        if listing is None:
+            listing = self._scan(path, fd)
+        prefix = path + b"/" if path else b""
+        for name, node in listing.items():
+            child = prefix + name
+            into.append((child, node))
+            if node[0] is Kind.DIRECTORY:
+                with _opened(name, fd, self._shown(child)) as sub:
+                    self._descend(child, sub, into, depth + 1)
+
+    def _scan(self, path: bytes, fd: int) -> dict[bytes, Node]:
+        rows: list[tuple[bytes, Node]] = []
+        state = self._states.get(path)
+        filtered = self._ignore is not None and state is not None
+        try:
+            with os.scandir(fd) as entries:
+                for entry in entries:
+                    raw = entry.name.encode(_ENCODING, _ERRORS)
+                    if filtered and not self._wanted(path, fd, state, raw, entry):
+                        continue
+                    node = _node(entry, fd)
+                    if node is not None:
+                        rows.append((raw, node))
+        except OSError as error:
+            raise _unreadable(self._shown(path), error) from None
+        rows.sort()
+        listing = self._listings[path] = dict(rows)
+        return listing
+
+    def _wanted(self, path: bytes, fd: int, state: object, name: bytes, entry: os.DirEntry[str]) -> bool:
+        """Whether an entry is part of the context; a directory also when something below it is."""
+        assert self._ignore is not None
+        directory = entry.is_dir(follow_symlinks=False)
+        left_out, inner = self._ignore.step(state, name, directory)
+        if not directory:
+            return not left_out
+        child = join(path, name)
+        if inner is not None:
+            self._states[child] = inner
+        if not left_out:
+            return True
+        if inner is None:
+            return False
+        with _opened(name, fd, self._shown(child)) as sub:
+            return bool(self._scan(child, sub))
+
+
+class DirectoryOpener:
+    """Opens files below one directory, component by component, following no link.
+
+    It keeps the descriptors of the last file's directories: files in the order of a walk cost one open each.
+    """
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._parts: list[bytes] = []
+        self._fds: list[int] = []
+        self._path = b""
+
+    def __call__(self, path: bytes) -> int:
+        parent, _, name = path.rpartition(b"/")
+        fd = (self._fds[-1] if self._fds else self._root) if parent == self._path else self.directory(parent)
+        return os.open(name, _FILE, dir_fd=fd)
+
+    def directory(self, path: bytes) -> int:
+        """The descriptor of the directory `path`; it stays ours."""
+        parts = path.split(b"/") if path else []
+        same = 0
+        while same < len(parts) and same < len(self._parts) and parts[same] == self._parts[same]:
+            same += 1
+        self._drop(same)
+        for part in parts[same:]:
+            above = self._fds[-1] if self._fds else self._root
+            self._fds.append(os.open(part, _DIRECTORY, dir_fd=above))
+            self._parts.append(part)
+        self._path = path
+        return self._fds[-1] if self._fds else self._root
+
+    def close(self) -> None:
+        """Close the directories."""
+        self._drop(0)
+
+    def _drop(self, keep: int) -> None:
+        while len(self._fds) > keep:
+            os.close(self._fds.pop())
+            self._parts.pop()
+        self._path = b"/".join(self._parts)
+
+
+@contextmanager
+def _opened(name: bytes, above: int, shown: str) -> Iterator[int]:
+    try:
+        fd = os.open(name, _DIRECTORY, dir_fd=above)
+    except OSError as error:
+        raise _unreadable(shown, error) from None
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _unreadable(shown: str, error: OSError) -> ContextError:
+    if isinstance(error, PermissionError):
+        return ContextError(
+            f"{shown} of the context cannot be listed: permission denied",
+            hint="make it readable, or name it in .dockerignore",
+        )
+    return ContextError(f"{shown} of the context changed during the build: {error.strerror}")
+
+
+def _root_node(st: os.stat_result) -> Node:
+    return Node(
+        Kind.DIRECTORY,
+        st.st_mode & 0o7777,
+        0,
+        0,
+        0,
+        st.st_mtime_ns,
+        b"",
+        0,
+        st.st_dev,
+        st.st_ino,
+        2,
+        st.st_ctime_ns,
+    )
+
+
+def _node(entry: os.DirEntry[str], fd: int) -> Node | None:
+    st = entry.stat(follow_symlinks=False)
+    mode = st.st_mode
+    kind = kind_of(mode)
+    if kind is None:
+        return None
+    link = b""
+    if kind is Kind.SYMLINK:
+        link = os.fsencode(os.readlink(entry.name, dir_fd=fd))
+    return _new_node(
+        Node,
+        (
+            kind,
+            mode & 0o7777,
+            0,
+            0,
+            st.st_size if kind is Kind.FILE else 0,
+            st.st_mtime_ns,
+            link,
+            st.st_rdev,
+            st.st_dev,
+            st.st_ino,
+            st.st_nlink,
+            st.st_ctime_ns,
+            (),
+            b"",
+        ),
+    )
