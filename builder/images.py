@@ -1,0 +1,320 @@
+"""The local store's images and their names: find, tag, list, remove. `index.json` is the only truth.
+
+An image's id is the digest of its config, as Docker has it. An entry of the index without a name is an image
+all the same: a build without `-t`, or one whose name has moved on to another image.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from builder.errors import NotFound, UsageError
+from builder.state import StateDir
+from oci import media_types, platforms
+from oci.blobs import BlobStore
+from oci.digest import Digest
+from oci.errors import BlobNotFound, InvalidReference, OciError
+from oci.image import Image, images, select
+from oci.layout import Layout, Names, name_of, without_names
+from oci.model import Descriptor, Manifest, parse
+from oci.reference import Reference
+
+ID_LENGTH = 4
+"""Fewer hex digits are no id: too many words are hex digits."""
+
+_HEX_ID = re.compile(rf"(?:sha256:)?([0-9a-f]{{{ID_LENGTH},64}})")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_NOT_FOUND_HINT = "pybuild images lists what is here; a base comes with pybuild import or pybuild load"
+
+OnDamage = Callable[[Descriptor, OciError], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One image of the store. Of an index of platforms, `image` is the one that fits this machine best."""
+
+    descriptor: Descriptor
+    image: Image
+    names: tuple[Reference, ...] = ()
+
+    @property
+    def id(self) -> Digest:
+        """The image id: the config's digest."""
+        return self.image.id
+
+    @property
+    def size(self) -> int:
+        """Bytes that its layers and documents take in the store, compressed as they are."""
+        documents = len(self.image.manifest.content) + len(self.image.config.content)
+        return documents + sum(layer.size for layer in self.image.layers)
+
+    @property
+    def created(self) -> str:
+        """When it was made: RFC 3339, "" if it does not say."""
+        return self.image.config.value.created
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What `remove` did: names that are gone, images and layers that are gone, bytes that are free again."""
+
+    untagged: tuple[str, ...]
+    deleted: tuple[Digest, ...]
+    freed: int = 0
+
+
+class Images:
+    """The images of a store."""
+
+    def __init__(self, state: StateDir) -> None:
+        self._state = state
+        known = os.path.exists(os.path.join(state.root, "index.json"))
+        self.layout = Layout.open(state.root) if known else Layout.create(state.root)
+
+    def entries(self, on_damage: OnDamage | None = None) -> list[Entry]:
+        """Every image with its names, newest first. A damaged one is told to `on_damage`, or raised."""
+        found = []
+        for descriptor, names in _grouped(self.layout.descriptors()):
+            try:
+                found.append(Entry(descriptor, self._load(descriptor), names))
+            except OciError as error:
+                if on_damage is None:
+                    raise
+                on_damage(descriptor, error)
+        return sorted(found, key=lambda entry: entry.created, reverse=True)
+
+    def find(self, reference: Reference) -> Descriptor | None:
+        """What the index has under this very name; with a digest, what has that digest in the repository."""
+        reference = reference.with_default_tag()
+        if reference.digest is None:
+            return self.layout.find(str(reference))
+        for descriptor in self.layout.descriptors():
+            name = _name(descriptor)
+            if descriptor.digest == reference.digest and name and name.repository == reference.repository:
+                return descriptor
+        return None
+
+    def resolve(self, text: str) -> Entry:
+        """The image that people mean by a name, a name with a digest, or at least four digits of an id.
+
+        Raises NotFound (with what may have been meant), UsageError when an id's beginning fits several.
+        """
+        reference = _reference(text)
+        if reference and (descriptor := self.find(reference)):
+            return self._entry(descriptor)
+        found = {each.digest: each for each in self.layout.descriptors() if _begins(self._id(each), text)}
+        ids = {self._id(each) for each in found.values()}
+        if len(ids) > 1:
+            raise _ambiguous(text, ids)
+        if not found:
+            raise NotFound(f"no image {text!r} in the store", hint=self._did_you_mean(text))
+        return self._entry(next(iter(found.values())))
+
+    def image(self, descriptor: Descriptor) -> Image:
+        """The image below a pointer of the index that fits this machine best."""
+        return self._load(descriptor)
+
+    def tag(self, name: Reference, descriptor: Descriptor) -> None:
+        """Let `name` mean `descriptor`. An image that had only this name stays, unnamed."""
+        if name.digest is not None:
+            raise UsageError(
+                f"{name.familiar()!r} has a digest; a tag names an image, a digest is its content"
+            )
+        with self.layout.editing() as names:
+            _move_name(names, str(name.with_default_tag()), descriptor)
+
+    def keep(self, descriptor: Descriptor) -> None:
+        """Store an image without a name (or leave the names it has)."""
+        with self.layout.editing() as names:
+            names.add(descriptor)
+
+    def untag(self, name: Reference) -> None:
+        """Take a name away; the image stays. Raises NotFound."""
+        with self.layout.editing() as names:
+            before = names.remove(str(name.with_default_tag()))
+            if before is None:
+                raise NotFound(f"no image {name.familiar()!r} in the store", hint=_NOT_FOUND_HINT)
+            names.add(before)
+
+    def remove(self, text: str, *, force: bool = False) -> Removal:
+        """Take an image away by name (it goes with its last name) or by id (which takes all its names).
+
+        Blobs go that no other image, no record of the build cache and no living build needs. Raises NotFound,
+        and UsageError for an id with names in several repositories, unless `force`.
+        """
+        with self.layout.editing() as names:
+            gone, untagged = self._forget(names, text, force)
+        if not gone:
+            return Removal(untagged, ())
+        told = [digest for digest, document in _below(self.layout.blobs, gone) if not document]
+        deleted, freed = self._delete(reachable(self.layout.blobs, gone))
+        return Removal(untagged, tuple(digest for digest in told if digest in deleted), freed)
+
+    def collect(self) -> int:
+        """Delete the blobs that no image, no cache record and no living build needs; bytes freed."""
+        return self._delete(set(self.layout.blobs))[1]
+
+    def _delete(self, candidates: set[Digest]) -> tuple[set[Digest], int]:
+        """Of `candidates`, those deleted because nothing needs them, and the bytes that freed.
+
+        Names cannot move meanwhile, and no lease can begin: what is decided here stays true until it is done.
+        """
+        deleted, freed = set(), 0
+        with self._state.collecting() as leased, self.layout.editing() as names:
+            kept = self._recorded()
+            for digest in unreferenced(self.layout, names.entries, candidates) - kept:
+                with suppress(FileNotFoundError):
+                    status = os.stat(self.layout.blobs.path(digest))
+                    if not leased.protects(digest, status.st_ctime_ns) and self.layout.blobs.delete(digest):
+                        deleted.add(digest)
+                        freed += status.st_size
+        return deleted, freed
+
+    def _recorded(self) -> set[Digest]:
+        """Every digest the build cache mentions: layers that a later build may want."""
+        if not os.path.exists(os.path.join(self._state.root, "state.db")):
+            return set()
+        return {Digest.parse(text) for _, row in self._state.steps().items() for text in _DIGEST.findall(row)}
+
+    def _forget(self, names: Names, text: str, force: bool) -> tuple[list[Descriptor], tuple[str, ...]]:
+        """Take names out of the index: what no name points at any more, and the names taken."""
+        chosen = self._named(names, text) or self._with_id(names, text, force)
+        for descriptor in chosen:
+            names.entries.remove(descriptor)
+        left = {descriptor.digest for descriptor in names.entries}
+        untagged = tuple(name.familiar() for name in map(_name, chosen) if name)
+        return [descriptor for descriptor in chosen if descriptor.digest not in left], untagged
+
+    def _named(self, names: Names, text: str) -> list[Descriptor]:
+        reference = _reference(text)
+        if reference is None:
+            return []
+        if reference.digest is None:
+            found = names.find(str(reference.with_default_tag()))
+            return [found] if found else []
+        return [
+            each
+            for each in names.entries
+            if each.digest == reference.digest
+            and (name := _name(each))
+            and name.repository == reference.repository
+        ]
+
+    def _with_id(self, names: Names, text: str, force: bool) -> list[Descriptor]:
+        ids = {digest for digest in map(self._id, names.entries) if _begins(digest, text)}
+        if not ids:
+            raise NotFound(f"no image {text!r} in the store", hint=self._did_you_mean(text))
+        if len(ids) > 1:
+            raise _ambiguous(text, ids)
+        chosen = [descriptor for descriptor in names.entries if self._id(descriptor) in ids]
+        known = [name for name in map(_name, chosen) if name]
+        if len({name.repository for name in known}) > 1 and not force:
+            listed = ", ".join(name.familiar() for name in known)
+            raise UsageError(
+                f"the image {text!r} has names in several repositories: {listed}",
+                hint="remove it by name, or all of it with --force",
+            )
+        return chosen
+
+    def _id(self, descriptor: Descriptor) -> Digest:
+        """The image id; of an image that cannot be read, its pointer's digest: it must be removable too."""
+        try:
+            return self._load(descriptor).id
+        except OciError:
+            return descriptor.digest
+
+    def _entry(self, descriptor: Descriptor) -> Entry:
+        names = [
+            name
+            for each in self.layout.descriptors()
+            if each.digest == descriptor.digest and (name := _name(each))
+        ]
+        return Entry(without_names(descriptor), self._load(descriptor), tuple(names))
+
+    def _load(self, descriptor: Descriptor) -> Image:
+        blobs = self.layout.blobs
+        if descriptor.media_type in media_types.INDEXES:
+            chosen = select(blobs, descriptor, platforms.host()) or next(
+                iter(images(blobs, descriptor)), None
+            )
+            if chosen is None:
+                raise BlobNotFound(f"the index {descriptor.digest} names no image")
+            descriptor = chosen
+        return Image.load(blobs, descriptor)
+
+    def _did_you_mean(self, text: str) -> str:
+        from difflib import get_close_matches
+
+        known = [name.familiar() for name in map(_name, self.layout.descriptors()) if name]
+        by_word = {word: name for name in known for word in (name, name.rpartition(":")[0])}
+        close = dict.fromkeys(by_word[word] for word in get_close_matches(text, by_word, 3, 0.7))
+        return f"did you mean {' or '.join(close)}?" if close else _NOT_FOUND_HINT
+
+
+def unreferenced(layout: Layout, entries: Iterable[Descriptor], candidates: set[Digest]) -> set[Digest]:
+    """Of `candidates`, the blobs that none of the index `entries` leads to."""
+    return candidates - reachable(layout.blobs, entries)
+
+
+def reachable(store: BlobStore, entries: Iterable[Descriptor]) -> set[Digest]:
+    """Every blob that `entries` lead to. What is damaged leads nowhere, and hides nothing beside it."""
+    return {digest for digest, _ in _below(store, entries)}
+
+
+def _below(store: BlobStore, entries: Iterable[Descriptor]) -> Iterator[tuple[Digest, bool]]:
+    """Digests from the top down, each once, and whether each is that of an index or a manifest."""
+    seen: set[Digest] = set()
+    waiting = list(entries)
+    while waiting:
+        descriptor = waiting.pop(0)
+        if descriptor.digest in seen:
+            continue
+        seen.add(descriptor.digest)
+        document = descriptor.media_type in media_types.INDEXES | media_types.MANIFESTS
+        yield descriptor.digest, document
+        if document:
+            with suppress(OciError):
+                read = parse(store.document(descriptor), descriptor.media_type)
+                waiting += (read.config, *read.layers) if isinstance(read, Manifest) else read.manifests
+
+
+def _grouped(descriptors: Iterable[Descriptor]) -> list[tuple[Descriptor, tuple[Reference, ...]]]:
+    """Entries of the index by what they point at, each once with all its names."""
+    found: dict[Digest, tuple[Descriptor, list[Reference]]] = {}
+    for descriptor in descriptors:
+        _, names = found.setdefault(descriptor.digest, (without_names(descriptor), []))
+        if name := _name(descriptor):
+            names.append(name)
+    return [(descriptor, tuple(sorted(names))) for descriptor, names in found.values()]
+
+
+def _name(descriptor: Descriptor) -> Reference | None:
+    """The name an index entry carries. Other tools write anything there: what is no name is none."""
+    return _reference(name_of(descriptor))
+
+
+def _reference(text: str) -> Reference | None:
+    try:
+        return Reference.parse(text)
+    except InvalidReference:
+        return None
+
+
+def _begins(digest: Digest, text: str) -> bool:
+    match = _HEX_ID.fullmatch(text)
+    return match is not None and digest.hex.startswith(match[1])
+
+
+def _ambiguous(text: str, ids: Iterable[Digest]) -> UsageError:
+    listed = ", ".join(sorted(digest.short for digest in ids))
+    return UsageError(f"{text!r} is the beginning of several image ids: {listed}", hint="give more digits")
+
+
+def _move_name(names: Names, name: str, descriptor: Descriptor) -> None:
+    before = names.set(name, descriptor)
+    if before is not None:
+        names.add(before)
