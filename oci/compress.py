@@ -50,7 +50,7 @@ class Limits:
     ratio: int = 250
     slack: int = 2 << 30
     entries: int = 10_000_000
-    depth: int = 1024
+    depth: int = 256
     name: int = 4096
     record: int = 1 << 20
     """The most an extended header (pax, GNU long name, sparse map) may hold."""

@@ -39,7 +39,7 @@ class TarReader:
 
     def __init__(self, stream: Readable, limits: Limits = DEFAULT_LIMITS) -> None:
         self._stream = stream
-        self._limits = limits
+        self.limits = limits
         self._buffer = b""
         self._at = 0
         self._left = 0  # of the current entry's bytes in the archive
@@ -52,10 +52,10 @@ class TarReader:
     def __iter__(self) -> Iterator[Entry]:
         while (entry := self._next()) is not None:
             self.entries += 1
-            if self.entries > self._limits.entries:
-                raise LimitExceeded(f"the archive has more than {self._limits.entries} entries")
+            if self.entries > self.limits.entries:
+                raise LimitExceeded(f"the archive has more than {self.limits.entries} entries")
             if len(entry.name) > 200:
-                self._limits.check_name(entry.name)
+                self.limits.check_name(entry.name)
             yield entry
         self._drain()
 
@@ -158,8 +158,8 @@ class TarReader:
 
     def _record_body(self, block: bytes) -> bytes:
         size = _number(block[124:136], "size")
-        if size > self._limits.record:
-            raise LimitExceeded(f"an extended header of {size} bytes; the limit is {self._limits.record}")
+        if size > self.limits.record:
+            raise LimitExceeded(f"an extended header of {size} bytes; the limit is {self.limits.record}")
         body = self._take(size)
         self._take(-size % 512)
         return body
@@ -265,10 +265,10 @@ class TarReader:
         self._expect(size)
         if block[156] == 0x53:
             self._left = self._padding = 0  # the map may go on in blocks that `size` does not count
-            regions, real = sparse.old_gnu(block, lambda: self._take(512), self._limits.record)
+            regions, real = sparse.old_gnu(block, lambda: self._take(512), self.limits.record)
             self._expect(size)
         else:
-            regions, real = sparse.from_pax(pax, self._read_raw, self._limits.record)
+            regions, real = sparse.from_pax(pax, self._read_raw, self.limits.record)
         self._map = sparse.Expander(regions, real, self._left, self._read_raw)
         return pax.get(b"GNU.sparse.name", name), real
 
