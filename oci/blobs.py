@@ -433,9 +433,14 @@ def _move(source: int, out: int, progress: Progress) -> int:
             return total
         total += count
         progress(count)
-    while count := os.sendfile(out, source, total, 16 * CHUNK):
-        total += count
-        progress(count)
+    with suppress(OSError):  # files opened to append refuse both
+        while count := os.sendfile(out, source, total, 16 * CHUNK):
+            total += count
+            progress(count)
+    while chunk := os.pread(source, CHUNK, total):
+        write_all(out, chunk)
+        total += len(chunk)
+        progress(len(chunk))
     return total
 
 

@@ -50,14 +50,14 @@ class Image:
     @classmethod
     def of(
         cls,
-        config: ImageConfig,
+        config: ImageConfig | Raw[ImageConfig],
         layers: tuple[Descriptor, ...] = (),
         *,
         annotations: Mapping[str, str] | None = None,
         kind: Kind = "oci",
     ) -> Image:
         """A new image. `config.diff_ids` must match `layers`, lowest first; raises InvalidDocument."""
-        raw = Raw.of(config)
+        raw = config if isinstance(config, Raw) else Raw.of(config)
         pointer = Descriptor.of(media_types.OCI_CONFIG, raw.content)
         manifest = Manifest(pointer, layers, annotations=annotations or {})
         return cls(Raw.of(_converted(manifest, kind)), _checked(raw, manifest))
