@@ -6,16 +6,17 @@ Nothing here follows a symlink by itself: `resolve` does, inside the tree, and g
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
+from oci.rooted import follow
 from oci.tar.entry import Kind
 
-_MOST_LINKS = 255
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _KEPT = ("user.", "security.capability")
 _KINDS = {
     stat.S_IFREG: Kind.FILE,
@@ -157,30 +158,14 @@ def resolve(lookup: Callable[[bytes], Node | None], path: bytes) -> bytes:
     """`path` without symlinks, inside the tree that `lookup` shows: absolute links start at the root, `..`
     stops there.
 
-    What does not exist stays as it is written. Raises OSError (ELOOP) beyond 255 links.
+    What does not exist stays as it is written. Raises OSError (ELOOP) for too many links.
     """
-    todo = path.split(b"/")[::-1]
-    done = b""
-    links = 0
-    while todo:
-        part = todo.pop()
-        if part in (b"", b"."):
-            continue
-        if part == b"..":
-            done = parent_of(done)
-            continue
-        here = join(done, part)
-        node = lookup(here)
-        if node is None or node.kind is not Kind.SYMLINK:
-            done = here
-            continue
-        links += 1
-        if links > _MOST_LINKS:
-            raise OSError(errno.ELOOP, "too many symbolic links", os.fsdecode(path))
-        if node.link.startswith(b"/"):
-            done = b""
-        todo.extend(node.link.split(b"/")[::-1])
-    return done
+
+    def link_at(path: bytes) -> bytes | None:
+        node = lookup(path)
+        return node.link if node is not None and node.kind is Kind.SYMLINK else None
+
+    return follow(path, link_at)
 
 
 def read_xattrs(path: bytes | int) -> Xattrs:
@@ -197,3 +182,45 @@ def read_xattrs(path: bytes | int) -> Xattrs:
         return ()
     kept = sorted(os.fsencode(name) for name in names if name.startswith(_KEPT))
     return tuple((name, os.getxattr(path, name, follow_symlinks=follow)) for name in kept)
+
+
+class DirectoryOpener:
+    """Opens files below one directory, component by component, following no link.
+
+    It keeps the descriptors of the last file's directories: files in the order of a walk cost one open each.
+    """
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._parts: list[bytes] = []
+        self._fds: list[int] = []
+        self._path = b""
+
+    def __call__(self, path: bytes) -> int:
+        parent, _, name = path.rpartition(b"/")
+        fd = (self._fds[-1] if self._fds else self._root) if parent == self._path else self.directory(parent)
+        return os.open(name, _FILE, dir_fd=fd)
+
+    def directory(self, path: bytes) -> int:
+        """The descriptor of the directory `path`; it stays ours."""
+        parts = path.split(b"/") if path else []
+        same = 0
+        while same < len(parts) and same < len(self._parts) and parts[same] == self._parts[same]:
+            same += 1
+        self._drop(same)
+        for part in parts[same:]:
+            above = self._fds[-1] if self._fds else self._root
+            self._fds.append(os.open(part, _DIRECTORY, dir_fd=above))
+            self._parts.append(part)
+        self._path = path
+        return self._fds[-1] if self._fds else self._root
+
+    def close(self) -> None:
+        """Close the directories."""
+        self._drop(0)
+
+    def _drop(self, keep: int) -> None:
+        while len(self._fds) > keep:
+            os.close(self._fds.pop())
+            self._parts.pop()
+        self._path = b"/".join(self._parts)

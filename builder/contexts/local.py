@@ -18,11 +18,21 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from builder.errors import ContextError
-from builder.tree import Item, Node, Opener, Xattrs, join, kind_of, parent_of, read_xattrs, resolve
+from builder.tree import (
+    DirectoryOpener,
+    Item,
+    Node,
+    Opener,
+    Xattrs,
+    join,
+    kind_of,
+    parent_of,
+    read_xattrs,
+    resolve,
+)
 from oci.tar.entry import Kind
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _DEEPEST = 400
 _MOST_TEXT = 16 << 20
 _ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
@@ -216,48 +226,6 @@ class LocalContext:
             return False
         with _opened(name, fd, self._shown(child)) as sub:
             return bool(self._scan(child, sub))
-
-
-class DirectoryOpener:
-    """Opens files below one directory, component by component, following no link.
-
-    It keeps the descriptors of the last file's directories: files in the order of a walk cost one open each.
-    """
-
-    def __init__(self, root: int) -> None:
-        self._root = root
-        self._parts: list[bytes] = []
-        self._fds: list[int] = []
-        self._path = b""
-
-    def __call__(self, path: bytes) -> int:
-        parent, _, name = path.rpartition(b"/")
-        fd = (self._fds[-1] if self._fds else self._root) if parent == self._path else self.directory(parent)
-        return os.open(name, _FILE, dir_fd=fd)
-
-    def directory(self, path: bytes) -> int:
-        """The descriptor of the directory `path`; it stays ours."""
-        parts = path.split(b"/") if path else []
-        same = 0
-        while same < len(parts) and same < len(self._parts) and parts[same] == self._parts[same]:
-            same += 1
-        self._drop(same)
-        for part in parts[same:]:
-            above = self._fds[-1] if self._fds else self._root
-            self._fds.append(os.open(part, _DIRECTORY, dir_fd=above))
-            self._parts.append(part)
-        self._path = path
-        return self._fds[-1] if self._fds else self._root
-
-    def close(self) -> None:
-        """Close the directories."""
-        self._drop(0)
-
-    def _drop(self, keep: int) -> None:
-        while len(self._fds) > keep:
-            os.close(self._fds.pop())
-            self._parts.pop()
-        self._path = b"/".join(self._parts)
 
 
 @contextmanager
