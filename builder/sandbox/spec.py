@@ -122,3 +122,5 @@ class Exit:
     max_rss: int = 0
     error: str = ""
     """Set when the process never started: the call that failed, its path and errno text."""
+    stubs: tuple[str, ...] = ()
+    """Host paths of mount points made for the run that could not be removed: the step put something there."""

@@ -1,0 +1,163 @@
+"""The launcher: a small process of its own that makes each step's process with one clone(2).
+
+The builder has threads and much memory and must not fork; this process has neither. It takes orders from descriptor 3 (a
+SOCK_SEQPACKET), each with the descriptors of one step and an answer socket; it answers when the step has ended. It ends
+when the builder does, however that happens, and all steps with it: each is the init of its own pid namespace and asks
+for SIGKILL at our death.
+
+Imports are few on purpose (KERNEL.md 2.1): the start of this process stands before the first RUN.
+"""
+
+from __future__ import annotations
+
+import _socket
+import gc
+import marshal
+import os
+import select
+import struct
+
+from builder.sandbox import syscalls as sys_
+from builder.sandbox.plan import Plan
+from builder.sandbox.step import Step
+from builder.sandbox.stubs import remove_stubs
+
+ORDERS = 3
+MESSAGE = 1 << 16
+"""The longest order that travels in the message itself, in bytes; a longer one comes as a file in memory."""
+
+RUN, RUN_FROM_FILE, KILL_ALL = b"R", b"F", b"K"
+
+_NAMESPACES = (
+    sys_.CLONE_NEWNS | sys_.CLONE_NEWPID | sys_.CLONE_NEWIPC | sys_.CLONE_NEWUTS | sys_.CLONE_NEWCGROUP
+)
+
+
+class Running:
+    """A step's process as its launcher sees it."""
+
+    __slots__ = ("answer", "pid", "pidfd", "report")
+
+    def __init__(self, pid: int, pidfd: int, report: int, answer: _socket.socket) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.report = report
+        self.answer = answer
+
+
+class Launcher:
+    """The loop over orders, ends of steps and ends of those who wait for them."""
+
+    def __init__(self, builder: int) -> None:
+        self.orders = _socket.socket(fileno=ORDERS)
+        self.builder = os.pidfd_open(builder)
+        self.me = os.pidfd_open(os.getpid())
+        self.poll = select.poll()
+        for fd in (ORDERS, self.builder):
+            self.poll.register(fd, select.POLLIN)
+        self.by_pidfd: dict[int, Running] = {}
+        self.by_answer: dict[int, Running] = {}
+
+    def serve(self) -> None:
+        """Until the builder closes its end or dies."""
+        while True:
+            for fd, _ in self.poll.poll():
+                if fd == self.builder or (fd == ORDERS and not self._order()):
+                    return
+                if fd in self.by_pidfd:
+                    self._ended(self.by_pidfd.pop(fd))
+                elif fd in self.by_answer:
+                    sys_.pidfd_kill(self.by_answer[fd].pidfd)  # nobody waits any more, or asks for the end
+                    self.poll.unregister(fd)
+                    del self.by_answer[fd]
+
+    def _order(self) -> bool:
+        message, ancillary, _, _ = self.orders.recvmsg(MESSAGE + 1, 256, _socket.MSG_CMSG_CLOEXEC)
+        fds = [fd for *_, data in ancillary for fd in struct.unpack(f"={len(data) // 4}i", data)]
+        kind, body = message[:1], message[1:]
+        if kind == KILL_ALL:
+            for running in self.by_pidfd.values():
+                sys_.pidfd_kill(running.pidfd)
+        elif kind in (RUN, RUN_FROM_FILE):
+            answer = _socket.socket(fileno=fds.pop(0))
+            if kind == RUN_FROM_FILE:
+                body = _read_all(fds.pop(0))
+            try:
+                self._start(Plan(body), fds, answer)
+            except OSError as error:
+                answer.send(marshal.dumps((125, 0.0, 0.0, 0, f"clone: {error.strerror or error}", [])))
+                answer.close()
+            for fd in fds:
+                os.close(fd)
+        return bool(message)
+
+    def _start(self, plan: Plan, fds: list[int], answer: _socket.socket) -> None:
+        rest = fds[1:]
+        netns = rest.pop(0) if plan.netns else -1
+        stdin = rest.pop(0) if plan.stdin else -1
+        flags = _NAMESPACES | (sys_.CLONE_NEWNET if netns < 0 and plan.network != "host" else 0)
+        report, tell = os.pipe2(os.O_CLOEXEC)
+        try:
+            pid, pidfd = sys_.clone(flags)
+            if pid == 0:
+                Step(plan, (fds[0], netns, stdin), tell, self.me).run()
+        except OSError:
+            os.close(report)
+            raise
+        finally:
+            os.close(tell)
+        running = Running(pid, pidfd, report, answer)
+        self.by_pidfd[pidfd] = running
+        self.by_answer[answer.fileno()] = running
+        self.poll.register(pidfd, select.POLLIN)
+        self.poll.register(answer.fileno(), select.POLLIN)
+
+    def _ended(self, running: Running) -> None:
+        _, code, usage = os.wait4(running.pid, 0)
+        status, error, left = os.waitstatus_to_exitcode(code), "", []
+        for kind, what in _frames(_read_all(running.report)):
+            if kind == b"S":
+                left = remove_stubs(*what)
+            else:
+                status, error = what
+        status = 128 - status if status < 0 else status
+        self.poll.unregister(running.pidfd)
+        os.close(running.pidfd)
+        if self.by_answer.pop(running.answer.fileno(), None):
+            self.poll.unregister(running.answer.fileno())
+        answer = (status, usage.ru_utime, usage.ru_stime, usage.ru_maxrss * 1024, error, left)
+        try:
+            running.answer.send(marshal.dumps(answer))
+        except OSError:
+            pass  # nobody waits for it
+        running.answer.close()
+
+
+def _read_all(fd: int) -> bytes:
+    blocks = []
+    while block := os.read(fd, 1 << 20):
+        blocks.append(block)
+    os.close(fd)
+    return b"".join(blocks)
+
+
+def _frames(text: bytes) -> list[tuple[bytes, tuple[object, ...]]]:
+    frames = []
+    while len(text) >= 5:
+        end = 5 + int(struct.unpack_from("=I", text, 1)[0])
+        frames.append((text[:1], marshal.loads(text[5:end])))
+        text = text[end:]
+    return frames
+
+
+def main(builder: int) -> None:
+    """Serve the builder with process id `builder`."""
+    gc.disable()
+    sys_.close_from(ORDERS + 1)
+    os.set_inheritable(ORDERS, False)
+    sys_.prctl(sys_.PR_SET_DUMPABLE, 0)
+    # A mount namespace whose mounts send nothing back to the host, made once: copies of it for steps need no further call.
+    sys_.unshare(sys_.CLONE_NEWNS)
+    sys_.mount(b"none", b"/", b"", sys_.MS_REC | sys_.MS_SLAVE)
+    Launcher(builder).serve()
+    os._exit(0)

@@ -1,0 +1,358 @@
+"""The file systems a step sees. Runs in the step's own process and mount namespace, before any foreign code.
+
+Nothing here trusts the image: every target is opened as if the root were `/` and mounted on by descriptor, masks and
+devices are never taken from the image (SECURITY.md S14 to S18). The *stage* is a small tmpfs over the host's root
+that holds what must exist somewhere: the place to attach the new root to, the sources of masks, the contents of File mounts.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from builder.sandbox import syscalls as sys_
+from builder.sandbox.stubs import StubMaker
+from builder.sandbox.syscalls import (
+    ATTR_NODEV,
+    ATTR_NOEXEC,
+    ATTR_NOSUID,
+    ATTR_RDONLY,
+    ATTR_STRICTATIME,
+    move_mount,
+    open_in_root,
+    open_tree,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builder.sandbox.plan import Plan
+
+DEVICES = (
+    (b"null", 1, 3),
+    (b"zero", 1, 5),
+    (b"full", 1, 7),
+    (b"random", 1, 8),
+    (b"urandom", 1, 9),
+    (b"tty", 5, 0),
+)
+DEVICE_LINKS = (
+    (b"fd", b"/proc/self/fd"),
+    (b"stdin", b"/proc/self/fd/0"),
+    (b"stdout", b"/proc/self/fd/1"),
+    (b"stderr", b"/proc/self/fd/2"),
+    (b"ptmx", b"pts/ptmx"),
+    (b"core", b"/proc/kcore"),
+)
+MASKED_PROC = (
+    b"acpi asound interrupts kcore keys latency_stats sched_debug scsi timer_list timer_stats".split()
+)
+READ_ONLY_PROC = b"bus fs irq sys sysrq-trigger".split()
+MASKED_SYS = b"devices/virtual/powercap firmware fs/selinux".split()
+CLOSED = ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC
+
+_O_DIR = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class Stage:
+    """The tmpfs over the host's `/`. Lookups of host paths still see the host: `/` itself is never looked up again."""
+
+    def __init__(self, plan: Plan) -> None:
+        options = ((b"mode", b"755"), (b"size", b"16m" if not plan.mounts else b"1g"))
+        self.fd = sys_.make_mount(b"tmpfs", ATTR_NOSUID | ATTR_NODEV, options)
+        slash = os.open("/", _O_DIR)
+        move_mount(self.fd, slash)
+        os.close(slash)
+        for name in (b"root", b"empty"):
+            os.mkdir(name, 0o555, dir_fd=self.fd)
+        self._write(b"blank", b"", 0o444)
+        for number, (kind, _, content, mode) in enumerate(plan.mounts):
+            if kind == "file" and isinstance(content, bytes):
+                self._write(b"file%d" % number, content, mode)
+        sys_.mount_setattr(self.fd, ATTR_RDONLY)
+
+    def _write(self, name: bytes, content: bytes, mode: int) -> None:
+        fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.fd)
+        view = memoryview(content)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.fchmod(fd, mode)
+        os.close(fd)
+
+    def clone(self, name: bytes) -> int:
+        """A read-only mount of one of the stage's files, ready to be moved."""
+        return open_tree(self.fd, name)
+
+
+def mount_root(plan: Plan, stage: Stage) -> int:
+    """Attach the new root to the stage; a descriptor of it."""
+    if plan.lowers:
+        root = _overlay(plan)
+    else:
+        root = open_tree(sys_.AT_FDCWD, plan.source, recursive=True)
+        attributes = ATTR_NODEV | (ATTR_RDONLY if plan.read_only else 0)
+        sys_.mount_setattr(root, attributes, recursive=True)
+    if root >= 0:
+        _attach(root, stage.fd, b"root")
+        return root
+    _overlay_by_options(plan, stage)
+    return os.open(b"root", _O_DIR, dir_fd=stage.fd)
+
+
+def _attach(mount: int, at: int, name: bytes) -> None:
+    target = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+    move_mount(mount, target)
+    os.close(target)
+
+
+def _overlay(plan: Plan) -> int:
+    """The overlay as a detached mount, or -1 where the kernel needs mount(2) (KERNEL.md 1.1).
+
+    Layers by descriptor (6.13), else by the descriptor's name in `lowerdir+` (6.8): no name of a directory ever
+    becomes part of an option string.
+    """
+    try:
+        context = sys_.fsopen(b"overlay")
+    except OSError:
+        return -1
+    for by in (1, 2):
+        if plan.overlay_by <= by and _configure(context, plan, by):
+            return sys_.fsmount(context, ATTR_NODEV | (ATTR_RDONLY if plan.read_only else 0))
+        os.close(context)
+        context = sys_.fsopen(b"overlay")
+    os.close(context)
+    return -1
+
+
+def _configure(context: int, plan: Plan, by: int) -> bool:
+    """False where this kernel does not know the way `by` at all."""
+    layers = [(b"lowerdir+", path) for path in plan.lowers]
+    layers += [(b"upperdir", plan.upper), (b"workdir", plan.work)] if plan.upper else []
+    for number, (key, path) in enumerate(layers):
+        fd = _open_layer(path)
+        try:
+            if by == 1:
+                sys_.fsconfig(context, sys_.SET_FD, key, None, fd)
+            else:
+                sys_.fsconfig(context, sys_.SET_STRING, key, b"/proc/self/fd/%d" % fd)
+        except OSError:
+            if number == 0:
+                return False
+            raise
+        finally:
+            os.close(fd)
+    for flag in _flags(plan):
+        sys_.fsconfig(context, sys_.SET_FLAG, flag)
+    for key in (b"index", b"metacopy", b"redirect_dir", b"xino"):
+        if not (plan.userxattr and key in (b"metacopy", b"redirect_dir")):
+            sys_.fsconfig(context, sys_.SET_STRING, key, b"off")
+    try:
+        sys_.fsconfig(context, sys_.SET_STRING, b"uuid", b"null")
+    except OSError:
+        pass  # before 6.6: then nothing is written to the upper directory either
+    sys_.fsconfig(context, sys_.CMD_CREATE, None)
+    return True
+
+
+def _flags(plan: Plan) -> list[bytes]:
+    volatile = [b"volatile"] if plan.volatile and plan.upper else []
+    return volatile + ([b"userxattr"] if plan.userxattr else [])
+
+
+def _open_layer(path: bytes) -> int:
+    try:
+        return os.open(path, _O_DIR)
+    except OSError as error:
+        raise OSError(error.errno, f"open layer: {error.strerror}", os.fsdecode(path)) from None
+
+
+def _overlay_by_options(plan: Plan, stage: Stage) -> None:
+    """mount(2) for kernels before 6.8. Layers are descriptor numbers, relative to /proc/self/fd: nothing to escape,
+    and some 700 of them fit into the one page the kernel reads."""
+    lowers = [_open_layer(path) for path in plan.lowers]
+    options = b"lowerdir=" + b":".join(b"%d" % fd for fd in lowers)
+    if plan.upper:
+        options += b",upperdir=%d,workdir=%d" % (_open_layer(plan.upper), _open_layer(plan.work))
+    options += b"".join(b"," + flag for flag in _flags(plan)) + b",index=off,xino=off"
+    if not plan.userxattr:
+        options += b",metacopy=off,redirect_dir=off"
+    if len(options) > 4095:
+        raise OSError(
+            7, f"mount overlay: {len(lowers)} layers do not fit into this kernel's one page of options"
+        )
+    target = os.open(b"root", _O_DIR, dir_fd=stage.fd)
+    os.chdir("/proc/self/fd")
+    sys_.mount(b"overlay", b"%d" % target, b"overlay", 4 | (1 if plan.read_only else 0), options)
+    os.chdir("/")
+    for fd in (*lowers, target):
+        os.close(fd)
+
+
+class Tree:
+    """The new root while it is being furnished."""
+
+    def __init__(self, root: int, stage: Stage, stubs: StubMaker) -> None:
+        self.root = root
+        self.stage = stage
+        self.stubs = stubs
+
+    def place(self, mount: int, path: bytes, *, directory: bool = True) -> bytes:
+        """Attach `mount` at `path` in the root; the target's place in the root without links where it was made."""
+        target, at = self._target(path, directory)
+        try:
+            if sys_.file_system_type(target) in (sys_.PROC_SUPER_MAGIC, sys_.SYSFS_MAGIC):
+                raise OSError(1, "mount: nothing may be mounted inside /proc or /sys", os.fsdecode(path))
+            if stat.S_ISDIR(os.fstat(target).st_mode) != directory:
+                raise OSError(20, f"mount: not a {'directory' if directory else 'file'}", os.fsdecode(path))
+            move_mount(mount, target)
+        finally:
+            os.close(target)
+        return at
+
+    def _target(self, path: bytes, directory: bool) -> tuple[int, bytes]:
+        try:
+            return open_in_root(self.root, path, os.O_PATH), path.strip(b"/")
+        except FileNotFoundError:
+            return self.stubs.make(path, directory=directory)
+
+    def mask(self, base: int, name: bytes) -> None:
+        """Cover `name` below the mount `base` with an empty file or directory of our own, if it exists."""
+        try:
+            target = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=base)
+        except FileNotFoundError:
+            return
+        directory = stat.S_ISDIR(os.fstat(target).st_mode)
+        cover = self.stage.clone(b"empty" if directory else b"blank")
+        move_mount(cover, target)
+        os.close(cover)
+        os.close(target)
+
+    def protect(self, base: int, name: bytes) -> None:
+        """Make `name` below the mount `base` read-only, if it exists."""
+        try:
+            cover = open_tree(base, name)
+        except FileNotFoundError:
+            return
+        sys_.mount_setattr(cover, ATTR_RDONLY)
+        _attach(cover, base, name)
+        os.close(cover)
+
+    def proc(self) -> None:
+        """A fresh /proc of the step's own pid namespace, with Docker's masked and read-only paths."""
+        proc = sys_.make_mount(b"proc", CLOSED)
+        self.place(proc, b"/proc")
+        for name in MASKED_PROC:
+            self.mask(proc, name)
+        for name in READ_ONLY_PROC:
+            self.protect(proc, name)
+        os.close(proc)
+
+    def sysfs(self) -> None:
+        """A fresh, read-only /sys: it shows the network namespace the step is in by now."""
+        sysfs = sys_.make_mount(b"sysfs", CLOSED | ATTR_RDONLY)
+        self.place(sysfs, b"/sys")
+        for name in MASKED_SYS:
+            self.mask(sysfs, name)
+        for name in _throttles(sysfs):
+            self.mask(sysfs, name)
+        os.close(sysfs)
+
+    def dev(self, shm_size: int) -> int:
+        """A minimal /dev; a descriptor of its `null`, the step's standard input.
+
+        Mode 0755, never tmpfs' own 1777 (KERNEL.md 3). The tmpfs is nodev; the six nodes keep working because a bind mount
+        has the flags of where it came from.
+        """
+        options = ((b"mode", b"755"), (b"size", b"65536k"))
+        dev = sys_.make_mount(b"tmpfs", ATTR_NOSUID | ATTR_NODEV | ATTR_STRICTATIME, options)
+        self.place(dev, b"/dev")
+        for name, major, minor in DEVICES:
+            _bind_device(dev, name, os.makedev(major, minor))
+        for name, target in DEVICE_LINKS:
+            os.symlink(target, name, dir_fd=dev)
+        for name in (b"pts", b"shm", b"mqueue"):
+            os.mkdir(name, 0o755, dir_fd=dev)
+        shm = ((b"mode", b"1777"), *(((b"size", b"%d" % shm_size),) if shm_size else ()))
+        for name, mount in (
+            (b"pts", _devpts()),
+            (b"shm", sys_.make_mount(b"tmpfs", CLOSED, shm)),
+            (b"mqueue", sys_.make_mount(b"mqueue", CLOSED)),
+        ):
+            _attach(mount, dev, name)
+            os.close(mount)
+        null = os.open(b"null", os.O_RDWR | os.O_CLOEXEC, dir_fd=dev)
+        os.close(dev)
+        return null
+
+    def extra(self, number: int, mount: tuple[str, bytes, bytes | int, int]) -> None:
+        """One of the sandbox's own mounts."""
+        kind, target, what, flag = mount
+        if kind == "bind" and isinstance(what, bytes):
+            self._bind(what, target, read_only=bool(flag))
+            return
+        if kind == "file":
+            fd = self.stage.clone(b"file%d" % number)
+        else:
+            options = (
+                (b"mode", b"%o" % flag),
+                *(((b"size", b"%d" % what),) if isinstance(what, int) and what else ()),
+            )
+            fd = sys_.make_mount(b"tmpfs", ATTR_NOSUID | ATTR_NODEV, options)
+        self.place(fd, target, directory=kind != "file")
+        os.close(fd)
+
+    def _bind(self, source: bytes, target: bytes, *, read_only: bool) -> None:
+        fd = open_tree(sys_.AT_FDCWD, source, recursive=True)
+        sys_.mount_setattr(fd, ATTR_NODEV | (ATTR_RDONLY if read_only else 0), recursive=True)
+        directory = stat.S_ISDIR(os.fstat(fd).st_mode)
+        at = self.place(fd, target, directory=directory)
+        if directory and not read_only:
+            self.stubs.writable_mount(fd, at, source)
+        os.close(fd)
+
+
+def _throttles(sysfs: int) -> list[bytes]:
+    """thermal_throttle of each processor: a side channel (GHSA-6fw5-f8r9-fgfm)."""
+    try:
+        cpus = os.open(b"devices/system/cpu", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=sysfs)
+    except OSError:
+        return []
+    names = [os.fsencode(name) for name in os.listdir(cpus)]
+    os.close(cpus)
+    return [
+        b"devices/system/cpu/%s/thermal_throttle" % name
+        for name in names
+        if name.startswith(b"cpu") and name[3:].isdigit()
+    ]
+
+
+def _bind_device(dev: int, name: bytes, number: int) -> None:
+    """The host's node, which must really be that device, bound into the new /dev."""
+    source = open_tree(sys_.AT_FDCWD, b"/dev/" + name)
+    info = os.fstat(source)
+    if not stat.S_ISCHR(info.st_mode) or info.st_rdev != number:
+        raise OSError(19, "bind device: the host's node is not that device", "/dev/" + os.fsdecode(name))
+    sys_.mount_setattr(source, ATTR_NOSUID | ATTR_NOEXEC)
+    os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666, dir_fd=dev))
+    _attach(source, dev, name)
+    os.close(source)
+
+
+def _devpts() -> int:
+    options = ((b"newinstance", b""), (b"ptmxmode", b"0666"), (b"mode", b"0620"))
+    attributes = ATTR_NOSUID | ATTR_NOEXEC
+    try:
+        return sys_.make_mount(b"devpts", attributes, (*options, (b"gid", b"5")))
+    except OSError:
+        return sys_.make_mount(b"devpts", attributes, options)  # group 5 is not mapped
+
+
+def enter(root: int) -> None:
+    """Make `root` the only root. Nothing of the host's tree can be reached by name afterwards.
+
+    pivot_root puts the old root on top of the new one; the stage lies on top of that: hence two to take off.
+    """
+    os.fchdir(root)
+    sys_.pivot_root(b".", b".")
+    sys_.umount(b".", sys_.MNT_DETACH)
+    sys_.umount(b".", sys_.MNT_DETACH)
+    os.chdir("/")

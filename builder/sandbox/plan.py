@@ -1,0 +1,172 @@
+"""A Sandbox on its way to the launcher: bytes and numbers only, in marshal's format.
+
+Both ends are the same interpreter, so marshal is safe here and costs the launcher no import. Names become bytes on
+the builder's side: the launcher runs with an empty environment and another locale.
+"""
+
+from __future__ import annotations
+
+import marshal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builder.sandbox.spec import Sandbox
+
+CAPABILITIES = (
+    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
+    "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT "
+    "SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP "
+    "MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
+).split()
+"""Names by number (capabilities(7))."""
+
+RLIMITS = (
+    "cpu fsize data stack core rss nproc nofile memlock as locks sigpending msgqueue nice rtprio rttime"
+).split()
+"""Names by number (getrlimit(2)), as `--ulimit` spells them."""
+
+
+class Plan:
+    """What the launcher knows of one step. Paths are host paths as bytes but `cwd` and mount targets (in the root).
+
+    `mounts` holds (kind, target, source or content, number): bind with 1 for read-only, tmpfs with a size and a mode
+    in the source's place, file with a mode.
+    """
+
+    __slots__ = (
+        "argv",
+        "capabilities",
+        "cwd",
+        "env",
+        "gid",
+        "groups",
+        "hostname",
+        "lowers",
+        "mounts",
+        "netns",
+        "network",
+        "overlay_by",
+        "read_only",
+        "rlimits",
+        "shm_size",
+        "source",
+        "stdin",
+        "uid",
+        "upper",
+        "userxattr",
+        "volatile",
+        "work",
+    )
+    lowers: list[bytes]
+    upper: bytes
+    work: bytes
+    volatile: bool
+    userxattr: bool
+    overlay_by: int
+    source: bytes
+    read_only: bool
+    argv: list[bytes]
+    env: list[tuple[bytes, bytes]]
+    cwd: bytes
+    uid: int
+    gid: int
+    groups: list[int]
+    hostname: bytes
+    mounts: list[tuple[str, bytes, bytes | int, int]]
+    network: str
+    capabilities: int
+    rlimits: list[tuple[int, int, int]]
+    shm_size: int
+    stdin: bool
+    netns: bool
+
+    def __init__(self, packed: bytes) -> None:
+        for name, value in zip(self.__slots__, marshal.loads(packed), strict=True):
+            setattr(self, name, value)
+
+
+def pack(
+    sandbox: Sandbox, *, stubs: str = "", overlay_by: int = 0, stdin: bool = False, netns: bool = False
+) -> bytes:
+    """`sandbox` as the bytes that `Plan` reads. `stubs` is a host directory that becomes the lowest overlay layer.
+
+    Raises ValueError for a name that is not known or a string the kernel could not take (a NUL byte).
+    """
+    values = _root(sandbox, stubs) | {
+        "overlay_by": overlay_by,
+        "argv": [_bytes(word) for word in sandbox.argv],
+        "env": [(_bytes(name), _bytes(value)) for name, value in sandbox.env],
+        "cwd": _bytes(sandbox.cwd),
+        "uid": sandbox.uid,
+        "gid": sandbox.gid,
+        "groups": list(sandbox.groups),
+        "hostname": _bytes(sandbox.hostname),
+        "mounts": [_mount(mount) for mount in sandbox.mounts],
+        "network": sandbox.network,
+        "capabilities": capability_mask(sandbox.capabilities),
+        "rlimits": [(_index(RLIMITS, name, "limit"), soft, hard) for name, soft, hard in sandbox.rlimits],
+        "shm_size": sandbox.shm_size,
+        "stdin": stdin,
+        "netns": netns,
+    }
+    return marshal.dumps([values[name] for name in Plan.__slots__])
+
+
+def capability_mask(names: frozenset[str]) -> int:
+    """The bit mask of capability names without their `CAP_`."""
+    return sum(1 << _index(CAPABILITIES, name, "capability") for name in names)
+
+
+def _index(names: list[str], name: str, what: str) -> int:
+    try:
+        return names.index(name)
+    except ValueError:
+        raise ValueError(f"unknown {what} {name!r}") from None
+
+
+def _bytes(text: str) -> bytes:
+    import os
+
+    if "\0" in text:
+        raise ValueError(f"a NUL byte in {text!r}")
+    return os.fsencode(text)
+
+
+def _root(sandbox: Sandbox, stubs: str) -> dict[str, object]:
+    from builder.sandbox.spec import Overlay
+
+    root = sandbox.root
+    if isinstance(root, Overlay):
+        lowers = [_bytes(path) for path in (*root.lowers, *([stubs] if stubs else []))]
+        return {
+            "lowers": lowers,
+            "upper": _bytes(root.upper),
+            "work": _bytes(root.work),
+            "volatile": root.volatile,
+            "userxattr": root.userxattr,
+            "source": b"",
+            "read_only": not root.upper,
+        }
+    return {
+        "lowers": [],
+        "upper": b"",
+        "work": b"",
+        "volatile": False,
+        "userxattr": False,
+        "source": _bytes(root.source),
+        "read_only": root.read_only,
+    }
+
+
+def _mount(mount: object) -> tuple[str, bytes, bytes | int, int]:
+    from builder.sandbox.spec import Bind, File, Tmpfs
+
+    match mount:
+        case Bind(source=source, target=target, read_only=read_only):
+            return ("bind", _bytes(target), _bytes(source), int(read_only))
+        case Tmpfs(target=target, size=size, mode=mode):
+            return ("tmpfs", _bytes(target), size, mode)
+        case File(target=target, content=content, mode=mode):
+            return ("file", _bytes(target), content, mode)
+        case _:
+            raise ValueError(f"{mount!r} is no mount")

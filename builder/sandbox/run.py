@@ -1,0 +1,222 @@
+"""The builder's side of the launcher: start it, hand it sandboxes, wait for their ends."""
+
+from __future__ import annotations
+
+import _socket
+import marshal
+import os
+import struct
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from builder.sandbox import launcher as there
+from builder.sandbox.plan import pack
+from builder.sandbox.spec import Exit, Overlay
+from builder.sandbox.stubs import stub_tree
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from builder.sandbox.spec import Sandbox
+
+_BOOT = (
+    "import sys\n"
+    "for name, path in (('builder', sys.argv[1]), ('builder.sandbox', sys.argv[1] + '/sandbox')):\n"
+    "    module = sys.modules[name] = type(sys)(name)\n"
+    "    module.__path__ = [path]\n"
+    "from builder.sandbox.launcher import main\n"
+    "main(int(sys.argv[2]))\n"
+)
+"""Neither site-packages nor `builder/__init__.py` are touched: only this folder's files are imported."""
+
+
+class Launcher:
+    """Runs sandboxes from any number of threads. Use it in `with`; the process starts with `start` or the first `run`.
+
+    `stubs` is a directory on the file system of the snapshots for the shared trees of mount points (see `stubs`); it is
+    made when missing and may stay for later builds. Without it, mount points that an image lacks are made in the upper
+    directory and removed after each step.
+    """
+
+    def __init__(self, stubs: str = "", *, overlay_by: int = 0) -> None:
+        self._stubs = stubs
+        self._overlay_by = overlay_by
+        self._lock = threading.Lock()
+        self._orders: _socket.socket | None = None
+        self._pid = 0
+        self._closed = False
+        self._running = 0
+        self._idle = threading.Condition(self._lock)
+
+    def __enter__(self) -> Launcher:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.kill_all()
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """The launcher's process id, 0 before its start."""
+        return self._pid
+
+    def start(self) -> None:
+        """Start the process without waiting for it: orders may be given at once."""
+        with self._lock:
+            if self._closed:
+                raise OSError("start launcher: it was closed")
+            if self._orders is None:
+                self._orders, self._pid = _spawn()
+
+    def run(
+        self,
+        sandbox: Sandbox,
+        *,
+        output_fd: int,
+        netns_fd: int | None = None,
+        stdin_fd: int | None = None,
+    ) -> Exit:
+        """Run one sandbox to its end and say how it ended. Blocks; any number may run at once.
+
+        `output_fd` becomes standard output and error: give a pipe (its other end sees EOF when the last process of the step
+        is gone and the caller has closed its own copy), never a log file, which the step could reopen and
+        truncate. `netns_fd` is a ready network namespace for `network="private"`; without it a private network has
+        only `lo`. The caller keeps and closes all three descriptors.
+
+        A sandbox that could not be set up is no exception: `Exit.error` says what failed (status 125), or why the command
+        could not be executed (126, 127). OSError: the launcher itself is gone. ValueError: a name or string that
+        cannot be passed on. An exception in the waiting thread (KeyboardInterrupt) kills the step.
+        """
+        with_netns = netns_fd is not None and sandbox.network == "private"
+        stubs = stub_tree(self._stubs, sandbox) if self._stubs and isinstance(sandbox.root, Overlay) else ""
+        order = pack(
+            sandbox, stubs=stubs, overlay_by=self._overlay_by, stdin=stdin_fd is not None, netns=with_netns
+        )
+        self.start()
+        mine, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        try:
+            fds = [
+                output_fd,
+                *([netns_fd] if with_netns else []),
+                *([stdin_fd] if stdin_fd is not None else []),
+            ]
+            self._count(1)
+            try:
+                self._send(order, theirs.fileno(), [fd for fd in fds if fd is not None])
+                theirs.close()
+                answer = mine.recv(1 << 16)
+            finally:
+                self._count(-1)
+        finally:
+            mine.close()
+            theirs.close()
+        if not answer:
+            raise OSError("run: the launcher process ended; see the lines above for its reason")
+        status, user_s, system_s, max_rss, error, left = marshal.loads(answer)
+        return Exit(status, user_s, system_s, max_rss, error, tuple(left))
+
+    def _count(self, change: int) -> None:
+        with self._idle:
+            self._running += change
+            self._idle.notify_all()
+
+    def _send(self, order: bytes, answer: int, fds: list[int]) -> None:
+        kind, fds, long = there.RUN, [answer, *fds], -1
+        if len(order) >= there.MESSAGE:
+            from builder.sandbox.syscalls import memfd
+
+            long = memfd(order)
+            kind, order = there.RUN_FROM_FILE, b""
+            fds.insert(1, long)
+        try:
+            rights = struct.pack(f"={len(fds)}i", *fds)
+            self._orders_socket().sendmsg(
+                [kind + order], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)], _socket.MSG_NOSIGNAL
+            )
+        finally:
+            if long >= 0:
+                os.close(long)
+
+    def _orders_socket(self) -> _socket.socket:
+        if self._orders is None:
+            raise OSError("run: the launcher was closed")
+        return self._orders
+
+    def kill_all(self) -> None:
+        """Kill every running step; their `run` returns with status 137. Later runs are not affected."""
+        with self._lock:
+            if self._orders is None:
+                return
+        try:
+            self._orders_socket().send(there.KILL_ALL, _socket.MSG_NOSIGNAL)
+        except OSError:
+            pass  # the launcher is gone, and its steps with it
+
+    def close(self) -> None:
+        """Wait for running steps, then end the process and reap it."""
+        with self._idle:
+            self._closed = True
+            self._idle.wait_for(lambda: self._running == 0)
+            orders, self._orders = self._orders, None
+        if orders is not None:
+            orders.close()
+            try:
+                os.waitpid(self._pid, 0)
+            except ChildProcessError:
+                pass
+
+
+def _spawn() -> tuple[_socket.socket, int]:
+    """posix_spawn, which unlike fork costs the same in a large process. Own session: Ctrl-C is the builder's to handle."""
+    mine, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    for end in (mine, theirs):
+        end.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, 4 * there.MESSAGE)
+    python = getattr(sys, "_base_executable", "") or sys.executable
+    folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    clone = _read_only_clone(python)
+    try:
+        pid = os.posix_spawn(
+            f"/proc/self/fd/{clone}" if clone >= 0 else python,
+            [python, "-I", "-S", "-c", _BOOT, folder, str(os.getpid())],
+            {},
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, theirs.fileno(), there.ORDERS),
+                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, "/dev/null", os.O_WRONLY, 0),
+            ],
+            setsid=True,
+            setsigmask=[],
+            setsigdef=range(1, 32),
+        )
+    except BaseException:
+        mine.close()
+        raise
+    finally:
+        theirs.close()
+        if clone >= 0:
+            os.close(clone)
+    return mine, pid
+
+
+def _read_only_clone(python: str) -> int:
+    """The interpreter seen through a mount of its own that is read-only, or -1 where the kernel refuses.
+
+    An image can make the kernel run the process's own program again (`#!/proc/self/exe`) and then write to it through
+    /proc (CVE-2019-5736): this way it meets EROFS, and the host's file is out of reach (SECURITY.md S10).
+    """
+    from builder.sandbox import syscalls
+
+    try:
+        fd = syscalls.open_tree(syscalls.AT_FDCWD, os.fsencode(os.path.realpath(python)))
+    except OSError:
+        return -1
+    try:
+        syscalls.mount_setattr(fd, syscalls.ATTR_RDONLY | syscalls.ATTR_NODEV)
+    except OSError:
+        os.close(fd)
+        return -1
+    return fd

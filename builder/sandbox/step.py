@@ -1,0 +1,228 @@
+"""What one step's process does between clone(2) and exec(2), in this order and no other.
+
+It is the init of its pid namespace, a copy of the launcher, and runs no foreign code before exec. Everything it
+tells goes through one pipe that exec closes: frames of a letter, a length and a body (`S` stubs, `E` an error).
+"""
+
+from __future__ import annotations
+
+import errno
+import marshal
+import os
+import select
+import stat
+import struct
+
+from builder.sandbox import syscalls as sys_
+from builder.sandbox.mounts import Stage, Tree, enter, mount_root
+from builder.sandbox.stubs import StubMaker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from builder.sandbox.plan import Plan
+
+DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_REPORT, _LAUNCHER = 3, 4
+
+
+class NotStarted(Exception):
+    """The command itself cannot be run: `status` is what a shell would say, 126 or 127."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Step:
+    """One step's process. `fds` are (output, netns or -1, stdin or -1) as the builder sent them."""
+
+    def __init__(self, plan: Plan, fds: tuple[int, int, int], report: int, launcher: int) -> None:
+        self.plan = plan
+        self.output, self.netns, self.stdin = fds
+        self.report = report
+        self.launcher = launcher
+        self.doing = ""
+
+    def run(self) -> NoReturn:
+        """Never returns: the program, or exit 125 to 127 with the reason in the report."""
+        status = 125
+        try:
+            self._die_with_launcher()
+            self._become()
+        except NotStarted as error:
+            status, text = error.status, str(error)
+        except OSError as error:
+            path = f" {error.filename!r}" if error.filename else ""
+            text = f"{self.doing}: {error.strerror or error}{path}"
+        except BaseException as error:  # whatever it was, it must not run on as a second launcher
+            text = f"{self.doing}: {type(error).__name__}: {error}"
+        try:
+            self._tell(b"E", (status, text))
+        finally:
+            os._exit(status)
+
+    def _tell(self, kind: bytes, what: object) -> None:
+        body = marshal.dumps(what)
+        os.write(self.report, kind + struct.pack("=I", len(body)) + body)
+
+    def _die_with_launcher(self) -> None:
+        """In a pid namespace's init getppid() is 0, so the usual check for a parent that died meanwhile is a pidfd."""
+        sys_.prctl(sys_.PR_SET_PDEATHSIG, 9)
+        poll = select.poll()
+        poll.register(self.launcher, select.POLLIN)
+        if poll.poll(0):
+            os._exit(137)
+
+    def _become(self) -> None:
+        self._network()
+        null = self._tree()
+        self._stdio(null)
+        self._working_directory()
+        self._rlimits()
+        self._identity()
+        self._die_with_launcher()  # changing ids has cleared it
+        self._exec()
+
+    def _network(self) -> None:
+        self.doing = "network"
+        if self.netns >= 0:
+            sys_.setns(self.netns, sys_.CLONE_NEWNET)
+        elif self.plan.network != "host":
+            _loopback_up()
+        self.doing = "hostname"
+        sys_.sethostname(self.plan.hostname)
+
+    def _tree(self) -> int:
+        plan = self.plan
+        os.umask(0)
+        self.doing = "root file system"
+        stage = Stage(plan)
+        root = mount_root(plan, stage)
+        stubs = StubMaker(root, plan.upper, plan.source)
+        tree = Tree(root, stage, stubs)
+        self.doing = "/proc"
+        tree.proc()
+        self.doing = "/sys"
+        tree.sysfs()
+        self.doing = "/dev"
+        null = tree.dev(plan.shm_size)
+        for number, mount in enumerate(plan.mounts):
+            self.doing = f"mount {os.fsdecode(mount[1])}"
+            tree.extra(number, mount)
+        if stubs.made or stubs.copied:
+            self._tell(b"S", (stubs.made, stubs.copied))
+        self.doing = "pivot_root"
+        enter(root)
+        os.umask(0o022)
+        return null
+
+    def _stdio(self, null: int) -> None:
+        """0, 1 and 2 are the step's, 3 and 4 ours until exec; everything else is closed here, before the working
+        directory is entered: an image's link to /proc/self/fd/N then leads nowhere (CVE-2024-21626)."""
+        self.doing = "standard streams"
+        os.setsid()
+        high = [
+            _above(fd)
+            for fd in (self.stdin if self.stdin >= 0 else null, self.output, self.report, self.launcher)
+        ]
+        for fd, target in zip((high[0], high[1], high[1], high[2], high[3]), range(5), strict=True):
+            os.dup2(fd, target, inheritable=target < 3)
+        self.report, self.launcher = _REPORT, _LAUNCHER
+        sys_.close_from(5)
+        for fd in (1, 2):
+            if stat.S_ISFIFO(os.fstat(fd).st_mode):
+                os.fchown(fd, self.plan.uid, self.plan.gid)  # so that a USER may open /dev/stdout again
+
+    def _working_directory(self) -> None:
+        """As root, like runc, so that USER may work in a directory it could not enter by itself."""
+        cwd = os.fsdecode(self.plan.cwd)
+        self.doing = f"working directory {cwd}"
+        os.chdir(cwd)
+        if not os.getcwd().startswith("/"):
+            raise OSError(errno.ENOENT, "chdir: the directory is outside of the root")
+
+    def _rlimits(self) -> None:
+        for resource, soft, hard in self.plan.rlimits:
+            self.doing = f"limit {resource}"
+            sys_.set_rlimit(resource, soft, hard)
+
+    def _identity(self) -> None:
+        """KERNEL.md 7: bounding set, (seccomp), groups and ids, capabilities. The filter of the isolation issue loads where
+        marked: SYS_ADMIN is still effective there, so no_new_privs is not needed and setuid programs keep working."""
+        plan = self.plan
+        self.doing = "identity"
+        keep = plan.capabilities & sys_.permitted_capabilities()
+        for number in range(64):
+            if not keep >> number & 1:
+                try:
+                    sys_.prctl(sys_.PR_CAPBSET_DROP, number)
+                except OSError as error:
+                    if error.errno == errno.EINVAL:
+                        break  # beyond the last capability of this kernel
+                    raise
+        # seccomp: here.
+        sys_.prctl(sys_.PR_CAP_AMBIENT, sys_.PR_CAP_AMBIENT_CLEAR_ALL)
+        os.setgroups(plan.groups)
+        os.setresgid(plan.gid, plan.gid, plan.gid)
+        if plan.uid:
+            os.setresuid(plan.uid, plan.uid, plan.uid)
+            sys_.set_capabilities(0)
+        else:
+            os.setresuid(0, 0, 0)
+            sys_.set_capabilities(keep)
+
+    def _exec(self) -> None:
+        env = dict(self.plan.env)
+        self.doing = "exec"
+        name = self.plan.argv[0]
+        path = _find(name, env.get(b"PATH", DEFAULT_PATH))
+        for number in (13, 25):  # the interpreter ignores SIGPIPE and SIGXFSZ
+            sys_.default_signal(number)
+        try:
+            os.execve(path, self.plan.argv, env)
+        except OSError as error:
+            status = 127 if error.errno == errno.ENOENT else 126
+            raise NotStarted(status, f"exec {os.fsdecode(path)}: {_lower(error)}") from None
+
+
+def _above(fd: int) -> int:
+    """A copy of `fd` beyond the numbers that are about to be overwritten."""
+    import fcntl
+
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16)
+
+
+def _loopback_up() -> None:
+    import _socket
+    import fcntl
+
+    control = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    fcntl.ioctl(control.fileno(), 0x8914, struct.pack("16sH14x", b"lo", 1))  # SIOCSIFFLAGS, IFF_UP
+    control.close()
+
+
+def _lower(error: OSError) -> str:
+    return os.strerror(error.errno or 0).lower()
+
+
+def _find(name: bytes, search: bytes) -> bytes:
+    """The program's path by the rules and with the words of Docker: 127 if there is none, 126 if it cannot be executed."""
+    shown = os.fsdecode(name)
+    if b"/" in name:
+        try:
+            mode = os.stat(name).st_mode
+        except OSError as error:
+            status = 127 if error.errno in (errno.ENOENT, errno.ENOTDIR) else 126
+            raise NotStarted(status, f'exec: "{shown}": stat {shown}: {_lower(error)}') from None
+        if stat.S_ISDIR(mode):
+            raise NotStarted(126, f'exec: "{shown}": is a directory')
+        if not os.access(name, os.X_OK):
+            raise NotStarted(126, f'exec: "{shown}": permission denied')
+        return name
+    for folder in search.split(b":") if name else ():
+        path = os.path.join(folder or b".", name)
+        if os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
+    raise NotStarted(127, f'exec: "{shown}": executable file not found in $PATH')

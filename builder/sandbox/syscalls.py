@@ -1,0 +1,257 @@
+"""Linux calls that `os` does not have, each raising OSError with the call's name. The only module with ctypes.
+
+Arguments are plain integers, bytes and descriptors. Every descriptor made here is close-on-exec. The library is
+loaded so that the interpreter lock is kept: in a process with one thread a raw clone(2) then returns in the child as
+fork does, and none of the calls here waits for long.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+
+TYPE_CHECKING = False  # `typing` costs 9 ms at the launcher's start
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CLONE_PIDFD = 0x1000
+CLONE_NEWNS = 0x20000
+CLONE_NEWCGROUP = 0x2000000
+CLONE_NEWUTS = 0x4000000
+CLONE_NEWIPC = 0x8000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+
+MS_REC, MS_PRIVATE, MS_SLAVE = 0x4000, 1 << 18, 1 << 19
+MNT_DETACH = 2
+ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV, ATTR_NOEXEC, ATTR_STRICTATIME = 1, 2, 4, 8, 0x20
+
+SET_FLAG, SET_STRING, SET_FD, CMD_CREATE = 0, 1, 5, 6
+RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_IN_ROOT = 2, 4, 0x10
+
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_CAP_AMBIENT = 1, 4, 24, 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+PROC_SUPER_MAGIC, SYSFS_MAGIC = 0x9FA0, 0x62656572
+
+AT_FDCWD = -100
+_AT_SYMLINK_NOFOLLOW, _AT_EMPTY_PATH, _AT_RECURSIVE = 0x100, 0x1000, 0x8000
+_OPEN_TREE_CLONE = 1
+_FSMOUNT_CLOEXEC = _FSOPEN_CLOEXEC = 1
+_MOVE_EMPTY_TO_EMPTY = 0x44
+_CLOSE_RANGE_CLOEXEC = 4
+
+# Calls since Linux 5.0 have one number everywhere; only these two differ.
+_CLONE, _PIVOT_ROOT = (56, 155) if os.uname().machine == "x86_64" else (220, 41)
+_PIDFD_SEND_SIGNAL, _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 424, 428, 429, 430, 431, 432
+_CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 436, 437, 442
+
+_libc = ctypes.PyDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+_libc.signal.restype = ctypes.c_void_p
+
+
+def failure(call: str, path: bytes | str = b"", note: str = "") -> OSError:
+    """The last call's errno as an OSError that names `call`; `note` is what the kernel said beyond the number."""
+    number = ctypes.get_errno()
+    text = f"{call}: {os.strerror(number)}" + (f" ({note})" if note else "")
+    return OSError(number, text, os.fsdecode(path)) if path else OSError(number, text)
+
+
+def _check(result: int, call: str, path: bytes | str = b"") -> int:
+    if result < 0:
+        raise failure(call, path)
+    return result
+
+
+def _raw(call: str, number: int, *arguments: int | bytes | None | ctypes.Array[ctypes.c_char]) -> int:
+    words = [ctypes.c_long(word) if isinstance(word, int) else word for word in arguments]
+    return _check(int(_libc.syscall(ctypes.c_long(number), *words)), call)
+
+
+def clone(flags: int) -> tuple[int, int]:
+    """fork(2) into the namespaces of `flags`; (0, -1) in the child, else the child's pid and a pidfd."""
+    pidfd = (ctypes.c_int * 1)(-1)
+    place = ctypes.addressof(pidfd)
+    pid = _raw("clone", _CLONE, flags | CLONE_PIDFD | 17, 0, place, 0, 0)
+    return (0, -1) if pid == 0 else (pid, pidfd[0])
+
+
+def unshare(flags: int) -> None:
+    """Move the calling thread into new namespaces."""
+    _check(_libc.unshare(flags), "unshare")
+
+
+def setns(fd: int, kind: int = 0) -> None:
+    """Move the calling thread into the namespace that `fd` stands for."""
+    _check(_libc.setns(fd, kind), "setns")
+
+
+def pidfd_kill(pidfd: int) -> None:
+    """SIGKILL; a process that has ended already is no error."""
+    try:
+        _raw("pidfd_send_signal", _PIDFD_SEND_SIGNAL, pidfd, 9, None, 0)
+    except ProcessLookupError:
+        pass
+
+
+def prctl(option: int, argument: int = 0, second: int = 0) -> None:
+    """prctl(2) with up to two arguments."""
+    words = (ctypes.c_ulong(word) for word in (argument, second, 0, 0))
+    _check(_libc.prctl(ctypes.c_int(option), *words), f"prctl {option}")
+
+
+def default_signal(number: int) -> None:
+    """Give a signal its default action: the interpreter ignores SIGPIPE, and that would survive exec."""
+    _libc.signal(ctypes.c_int(number), ctypes.c_void_p(0))
+
+
+def sethostname(name: bytes) -> None:
+    """The name of this UTS namespace."""
+    _check(_libc.sethostname(name, ctypes.c_size_t(len(name))), "sethostname", name)
+
+
+def set_capabilities(effective: int, inheritable: int = 0) -> None:
+    """capset(2), version 3: `effective` becomes the permitted set as well."""
+    low, high = effective & 0xFFFFFFFF, effective >> 32
+    header = struct.pack("=Ii", 0x20080522, 0)
+    data = struct.pack("=6I", low, low, inheritable, high, high, 0)
+    _check(_libc.capset(header, data), "capset")
+
+
+def permitted_capabilities() -> int:
+    """The calling process's permitted set as a bit mask (capget(2))."""
+    header, data = struct.pack("=Ii", 0x20080522, 0), ctypes.create_string_buffer(24)
+    _check(_libc.capget(header, data), "capget")
+    words = struct.unpack("=6I", data.raw)
+    return int(words[1] | words[4] << 32)
+
+
+def set_rlimit(resource: int, soft: int, hard: int) -> None:
+    """setrlimit(2); -1 is no limit."""
+    pair = struct.pack("=QQ", soft & 0xFFFFFFFFFFFFFFFF, hard & 0xFFFFFFFFFFFFFFFF)
+    _check(_libc.setrlimit(ctypes.c_int(resource), pair), f"setrlimit {resource}")
+
+
+def close_on_exec_from(first: int) -> None:
+    """Mark every descriptor from `first` on close-on-exec."""
+    _raw("close_range", _CLOSE_RANGE, first, 0xFFFFFFFF, _CLOSE_RANGE_CLOEXEC)
+
+
+def close_from(first: int) -> None:
+    """Close every descriptor from `first` on."""
+    _raw("close_range", _CLOSE_RANGE, first, 0xFFFFFFFF, 0)
+
+
+def mount(source: bytes, target: bytes, kind: bytes, flags: int, options: bytes = b"") -> None:
+    """mount(2), for what the newer calls cannot do on an older kernel."""
+    _check(_libc.mount(source, target, kind, ctypes.c_ulong(flags), options), "mount", target)
+
+
+def umount(target: bytes, flags: int = 0) -> None:
+    """umount2(2)."""
+    _check(_libc.umount2(target, ctypes.c_int(flags)), "umount2", target)
+
+
+def pivot_root(new: bytes, old: bytes) -> None:
+    """pivot_root(2)."""
+    _raw("pivot_root", _PIVOT_ROOT, new, old)
+
+
+def file_system_type(fd: int) -> int:
+    """The magic number of the file system `fd` is on (fstatfs(2))."""
+    buffer = ctypes.create_string_buffer(256)
+    _check(_libc.fstatfs(ctypes.c_int(fd), buffer), "fstatfs")
+    return int(struct.unpack_from("=q", buffer.raw)[0])
+
+
+def open_in_root(root: int, path: bytes, flags: int, *, links: bool = True) -> int:
+    """Open `path` as if `root` were `/`: links and `..` stay inside, magic links are refused (openat2(2)).
+
+    With `links` off a symbolic link anywhere in `path` is an error.
+    """
+    resolve = RESOLVE_IN_ROOT | (RESOLVE_NO_MAGICLINKS if links else RESOLVE_NO_SYMLINKS)
+    how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, resolve)
+    fd = int(_libc.syscall(ctypes.c_long(_OPENAT2), root, path or b".", how, ctypes.c_size_t(len(how))))
+    return _check(fd, "openat2", path)
+
+
+def open_tree(at: int, path: bytes, *, recursive: bool = False) -> int:
+    """A detached copy of the mount that `path` lies in, rooted there. A final link is not followed."""
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_SYMLINK_NOFOLLOW | (_AT_EMPTY_PATH if not path else 0)
+    fd = int(_libc.syscall(ctypes.c_long(_OPEN_TREE), at, path, flags | (_AT_RECURSIVE if recursive else 0)))
+    return _check(fd, "open_tree", path)
+
+
+def mount_setattr(
+    fd: int, attributes: int, *, propagation: int = MS_PRIVATE, recursive: bool = False
+) -> None:
+    """Add mount attributes to the mount at `fd` and cut it off from its peers."""
+    attr = struct.pack("=QQQQ", attributes, 0, propagation, 0)
+    flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
+    _raw("mount_setattr", _MOUNT_SETATTR, fd, b"", flags, attr, len(attr))
+
+
+def move_mount(fd: int, target: int) -> None:
+    """Attach the mount at `fd` on top of what `target` stands for."""
+    _raw("move_mount", _MOVE_MOUNT, fd, b"", target, b"", _MOVE_EMPTY_TO_EMPTY)
+
+
+def fsopen(kind: bytes) -> int:
+    """A file system context of `kind`."""
+    return _check(int(_libc.syscall(ctypes.c_long(_FSOPEN), kind, _FSOPEN_CLOEXEC)), "fsopen", kind)
+
+
+def fsconfig(context: int, command: int, key: bytes | None, value: bytes | None = None, aux: int = 0) -> None:
+    """One parameter or command to a context; the kernel's own words join the error."""
+    arguments = (context, command, key, value, ctypes.c_int(aux))
+    if _libc.syscall(ctypes.c_long(_FSCONFIG), *arguments) < 0:
+        number = ctypes.get_errno()
+        said = _context_log(context)
+        ctypes.set_errno(number)
+        raise failure("fsconfig", key or b"", said)
+
+
+def _context_log(context: int) -> str:
+    lines = []
+    try:
+        while line := os.read(context, 4096):
+            lines.append(os.fsdecode(line).strip())
+    except OSError:
+        pass  # ENODATA: all read
+    return "; ".join(lines)
+
+
+def fsmount(context: int, attributes: int) -> int:
+    """The configured file system as a detached mount; the context is closed."""
+    try:
+        return _raw("fsmount", _FSMOUNT, context, _FSMOUNT_CLOEXEC, attributes)
+    finally:
+        os.close(context)
+
+
+def make_mount(kind: bytes, attributes: int, options: Sequence[tuple[bytes, bytes]] = ()) -> int:
+    """A new file system of `kind` as a detached mount; an option with an empty value is a flag."""
+    context = fsopen(kind)
+    try:
+        for key, value in options:
+            fsconfig(context, SET_STRING if value else SET_FLAG, key, value or None)
+        fsconfig(context, CMD_CREATE, None)
+    except OSError:
+        os.close(context)
+        raise
+    return fsmount(context, attributes)
+
+
+def memfd(content: bytes) -> int:
+    """A sealed file in memory that holds `content`."""
+    fd = os.memfd_create("pybuild", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
+    import fcntl
+
+    fcntl.fcntl(fd, 1033, 15)  # F_ADD_SEALS: seal, shrink, grow, write
+    os.lseek(fd, 0, 0)
+    return fd
