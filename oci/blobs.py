@@ -9,30 +9,35 @@ in silence.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
-import io
 import os
 import re
-import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import BinaryIO, cast
 
 from oci.digest import Digest
+from oci.durable import (
+    CHUNK,
+    DIRECTORY,
+    VerifiedReader,
+    locked,
+    make_directory,
+    make_file,
+    move,
+    remove_if_dead,
+    sync_directory,
+    write_all,
+)
 from oci.errors import BlobNotFound, DigestMismatch, InvalidArchive, LimitExceeded
 from oci.model import Descriptor
 from oci.progress import Progress, no_progress
 from oci.strict_json import MAX_DOCUMENT
 
-CHUNK = 1 << 20
-"""Bytes read, hashed or written at once: enough for the interpreter's lock not to matter."""
-
 _NAME = {"sha256": re.compile(r"[a-f0-9]{64}"), "sha512": re.compile(r"[a-f0-9]{128}")}
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class BlobStore:
@@ -81,8 +86,8 @@ class BlobStore:
         """A descriptor on the bare file, unverified. Raises BlobNotFound; links are never followed."""
         fd = -1
         try:
-            fd = os.open(os.path.join(self.root, "blobs"), _DIRECTORY | os.O_NOFOLLOW)
-            fd = _step(fd, digest.algorithm, _DIRECTORY | os.O_NOFOLLOW)
+            fd = os.open(os.path.join(self.root, "blobs"), DIRECTORY | os.O_NOFOLLOW)
+            fd = _step(fd, digest.algorithm, DIRECTORY | os.O_NOFOLLOW)
             fd = _step(fd, digest.hex, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             raise BlobNotFound(f"{digest} is not in {self.root}") from None
@@ -123,7 +128,7 @@ class BlobStore:
         fd = self.open_fd(digest)
         if self._verified.get(digest) == _identity(fd):
             with os.fdopen(fd, "rb", buffering=0):
-                return _move(fd, out, progress)
+                return move(fd, out, progress)
         total = 0
         with VerifiedReader(fd, digest) as reader:
             while chunk := reader.read(CHUNK):
@@ -150,6 +155,14 @@ class BlobStore:
         """Store a document; its descriptor."""
         self.write(content)
         return Descriptor.of(media_type, content)
+
+    def take(self, digest: Digest, source: BlobStore, progress: Progress = no_progress) -> None:
+        """Copy a blob from another store, verified; nothing to do if it is here."""
+        if digest in self:
+            return
+        with self.writer(hashing=False) as writer:
+            source.send(digest, writer.fileno(), progress)
+            writer.commit(digest)
 
     def replace(self, name: str, content: bytes) -> None:
         """Put a small file beside `blobs/`, durably and in one step, whether or not there was one."""
@@ -186,7 +199,7 @@ class BlobStore:
         except FileNotFoundError:
             return 0
         for name in names:
-            removed += _remove_if_dead(os.path.join(self.temporary, name))
+            removed += remove_if_dead(os.path.join(self.temporary, name))
         with suppress(OSError):  # not empty: somebody is writing
             os.rmdir(self.temporary)
         return removed
@@ -194,7 +207,7 @@ class BlobStore:
     @contextmanager
     def staging(self) -> Iterator[Staging]:
         """A store whose new blobs enter this one by `publish`, or vanish with the block."""
-        path, lock = _locked(self._make_temporary(), _make_directory)
+        path, lock = locked(self._make_temporary(), make_directory)
         try:
             yield Staging(path, self)
         finally:
@@ -270,7 +283,7 @@ class BlobWriter:
     def __init__(self, store: BlobStore, hasher: hashlib._Hash | None) -> None:
         self._store = store
         self._hasher = hasher
-        self._path, self._fd = _locked(store._make_temporary(), _make_file)
+        self._path, self._fd = locked(store._make_temporary(), make_file)
         self.size = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
@@ -337,67 +350,6 @@ class BlobWriter:
         self.close()
 
 
-class VerifiedReader(io.RawIOBase):
-    """Reads a descriptor, which it owns, and compares the digest where the bytes end."""
-
-    def __init__(self, fd: int, digest: Digest) -> None:
-        super().__init__()
-        self._fd = fd
-        self._digest = digest
-        self._hasher = hashlib.new(digest.algorithm)
-        self._size = os.fstat(fd).st_size
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
-        count = os.readv(self._fd, [view])
-        if count:
-            self._hasher.update(view[:count])
-        elif len(view):
-            self._end()
-        return count
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or size < 0:
-            return b"".join(iter(lambda: self.read(CHUNK), b""))
-        chunk = os.read(self._fd, size)
-        if chunk:
-            self._hasher.update(chunk)
-        elif size:
-            self._end()
-        return chunk
-
-    def _end(self) -> None:
-        if self._hasher.hexdigest() != self._digest.hex:
-            raise DigestMismatch(
-                f"blob {self._digest} is damaged: its {self._size} bytes are those of "
-                f"{self._digest.algorithm}:{self._hasher.hexdigest()}"
-            )
-
-    def close(self) -> None:
-        if not self.closed:
-            os.close(self._fd)
-        super().close()
-
-
-def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
-    """Write every byte to a descriptor, which may be a pipe."""
-    view = memoryview(data).cast("B")
-    while view:
-        view = view[os.write(fd, view) :]
-
-
-def sync_directory(path: str) -> None:
-    """Make renames in a directory survive a power cut."""
-    fd = os.open(path, _DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def _step(parent: int, name: str, flags: int) -> int:
     """Open `name` below a directory, which is closed."""
     try:
@@ -410,80 +362,3 @@ def _identity(fd: int) -> tuple[int, ...]:
     """What changes when somebody writes to a file or puts another in its place."""
     status = os.fstat(fd)
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-def _move(source: int, out: int, progress: Progress) -> int:
-    """Copy a file to a descriptor within the kernel: shared extents, or sendfile."""
-    total = 0
-    copy = os.copy_file_range
-    while True:
-        try:
-            count = copy(source, out, 64 * CHUNK)
-        except OSError as error:
-            if total or error.errno not in (
-                errno.EINVAL,
-                errno.EXDEV,
-                errno.EBADF,
-                errno.ENOSYS,
-                errno.EOPNOTSUPP,
-            ):
-                raise
-            break
-        if not count:
-            return total
-        total += count
-        progress(count)
-    with suppress(OSError):  # files opened to append refuse both
-        while count := os.sendfile(out, source, total, 16 * CHUNK):
-            total += count
-            progress(count)
-    while chunk := os.pread(source, CHUNK, total):
-        write_all(out, chunk)
-        total += len(chunk)
-        progress(len(chunk))
-    return total
-
-
-def _make_file(path: str) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-
-
-def _make_directory(path: str) -> int:
-    os.mkdir(path, 0o700)
-    return os.open(path, _DIRECTORY | os.O_NOFOLLOW)
-
-
-def _locked(directory: str, make: Callable[[str], int]) -> tuple[str, int]:
-    """A new entry of `directory` and a descriptor that holds its lock for as long as it is open."""
-    while True:
-        path = os.path.join(directory, secrets.token_hex(8))
-        try:
-            fd = make(path)
-        except FileNotFoundError:  # somebody removed it between making and opening, or `tmp/` itself
-            os.makedirs(directory, 0o700, exist_ok=True)
-            continue
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        if os.path.exists(path):
-            return path, fd
-        os.close(fd)  # `clean` was faster than our lock
-
-
-def _remove_if_dead(path: str) -> bool:
-    """Remove a temporary entry whose maker lives no more (nobody holds its lock)."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    else:
-        if stat.S_ISDIR(os.fstat(fd).st_mode):
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with suppress(FileNotFoundError):
-                os.unlink(path)
-        return True
-    finally:
-        os.close(fd)

@@ -18,6 +18,7 @@ from oci.blobs import BlobStore
 from oci.digest import Digest
 from oci.errors import InvalidDocument
 from oci.model import Descriptor, History, ImageConfig, Index, Manifest, Platform, Raw, parse
+from oci.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from oci.layer import Layer
@@ -204,6 +205,18 @@ def _walk(
     _check_depth(descriptor, depth)
     for item in document.manifests:
         yield from _walk(store, item, sparse, depth + 1, seen)
+
+
+def copy(
+    source: BlobStore, descriptor: Descriptor, target: BlobStore, *, progress: Progress = no_progress
+) -> None:
+    """Copy all that a pointer leads to, each blob before those that point at it.
+
+    Layers that are only ever fetched from `urls` may be missing. Raises BlobNotFound, DigestMismatch.
+    """
+    for item in reversed(tuple(walk(source, descriptor))):
+        if item.digest in source or not item.urls:
+            target.take(item.digest, source, progress)
 
 
 def images(store: BlobStore, descriptor: Descriptor) -> tuple[Descriptor, ...]:

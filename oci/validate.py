@@ -12,9 +12,10 @@ import hashlib
 from collections.abc import Iterator
 
 from oci import media_types, platforms, schema
-from oci.blobs import CHUNK, BlobStore
+from oci.blobs import BlobStore
 from oci.compress import open_compressed
 from oci.digest import Digest
+from oci.durable import CHUNK
 from oci.errors import OciError
 from oci.image import MAX_DEPTH, is_image
 from oci.layout import Layout

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from oci.blobs import CHUNK, Staging
+from oci.blobs import Staging
 from oci.compress import codec, detect, open_compressed
 from oci.digest import Digest
+from oci.durable import CHUNK
 from oci.errors import InvalidArchive, InvalidDigest, LimitExceeded, UnsafePath
 from oci.layer import LayerSink
 from oci.model import Descriptor

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from oci import platforms
-from oci.blobs import BlobStore, write_all
+from oci.blobs import BlobStore
 from oci.digest import Digest
+from oci.durable import write_all
 from oci.errors import BlobNotFound, DigestMismatch, InvalidDocument
 from oci.image import Image, images, select, walk
 from oci.layout import named, version_document, without_names
