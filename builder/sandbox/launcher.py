@@ -1,9 +1,9 @@
 """The launcher: a small process of its own that makes each step's process with one clone(2).
 
-The builder has threads and much memory and must not fork; this process has neither. It takes orders from descriptor 3 (a
-SOCK_SEQPACKET), each with the descriptors of one step and an answer socket; it answers when the step has ended. It ends
-when the builder does, however that happens, and all steps with it: each is the init of its own pid namespace and asks
-for SIGKILL at our death.
+The builder has threads and much memory and must not fork; this process has neither. It takes orders from
+descriptor 3 (a SOCK_SEQPACKET), each with the descriptors of one step and an answer socket; it answers when
+the step has ended. It ends when the builder does, however that happens, and all steps with it: each is the
+init of its own pid namespace and asks for SIGKILL at our death.
 
 Imports are few on purpose (KERNEL.md 2.1): the start of this process stands before the first RUN.
 """
@@ -115,11 +115,11 @@ class Launcher:
     def _ended(self, running: Running) -> None:
         _, code, usage = os.wait4(running.pid, 0)
         status, error, left = os.waitstatus_to_exitcode(code), "", []
-        for kind, what in _frames(_read_all(running.report)):
+        for kind, body in _frames(_read_all(running.report)):
             if kind == b"S":
-                left = remove_stubs(*what)
+                left = remove_stubs(*marshal.loads(body))
             else:
-                status, error = what
+                status, error = marshal.loads(body)
         status = 128 - status if status < 0 else status
         self.poll.unregister(running.pidfd)
         os.close(running.pidfd)
@@ -141,11 +141,11 @@ def _read_all(fd: int) -> bytes:
     return b"".join(blocks)
 
 
-def _frames(text: bytes) -> list[tuple[bytes, tuple[object, ...]]]:
+def _frames(text: bytes) -> list[tuple[bytes, bytes]]:
     frames = []
     while len(text) >= 5:
         end = 5 + int(struct.unpack_from("=I", text, 1)[0])
-        frames.append((text[:1], marshal.loads(text[5:end])))
+        frames.append((text[:1], text[5:end]))
         text = text[end:]
     return frames
 
@@ -156,7 +156,8 @@ def main(builder: int) -> None:
     sys_.close_from(ORDERS + 1)
     os.set_inheritable(ORDERS, False)
     sys_.prctl(sys_.PR_SET_DUMPABLE, 0)
-    # A mount namespace whose mounts send nothing back to the host, made once: copies of it for steps need no further call.
+    # A mount namespace whose mounts send nothing back to the host, made once: copies of it for steps need
+    # no further call.
     sys_.unshare(sys_.CLONE_NEWNS)
     sys_.mount(b"none", b"/", b"", sys_.MS_REC | sys_.MS_SLAVE)
     Launcher(builder).serve()

@@ -1,8 +1,9 @@
 """The file systems a step sees. Runs in the step's own process and mount namespace, before any foreign code.
 
-Nothing here trusts the image: every target is opened as if the root were `/` and mounted on by descriptor, masks and
-devices are never taken from the image (SECURITY.md S14 to S18). The *stage* is a small tmpfs over the host's root
-that holds what must exist somewhere: the place to attach the new root to, the sources of masks, the contents of File mounts.
+Nothing here trusts the image: every target is opened as if the root were `/` and mounted on by descriptor,
+masks and devices are never taken from the image (SECURITY.md S14 to S18). The *stage* is a small tmpfs over
+the host's root that holds what must exist somewhere: the place to attach the new root to, the sources of
+masks, the contents of File mounts.
 """
 
 from __future__ import annotations
@@ -54,7 +55,9 @@ _O_DIR = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Stage:
-    """The tmpfs over the host's `/`. Lookups of host paths still see the host: `/` itself is never looked up again."""
+    """The tmpfs over the host's `/`. Lookups of host paths still see the host: `/` itself is never looked
+    up again.
+    """
 
     def __init__(self, plan: Plan) -> None:
         options = ((b"mode", b"755"), (b"size", b"16m" if not plan.mounts else b"1g"))
@@ -107,8 +110,8 @@ def _attach(mount: int, at: int, name: bytes) -> None:
 def _overlay(plan: Plan) -> int:
     """The overlay as a detached mount, or -1 where the kernel needs mount(2) (KERNEL.md 1.1).
 
-    Layers by descriptor (6.13), else by the descriptor's name in `lowerdir+` (6.8): no name of a directory ever
-    becomes part of an option string.
+    Layers by descriptor (6.13), else by the descriptor's name in `lowerdir+` (6.8): no name of a directory
+    ever becomes part of an option string.
     """
     try:
         context = sys_.fsopen(b"overlay")
@@ -166,8 +169,9 @@ def _open_layer(path: bytes) -> int:
 
 
 def _overlay_by_options(plan: Plan, stage: Stage) -> None:
-    """mount(2) for kernels before 6.8. Layers are descriptor numbers, relative to /proc/self/fd: nothing to escape,
-    and some 700 of them fit into the one page the kernel reads."""
+    """mount(2) for kernels before 6.8. Layers are descriptor numbers, relative to /proc/self/fd: nothing to
+    escape, and some 700 of them fit into the one page the kernel reads.
+    """
     lowers = [_open_layer(path) for path in plan.lowers]
     options = b"lowerdir=" + b":".join(b"%d" % fd for fd in lowers)
     if plan.upper:
@@ -196,7 +200,9 @@ class Tree:
         self.stubs = stubs
 
     def place(self, mount: int, path: bytes, *, directory: bool = True) -> bytes:
-        """Attach `mount` at `path` in the root; the target's place in the root without links where it was made."""
+        """Attach `mount` at `path` in the root; the target's place in the root without links where it was
+        made.
+        """
         target, at = self._target(path, directory)
         try:
             if sys_.file_system_type(target) in (sys_.PROC_SUPER_MAGIC, sys_.SYSFS_MAGIC):
@@ -259,8 +265,8 @@ class Tree:
     def dev(self, shm_size: int) -> int:
         """A minimal /dev; a descriptor of its `null`, the step's standard input.
 
-        Mode 0755, never tmpfs' own 1777 (KERNEL.md 3). The tmpfs is nodev; the six nodes keep working because a bind mount
-        has the flags of where it came from.
+        Mode 0755, never tmpfs' own 1777 (KERNEL.md 3). The tmpfs is nodev; the six nodes keep working
+        because a bind mount has the flags of where it came from.
         """
         options = ((b"mode", b"755"), (b"size", b"65536k"))
         dev = sys_.make_mount(b"tmpfs", ATTR_NOSUID | ATTR_NODEV | ATTR_STRICTATIME, options)

@@ -1,7 +1,7 @@
 """A Sandbox on its way to the launcher: bytes and numbers only, in marshal's format.
 
-Both ends are the same interpreter, so marshal is safe here and costs the launcher no import. Names become bytes on
-the builder's side: the launcher runs with an empty environment and another locale.
+Both ends are the same interpreter, so marshal is safe here and costs the launcher no import. Names become
+bytes on the builder's side: the launcher runs with an empty environment and another locale.
 """
 
 from __future__ import annotations
@@ -12,25 +12,31 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from builder.sandbox.spec import Sandbox
 
-CAPABILITIES = (
-    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE "
-    "NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT "
-    "SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP "
-    "MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
-).split()
+# fmt: off
+CAPABILITIES = [
+    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID",
+    "SETPCAP", "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW",
+    "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT",
+    "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD",
+    "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG",
+    "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE",
+]
 """Names by number (capabilities(7))."""
 
-RLIMITS = (
-    "cpu fsize data stack core rss nproc nofile memlock as locks sigpending msgqueue nice rtprio rttime"
-).split()
+RLIMITS = [
+    "cpu", "fsize", "data", "stack", "core", "rss", "nproc", "nofile", "memlock", "as", "locks",
+    "sigpending", "msgqueue", "nice", "rtprio", "rttime",
+]
 """Names by number (getrlimit(2)), as `--ulimit` spells them."""
+# fmt: on
 
 
 class Plan:
-    """What the launcher knows of one step. Paths are host paths as bytes but `cwd` and mount targets (in the root).
+    """What the launcher knows of one step. Paths are host paths as bytes but `cwd` and mount targets (in
+    the root).
 
-    `mounts` holds (kind, target, source or content, number): bind with 1 for read-only, tmpfs with a size and a mode
-    in the source's place, file with a mode.
+    `mounts` holds (kind, target, source or content, number): bind with 1 for read-only, tmpfs with a size
+    and a mode in the source's place, file with a mode.
     """
 
     __slots__ = (
@@ -88,7 +94,8 @@ class Plan:
 def pack(
     sandbox: Sandbox, *, stubs: str = "", overlay_by: int = 0, stdin: bool = False, netns: bool = False
 ) -> bytes:
-    """`sandbox` as the bytes that `Plan` reads. `stubs` is a host directory that becomes the lowest overlay layer.
+    """`sandbox` as the bytes that `Plan` reads. `stubs` is a host directory that becomes the lowest overlay
+    layer.
 
     Raises ValueError for a name that is not known or a string the kernel could not take (a NUL byte).
     """

@@ -32,11 +32,12 @@ _BOOT = (
 
 
 class Launcher:
-    """Runs sandboxes from any number of threads. Use it in `with`; the process starts with `start` or the first `run`.
+    """Runs sandboxes from any number of threads. Use it in `with`; the process starts with `start` or the
+    first `run`.
 
-    `stubs` is a directory on the file system of the snapshots for the shared trees of mount points (see `stubs`); it is
-    made when missing and may stay for later builds. Without it, mount points that an image lacks are made in the upper
-    directory and removed after each step.
+    `stubs` is a directory on the file system of the snapshots for the shared trees of mount points (see
+    `stubs`); it is made when missing and may stay for later builds. Without it, mount points that an image
+    lacks are made in the upper directory and removed after each step.
     """
 
     def __init__(self, stubs: str = "", *, overlay_by: int = 0) -> None:
@@ -82,14 +83,15 @@ class Launcher:
     ) -> Exit:
         """Run one sandbox to its end and say how it ended. Blocks; any number may run at once.
 
-        `output_fd` becomes standard output and error: give a pipe (its other end sees EOF when the last process of the step
-        is gone and the caller has closed its own copy), never a log file, which the step could reopen and
-        truncate. `netns_fd` is a ready network namespace for `network="private"`; without it a private network has
-        only `lo`. The caller keeps and closes all three descriptors.
+        `output_fd` becomes standard output and error: give a pipe (its other end sees EOF when the last
+        process of the step is gone and the caller has closed its own copy), never a log file, which the
+        step could reopen and truncate. `netns_fd` is a ready network namespace for `network="private"`;
+        without it a private network has only `lo`. The caller keeps and closes all three descriptors.
 
-        A sandbox that could not be set up is no exception: `Exit.error` says what failed (status 125), or why the command
-        could not be executed (126, 127). OSError: the launcher itself is gone. ValueError: a name or string that
-        cannot be passed on. An exception in the waiting thread (KeyboardInterrupt) kills the step.
+        A sandbox that could not be set up is no exception: `Exit.error` says what failed (status 125), or
+        why the command could not be executed (126, 127). OSError: the launcher itself is gone. ValueError:
+        a name or string that cannot be passed on. An exception in the waiting thread (KeyboardInterrupt)
+        kills the step.
         """
         with_netns = netns_fd is not None and sandbox.network == "private"
         stubs = stub_tree(self._stubs, sandbox) if self._stubs and isinstance(sandbox.root, Overlay) else ""
@@ -171,7 +173,9 @@ class Launcher:
 
 
 def _spawn() -> tuple[_socket.socket, int]:
-    """posix_spawn, which unlike fork costs the same in a large process. Own session: Ctrl-C is the builder's to handle."""
+    """posix_spawn, which unlike fork costs the same in a large process. Own session: Ctrl-C is the
+    builder's to handle.
+    """
     mine, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     for end in (mine, theirs):
         end.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, 4 * there.MESSAGE)
@@ -205,8 +209,9 @@ def _spawn() -> tuple[_socket.socket, int]:
 def _read_only_clone(python: str) -> int:
     """The interpreter seen through a mount of its own that is read-only, or -1 where the kernel refuses.
 
-    An image can make the kernel run the process's own program again (`#!/proc/self/exe`) and then write to it through
-    /proc (CVE-2019-5736): this way it meets EROFS, and the host's file is out of reach (SECURITY.md S10).
+    An image can make the kernel run the process's own program again (`#!/proc/self/exe`) and then write to
+    it through /proc (CVE-2019-5736): this way it meets EROFS, and the host's file is out of reach
+    (SECURITY.md S10).
     """
     from builder.sandbox import syscalls
 

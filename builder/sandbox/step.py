@@ -1,12 +1,15 @@
 """What one step's process does between clone(2) and exec(2), in this order and no other.
 
-It is the init of its pid namespace, a copy of the launcher, and runs no foreign code before exec. Everything it
-tells goes through one pipe that exec closes: frames of a letter, a length and a body (`S` stubs, `E` an error).
+It is the init of its pid namespace, a copy of the launcher, and runs no foreign code before exec.
+Everything it tells goes through one pipe that exec closes: frames of a letter, a length and a body (`S`
+stubs, `E` an error).
 """
 
 from __future__ import annotations
 
+import _socket
 import errno
+import fcntl
 import marshal
 import os
 import select
@@ -59,16 +62,17 @@ class Step:
         except BaseException as error:  # whatever it was, it must not run on as a second launcher
             text = f"{self.doing}: {type(error).__name__}: {error}"
         try:
-            self._tell(b"E", (status, text))
+            self._tell(b"E", marshal.dumps((status, text)))
         finally:
             os._exit(status)
 
-    def _tell(self, kind: bytes, what: object) -> None:
-        body = marshal.dumps(what)
+    def _tell(self, kind: bytes, body: bytes) -> None:
         os.write(self.report, kind + struct.pack("=I", len(body)) + body)
 
     def _die_with_launcher(self) -> None:
-        """In a pid namespace's init getppid() is 0, so the usual check for a parent that died meanwhile is a pidfd."""
+        """In a pid namespace's init getppid() is 0, so the usual check for a parent that died meanwhile is
+        a pidfd.
+        """
         sys_.prctl(sys_.PR_SET_PDEATHSIG, 9)
         poll = select.poll()
         poll.register(self.launcher, select.POLLIN)
@@ -112,15 +116,17 @@ class Step:
             self.doing = f"mount {os.fsdecode(mount[1])}"
             tree.extra(number, mount)
         if stubs.made or stubs.copied:
-            self._tell(b"S", (stubs.made, stubs.copied))
+            self._tell(b"S", marshal.dumps((stubs.made, stubs.copied)))
         self.doing = "pivot_root"
         enter(root)
         os.umask(0o022)
         return null
 
     def _stdio(self, null: int) -> None:
-        """0, 1 and 2 are the step's, 3 and 4 ours until exec; everything else is closed here, before the working
-        directory is entered: an image's link to /proc/self/fd/N then leads nowhere (CVE-2024-21626)."""
+        """0, 1 and 2 are the step's, 3 and 4 ours until exec; everything else is closed here, before the
+        working directory is entered: an image's link to /proc/self/fd/N then leads nowhere
+        (CVE-2024-21626).
+        """
         self.doing = "standard streams"
         os.setsid()
         high = [
@@ -149,8 +155,10 @@ class Step:
             sys_.set_rlimit(resource, soft, hard)
 
     def _identity(self) -> None:
-        """KERNEL.md 7: bounding set, (seccomp), groups and ids, capabilities. The filter of the isolation issue loads where
-        marked: SYS_ADMIN is still effective there, so no_new_privs is not needed and setuid programs keep working."""
+        """KERNEL.md 7: bounding set, (seccomp), groups and ids, capabilities. The filter of the isolation
+        issue loads where marked: SYS_ADMIN is still effective there, so no_new_privs is not needed and
+        setuid programs keep working.
+        """
         plan = self.plan
         self.doing = "identity"
         keep = plan.capabilities & sys_.permitted_capabilities()
@@ -189,15 +197,10 @@ class Step:
 
 def _above(fd: int) -> int:
     """A copy of `fd` beyond the numbers that are about to be overwritten."""
-    import fcntl
-
     return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16)
 
 
 def _loopback_up() -> None:
-    import _socket
-    import fcntl
-
     control = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
     fcntl.ioctl(control.fileno(), 0x8914, struct.pack("16sH14x", b"lo", 1))  # SIOCSIFFLAGS, IFF_UP
     control.close()
@@ -208,7 +211,9 @@ def _lower(error: OSError) -> str:
 
 
 def _find(name: bytes, search: bytes) -> bytes:
-    """The program's path by the rules and with the words of Docker: 127 if there is none, 126 if it cannot be executed."""
+    """The program's path by the rules and with the words of Docker: 127 if there is none, 126 if it cannot
+    be executed.
+    """
     shown = os.fsdecode(name)
     if b"/" in name:
         try:

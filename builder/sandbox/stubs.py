@@ -1,13 +1,13 @@
 """Mount points that the image lacks, without a trace of them in the step's layer.
 
-Two ways. The common one costs nothing per step: a read-only directory tree with all mount points of a sandbox is the
-*lowest* layer of its overlay, so that missing ones show through and those of the image keep their own metadata. It lies
-on the file system of the snapshots (on another one, files and directories of the overlay would differ in st_dev) and
-is shared by every step with the same mount points.
+Two ways. The common one costs nothing per step: a read-only directory tree with all mount points of a
+sandbox is the *lowest* layer of its overlay, so that missing ones show through and those of the image keep
+their own metadata. It lies on the file system of the snapshots (on another one, files and directories of
+the overlay would differ in st_dev) and is shared by every step with the same mount points.
 
-Where an opaque directory or a whiteout hides the tree, or the root is no overlay, the step makes the mount point itself
-and writes down what it made; after the step the launcher removes exactly that: same device and inode, same type,
-empty (SECURITY.md S34).
+Where an opaque directory or a whiteout hides the tree, or the root is no overlay, the step makes the mount
+point itself and writes down what it made; after the step the launcher removes exactly that: same device and
+inode, same type, empty (SECURITY.md S34).
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     Made = tuple[bytes, bytes, int, int]
     """Host directory, path below it, device and inode of something a step made."""
     Copied = tuple[bytes, bytes, tuple[int, ...]]
-    """Upper directory, path below it of a directory that was copied up only for a stub, and what it looked like."""
+    """Upper directory, path below it of a directory that was copied up only for a stub, and what it looked
+    like.
+    """
 
 _LINKS = 40
 
@@ -42,7 +44,7 @@ def stub_tree(folder: str, sandbox: Sandbox) -> str:
 
 
 def _points(sandbox: Sandbox) -> Iterable[tuple[str, bool]]:
-    """(path without the leading slash, is a directory) of every mount point that can be told from its name."""
+    """(path without its leading slash, is a directory) of every mount point its name tells."""
     from builder.sandbox.spec import Bind, File
 
     yield from (("proc", True), ("sys", True), ("dev", True))
@@ -86,24 +88,28 @@ def _directories(root: str, below: str) -> None:
 
 
 class StubMaker:
-    """Makes missing mount points in a root and writes down what it made. Lives in the step's process, before exec."""
+    """Makes missing mount points in a root and writes down what it made. Lives in the step's process,
+    before exec.
+    """
 
     def __init__(self, root: int, upper: bytes, source: bytes) -> None:
         self.root = root
         self.made: list[Made] = []
         self.copied: list[Copied] = []
         self.upper = upper
-        self.mounts: dict[int, tuple[bytes, bytes]] = {mount_id(root): (b"", upper or source)}
+        self.source = upper or source
+        self.mounts: dict[int, tuple[bytes, bytes]] = {}
 
     def writable_mount(self, fd: int, at: bytes, source: bytes) -> None:
         """Stubs below `fd`, mounted at `at` in the root, land in the host's directory `source`."""
         self.mounts[mount_id(fd)] = (at, source)
 
     def make(self, path: bytes, *, directory: bool) -> tuple[int, bytes]:
-        """An O_PATH descriptor of the mount point at `path`, made if missing, and its place in the root without links.
+        """An O_PATH descriptor of the mount point at `path`, made if missing, and its place in the root
+        without links.
 
-        Links are followed as if the root were `/`. Each parent is opened from the root with links refused, so a
-        directory exchanged for a link under our hands is an error, never a way out.
+        Links are followed as if the root were `/`. Each parent is opened from the root with links refused,
+        so a directory exchanged for a link under our hands is an error, never a way out.
         """
         waiting = path.split(b"/")
         at: list[bytes] = []
@@ -155,6 +161,7 @@ class StubMaker:
 
     def _create(self, parent: int, at: list[bytes], name: bytes, directory: bool) -> None:
         before = os.fstat(parent)
+        self.mounts.setdefault(mount_id(self.root), (b"", self.source))
         base = self.mounts.get(mount_id(parent))
         if base and base[1] == self.upper and self.upper:
             self._note_copied(at)

@@ -1,8 +1,9 @@
-"""Linux calls that `os` does not have, each raising OSError with the call's name. The only module with ctypes.
+"""Linux calls that `os` does not have, each raising OSError with the call's name. The only module with
+ctypes.
 
-Arguments are plain integers, bytes and descriptors. Every descriptor made here is close-on-exec. The library is
-loaded so that the interpreter lock is kept: in a process with one thread a raw clone(2) then returns in the child as
-fork does, and none of the calls here waits for long.
+Arguments are plain integers, bytes and descriptors. Every descriptor made here is close-on-exec. The
+library is loaded so that the interpreter lock is kept: in a process with one thread a raw clone(2) then
+returns in the child as fork does, and none of the calls here waits for long.
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ _libc.signal.restype = ctypes.c_void_p
 
 
 def failure(call: str, path: bytes | str = b"", note: str = "") -> OSError:
-    """The last call's errno as an OSError that names `call`; `note` is what the kernel said beyond the number."""
+    """The last call's errno as an OSError that names `call`; `note` is what the kernel said beyond the
+    number.
+    """
     number = ctypes.get_errno()
     text = f"{call}: {os.strerror(number)}" + (f" ({note})" if note else "")
     return OSError(number, text, os.fsdecode(path)) if path else OSError(number, text)
@@ -65,7 +68,7 @@ def _check(result: int, call: str, path: bytes | str = b"") -> int:
     return result
 
 
-def _raw(call: str, number: int, *arguments: int | bytes | None | ctypes.Array[ctypes.c_char]) -> int:
+def _raw(call: str, number: int, *arguments: int | bytes | ctypes.Array[ctypes.c_char] | None) -> int:
     words = [ctypes.c_long(word) if isinstance(word, int) else word for word in arguments]
     return _check(int(_libc.syscall(ctypes.c_long(number), *words)), call)
 
