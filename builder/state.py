@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from builder.errors import CacheError, UsageError
-from builder.events import Emit, discard
 from oci.digest import Digest
 
 if TYPE_CHECKING:
     from builder.database import Database, Table
+    from builder.events import Emit
 
 SCHEMA = 1
 """Version of the directory's layout. Raise it, with a migration, when an older pybuild would misread ours."""
@@ -60,7 +58,7 @@ class StateDir:
     Use it in `with`, or `close` it: while it is open, no other version of pybuild changes its layout.
     """
 
-    def __init__(self, root: str, emit: Emit = discard) -> None:
+    def __init__(self, root: str, emit: Emit | None = None) -> None:
         self.root = os.path.abspath(root)
         self._emit = emit
         self._database: Database | None = None
@@ -100,8 +98,9 @@ class StateDir:
         """The build cache's file. Nothing is opened before it is used."""
         if self._database is None:
             from builder.database import Database
+            from builder.events import discard
 
-            self._database = Database(os.path.join(self.root, "state.db"), self._emit)
+            self._database = Database(os.path.join(self.root, "state.db"), self._emit or discard)
         return self._database
 
     def steps(self) -> Table[str]:
@@ -131,7 +130,7 @@ class StateDir:
     @contextmanager
     def lease(self) -> Iterator[Lease]:
         """Keep blobs from being collected while the block runs: those added to the lease, and newer ones."""
-        path = os.path.join(self.root, "leases", secrets.token_hex(8))
+        path = os.path.join(self.root, "leases", os.urandom(8).hex())
         with self.lock("collect", shared=True):
             fd = os.open(path, _FILE | os.O_EXCL | os.O_APPEND, 0o600)
             fcntl.flock(fd, fcntl.LOCK_EX)
@@ -160,12 +159,14 @@ class StateDir:
         """A directory for the logs of one build, private; older builds' logs are pruned."""
         self.prune_logs(_LOGS_KEPT - 1)
         stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-        path = os.path.join(self.logs, f"{stamp}-{secrets.token_hex(3)}")
+        path = os.path.join(self.logs, f"{stamp}-{os.urandom(3).hex()}")
         os.mkdir(path, 0o700)
         return path
 
     def prune_logs(self, keep: int = _LOGS_KEPT) -> int:
         """Delete the logs of all but the newest `keep` builds; how many that were. Names sort by time."""
+        import shutil  # as much to import as all of this module
+
         old = sorted(os.listdir(self.logs), reverse=True)[keep:]
         for name in old:
             shutil.rmtree(os.path.join(self.logs, name), ignore_errors=True)

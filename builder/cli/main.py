@@ -1,0 +1,142 @@
+"""The command `pybuild`: finds the command's module, runs it, and gives its end an exit code.
+
+Start-up is part of the product. This module knows every command's name and one-line help, so that neither
+`--help` nor any command imports another command's module.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+COMMANDS = {
+    "build": "Build an image from a Dockerfile (the default command)",
+    "export": "Write an image's files as one tar archive",
+    "history": "Show what made an image, step by step",
+    "images": "List the images of the store",
+    "import": "Make an image from a tar archive of a root file system",
+    "inspect": "Show all there is to know of an image, as JSON",
+    "load": "Load images from an archive (docker save, OCI)",
+    "rmi": "Remove images, or names of images",
+    "run": "Run a program in a new container, in the foreground",
+    "save": "Write images to an archive that others can load",
+    "tag": "Give an image another name",
+    "validate": "Check an image, a layout or an archive against the specification",
+}
+"""Every command and its help. Its module is `builder.cli.<name>` (`module_of`)."""
+
+LATER = {
+    **dict.fromkeys(("login", "logout", "pull", "push", "search"), "registries"),
+    **dict.fromkeys(("attach", "commit", "cp", "create", "diff", "exec"), "containers in the background"),
+    **dict.fromkeys(("kill", "logs", "pause", "ps"), "containers in the background"),
+    **dict.fromkeys(("restart", "rm", "start", "stop", "top", "wait"), "containers in the background"),
+    **dict.fromkeys(("bake", "compose"), "builds of several targets"),
+    **dict.fromkeys(("du", "prune"), "pruning of the store"),
+    "lint": "the Dockerfile checks",
+}
+"""Commands that people will try and that wait for a later version: what they wait for."""
+
+_VALUES = ("--root", "--config")
+_FLAGS = ("-D", "--debug")
+_KEYWORDS = frozenset({"import", "exec"})
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP: ends what Ctrl-C ends, with its own exit code."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.exit_code = 128 + number
+
+
+def main() -> NoReturn:
+    """The console script. Ends the process without tearing the interpreter down: all is flushed."""
+    gc.disable()  # nothing that start-up makes is garbage; commands that work long turn it on
+    code = run(sys.argv[1:])
+    try:
+        sys.stderr.flush()
+    except OSError:
+        pass
+    os._exit(code)
+
+
+def run(args: list[str]) -> int:
+    """Run one command line; its exit code (docs/exit-codes.md)."""
+    if problem := foreign_oci():
+        print(problem, file=sys.stderr)  # noqa: T201
+        return 70
+    if args == ["--version"]:
+        from builder.version import VERSION
+
+        sys.stdout.write(f"pybuild {VERSION}\n")
+        return _flushed(0)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _terminate)
+    from builder.cli import group
+
+    return _flushed(group.run(with_default(args)))
+
+
+def foreign_oci() -> str:
+    """A line to print if the import name `oci` is not ours; empty if it is."""
+    import oci
+
+    if getattr(oci, "__owner__", "") == "pybuild-oci":
+        return ""
+    return (
+        "pybuild: another distribution owns the import name 'oci' here (Oracle's SDK?); "
+        "install pybuild in an environment of its own, for example with: pipx install pybuild-oci"
+    )
+
+
+def leading(args: list[str]) -> int:
+    """How many words stand before the command's."""
+    position = 0
+    while position < len(args):
+        word = args[position]
+        if word in _VALUES:
+            position += 2
+        elif word in _FLAGS or word.startswith(tuple(f"{option}=" for option in _VALUES)):
+            position += 1
+        else:
+            break
+    return position
+
+
+def with_default(args: list[str]) -> list[str]:
+    """`args` with the command's name in place: a first word that is no command's name belongs to `build`."""
+    position = leading(args)
+    rest = args[position:]
+    if not rest or rest[0] in COMMANDS or rest[0] in ("--help", "-h", "--version"):
+        return args
+    if rest[0] in LATER and not os.path.lexists(rest[0]):
+        return args
+    return [*args[:position], "build", *rest]
+
+
+def module_of(command: str) -> str:
+    """The module that holds a command."""
+    return f"builder.cli.{command}_" if command in _KEYWORDS else f"builder.cli.{command}"
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated(number)
+
+
+def _flushed(code: int) -> int:
+    """`code`, after standard output is written out. A reader that went away is no error."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return code
+
+
+if __name__ == "__main__":
+    main()
