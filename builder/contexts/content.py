@@ -60,6 +60,7 @@ class Selected:
     base: bytes
     items: list[Item] = field(repr=False)
     """`base` first, directories before their contents."""
+    fixed: bool = False
 
     @property
     def node(self) -> Node:
