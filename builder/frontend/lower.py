@@ -1,0 +1,204 @@
+"""A Dockerfile to a step graph: which stages are needed, what each is built on, its instructions in order.
+
+    plan(source, options, resolve) -> Plan
+
+Nothing here does I/O: `resolve` is handed in and finds images. Only the stages that the target needs are
+lowered, and only their bases are resolved; syntax errors count wherever they are. Names of `FROM` and `COPY
+--from` mean, first match wins: a named context, a stage, an image. The graph of stages is walked in the order
+of the file, never recursively.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from builder.errors import DockerfileError
+from builder.events import Warning_
+from builder.frontend import instructions as ins
+from builder.frontend import lower_config, lower_copy, lower_run, scope
+from builder.frontend.bases import Bases, Resolve
+from builder.frontend.parser import parse, trigger
+from builder.frontend.reader import read
+from builder.frontend.stage import PlanOptions, Shared, StageBuild
+from builder.frontend.stages import Graph, Node, Origin
+from builder.frontend.words import Lexer
+from builder.graph import Plan, Step
+from oci.model import ImageConfig
+
+if TYPE_CHECKING:
+    from builder.source import SourceFile
+    from oci.model import Platform
+
+__all__ = ["PlanOptions", "Resolve", "plan"]
+
+_COUNTED = (ins.Run, ins.Copy, ins.Add, ins.Workdir)
+"""The instructions that `[2/5]` counts, besides FROM of an image."""
+
+_KNOWN_ARGS = ("BUILDKIT_", "SOURCE_DATE_EPOCH")
+
+
+def plan(source: SourceFile, options: PlanOptions, resolve: Resolve) -> Plan:
+    """What `source` asks for, for one target and platform.
+
+    `resolve(reference, platform, at)` gives an image for a full reference such as
+    `docker.io/library/debian:12`. Raises DockerfileError, UsageError for a target that is no stage, and what
+    `resolve` raises.
+    """
+    document = read(source)
+    for warning in document.warnings:
+        options.warn(warning)
+    dockerfile = parse(document)
+    shared = _shared(dockerfile, options)
+    graph = Graph(dockerfile, shared)
+    target = graph.target(options.target)
+    bases = Bases(shared, resolve)
+    builds = _lowered(graph, bases, target)
+    _warn_of_unused(dockerfile, builds, options)
+    return _finished(graph, builds, target, options)
+
+
+def _shared(dockerfile: ins.Dockerfile, options: PlanOptions) -> Shared:
+    lexer = Lexer(dockerfile.escape)
+    target = options.target or dockerfile.stages[-1].head.name
+    start = scope.platform_args(options.build_platform, options.platform, target)
+    values = scope.global_args(start, dockerfile.args, options.build_args, lexer)
+    return Shared(options, lexer, values, scope.proxy_env(options.build_args))
+
+
+def _lowered(graph: Graph, bases: Bases, target: int) -> dict[int, StageBuild]:
+    """The stages `target` needs, built. Triggers come first: what they copy from is needed too."""
+    known: set[int] = set()
+    while True:
+        needed = graph.reachable(target)
+        fresh = [index for index in needed if index not in known]
+        if not fresh:
+            break
+        for index in fresh:
+            graph.add_triggers(graph.nodes[index], _triggers(graph, bases, graph.nodes[index]))
+        known.update(fresh)
+    builds: dict[int, StageBuild] = {}
+    for index in needed:
+        builds[index] = _stage(graph, bases, builds, graph.nodes[index])
+    return builds
+
+
+def _platform(graph: Graph, node: Node) -> Platform:
+    return node.platform or graph.shared.options.platform
+
+
+def _triggers(graph: Graph, bases: Bases, node: Node) -> tuple[ins.Instruction, ...]:
+    """The ONBUILD instructions that the base of `node` brings: an image's, or those of the stage it is built
+    on.
+    """
+    if isinstance(node.base, int):
+        below = graph.nodes[node.base].stage
+        texts = [line.trigger for line in below.body if isinstance(line, ins.Onbuild)]
+        name = below.label
+    else:
+        image = bases.image(node.base, _platform(graph, node), node.at)
+        texts = list(image.config.value.config.on_build) if image is not None else []
+        name = node.stage.head.base
+    return tuple(trigger(text, f"ONBUILD of {name}", node.at) for text in texts)
+
+
+def _stage(graph: Graph, bases: Bases, builds: Mapping[int, StageBuild], node: Node) -> StageBuild:
+    build = _start(graph, bases, builds, node)
+    for number, line in enumerate(node.lines):
+        build.onbuild = number < len(node.triggers)
+        _lower(graph, bases, builds, build, line)
+    return build
+
+
+def _start(graph: Graph, bases: Bases, builds: Mapping[int, StageBuild], node: Node) -> StageBuild:
+    """The stage as its FROM leaves it."""
+    options = graph.shared.options
+    head = node.stage.head
+    wanted = {each.lower() for each in options.no_cache_filter}
+    fresh = options.no_cache or bool({head.name, node.stage.label, str(node.stage.index)} & wanted)
+    if isinstance(node.base, int):
+        build = StageBuild.on(builds[node.base], node.at)
+    else:
+        build = bases.start(node.base, _platform(graph, node), node.at)
+    build.fresh = fresh
+    build.label = node.stage.label
+    build.name = node.stage.label if graph.is_many() else ""
+    build.prefix = f"{build.platform} " if options.show_platform else ""
+    build.total = sum(isinstance(line, _COUNTED) for line in node.lines)
+    if not isinstance(node.base, int) and build.step.name:
+        build.total += 1
+        named = replace(build.step, name=build.numbered(build.step.name), stage=build.label)
+        build.records = [
+            replace(each, step=named) if each.step is build.step else each for each in build.records
+        ]
+        build.step = named
+    return build
+
+
+def _lower(
+    graph: Graph, bases: Bases, builds: Mapping[int, StageBuild], build: StageBuild, line: ins.Instruction
+) -> None:
+    match line:
+        case ins.Run():
+            lower_run.run(build, line)
+        case ins.Copy():
+            lower_copy.copy(build, line, _origin(graph, bases, builds, build, line))
+        case ins.Add():
+            lower_copy.add(build, line)
+        case ins.From():
+            raise DockerfileError("FROM cannot be an ONBUILD trigger", at=line.at)
+        case _:
+            lower_config.lower(build, line)
+
+
+def _origin(
+    graph: Graph, bases: Bases, builds: Mapping[int, StageBuild], build: StageBuild, line: ins.Copy
+) -> Step | str:
+    """What COPY reads: a step, or the name of a directory (the main context has none)."""
+    origin: Origin | None = graph.origin(line)
+    if origin is None:
+        return ""
+    if isinstance(origin, int):
+        if origin not in builds:
+            raise DockerfileError(
+                f"COPY --from={line.origin}: stage `{graph.nodes[origin].stage.label}` comes after this one",
+                at=line.at,
+                hint="a stage copies from stages above it; move that stage up",
+            )
+        return builds[origin].step
+    if not isinstance(origin, str) and origin.image is None:
+        return origin.name
+    return bases.step(origin, graph.shared.options.platform, line.at)
+
+
+def _warn_of_unused(
+    dockerfile: ins.Dockerfile, builds: Mapping[int, StageBuild], options: PlanOptions
+) -> None:
+    declared = {name for line in dockerfile.args for name, _ in line.args}
+    for stage in dockerfile.stages:
+        declared.update(name for line in stage.body if isinstance(line, ins.Arg) for name, _ in line.args)
+    for build in builds.values():
+        declared.update(build.variables.args)
+    declared |= scope.PROXY_ARGS | scope.platform_args(options.platform, options.platform, "").keys()
+    unused = [
+        name for name in options.build_args if name not in declared and not name.startswith(_KNOWN_ARGS)
+    ]
+    if unused:
+        names = " ".join(sorted(unused))
+        message = f"[Warning] One or more build-args [{names}] were not consumed"
+        options.warn(Warning_("UnusedBuildArgs", message))
+
+
+def _finished(graph: Graph, builds: Mapping[int, StageBuild], target: int, options: PlanOptions) -> Plan:
+    build = builds[target]
+    build.config.labels.update(options.labels)
+    platform = build.platform if options.platform_is_default and build.platform.os else options.platform
+    config = ImageConfig(platform, build.config.run_config(), author=scope.clean(build.author))
+    steps: dict[str, Step] = {}
+    for index, each in builds.items():
+        steps[str(index)] = each.step
+        if graph.nodes[index].stage.head.name:
+            steps[graph.nodes[index].stage.head.name] = each.step
+    triggers = tuple(line.code for index in builds for line in graph.nodes[index].triggers)
+    return Plan(build.step, config, platform, build.base, build.all_records(), triggers, steps)

@@ -1,0 +1,119 @@
+"""RUN: the argument vector, the environment, and what becomes of heredocs (P11, I07, I40)."""
+
+from __future__ import annotations
+
+import re
+
+from builder.errors import DockerfileError
+from builder.frontend import instructions as ins
+from builder.frontend import scope
+from builder.frontend.lower_config import command_line
+from builder.frontend.reader import Heredoc, heredoc_of
+from builder.frontend.stage import StageBuild
+from builder.frontend.words import WordError
+from builder.graph import Exec, InlineFile, Network
+
+LATER = "it comes with the whole Dockerfile language"
+PIPES = "/dev/pipes/"
+"""Where the executor puts `Exec.files`."""
+
+_SPACE_AFTER = re.compile(r"^(\d*<<)[ \t]+")
+
+
+def run(stage: StageBuild, line: ins.Run) -> None:
+    _supported(line)
+    argv, files = _command(stage, line)
+    if not argv:
+        raise DockerfileError("RUN needs a command", at=line.at)
+    history = " ".join((*stage.variables.for_history(), *argv))
+    stage.shared.budget.spend(len(history) + stage.variables.size, line.at)
+    options = stage.shared.options
+    op = Exec(
+        argv=argv,
+        env=_environment(stage),
+        cwd=stage.config.working_dir or "/",
+        user=stage.config.user,
+        network=_network(stage, line),
+        files=files,
+        proxy_env=stage.shared.proxy_env,
+        extra_hosts=options.extra_hosts,
+        hostname=options.hostname,
+        shm_size=options.shm_size,
+        ulimits=options.ulimits,
+    )
+    step = stage.add(op, _shown(stage, line), line.at)
+    stage.say(f"RUN {history} # buildkit", step)
+
+
+def _supported(line: ins.Run) -> None:
+    used = "--mount" if line.mounts else "--device" if line.devices else ""
+    if line.security == "insecure":
+        used = "--security=insecure"
+    if used:
+        raise DockerfileError(f"RUN {used} is not supported yet", at=line.at, hint=LATER)
+
+
+def _environment(stage: StageBuild) -> tuple[tuple[str, str], ...]:
+    env = stage.variables.items()
+    if stage.shared.options.clock is None or scope.CLOCK_ARG in stage.env:
+        return env
+    return (*env, (scope.CLOCK_ARG, scope.CLOCK_SEEN))
+
+
+def _network(stage: StageBuild, line: ins.Run) -> Network:
+    options = stage.shared.options
+    if line.network == "none":
+        return "none"
+    if line.network == "host":
+        if options.network != "host" and "network.host" not in options.allow:
+            raise DockerfileError(
+                "RUN --network=host is not allowed", at=line.at, hint="allow it with --allow network.host"
+            )
+        return "host"
+    return options.network
+
+
+def _command(stage: StageBuild, line: ins.Run) -> tuple[tuple[str, ...], tuple[InlineFile, ...]]:
+    """The argument vector, and the script it runs where that is a file of its own."""
+    if not line.heredocs:
+        return command_line(stage, line.command), ()
+    text = line.command.argv[0]
+    if not _is_alone(text):
+        bodies = "".join(f"\n{each.content}{each.name}" for each in line.heredocs)
+        return _in_shell(stage, text + bodies), ()
+    script = line.heredocs[0]
+    if not script.text.startswith("#!"):
+        return _in_shell(stage, script.text), ()
+    return _in_shell(stage, PIPES + script.name), (_file(script, line),)
+
+
+def _in_shell(stage: StageBuild, text: str) -> tuple[str, ...]:
+    return command_line(stage, ins.Command((text,), shell=True))
+
+
+def _is_alone(text: str) -> bool:
+    """Whether a heredoc is all there is: `RUN <<EOF`."""
+    try:
+        return heredoc_of(_SPACE_AFTER.sub(r"\1", text)) is not None
+    except WordError:
+        return False
+
+
+def _file(script: Heredoc, line: ins.Run) -> InlineFile:
+    if "/" in script.name or script.name in (".", ".."):
+        raise DockerfileError(f"the heredoc's name `{script.name}` cannot be a file's name", at=line.at)
+    return InlineFile(script.name, script.text.encode("utf-8", "surrogateescape"))
+
+
+def _shown(stage: StageBuild, line: ins.Run) -> str:
+    lexer = stage.shared.lexer.variant(raw_quotes=True, keep_unset=True)
+    text = line.code
+    if line.heredocs and _is_alone(line.command.argv[0]):
+        first, *rest = line.heredocs[0].content.strip().split("\n", 1)
+        text = f"{text} ({first.rstrip()}{'...' if rest else ''})"
+    try:
+        text = lexer.expand(text, stage.env)
+    except WordError:
+        pass
+    keyword, space, rest_of_it = text.partition(" ")
+    return f"{keyword.upper()}{space}{rest_of_it}"
