@@ -74,7 +74,7 @@ class Base:
     image: Image = field(compare=False, hash=False)
 
     def definition(self) -> dict[str, Any]:
-        return {"op": "base", "layers": [str(each) for each in self.image.config.diff_ids]}
+        return {"op": "base", "layers": [str(each) for each in self.image.config.value.diff_ids]}
 
 
 @dataclass(frozen=True, slots=True)
