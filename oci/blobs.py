@@ -27,6 +27,7 @@ from oci.durable import (
     locked,
     make_directory,
     make_file,
+    make_private,
     move,
     remove_if_dead,
     sync_directory,
@@ -227,7 +228,8 @@ class BlobStore:
         return os.path.join(self.root, "tmp")
 
     def _make_temporary(self) -> str:
-        os.makedirs(self.temporary, 0o700, exist_ok=True)
+        os.makedirs(self.root, self._directory_mode, exist_ok=True)
+        make_private(self.temporary)
         return self.temporary
 
     def _place(self, source: str, digest: Digest) -> None:

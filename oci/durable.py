@@ -127,6 +127,12 @@ def make_directory(path: str) -> int:
     return os.open(path, DIRECTORY | os.O_NOFOLLOW)
 
 
+def make_private(directory: str) -> None:
+    """Make a directory for its owner alone, unless it is there. It may vanish again at any time."""
+    with suppress(FileExistsError):
+        os.mkdir(directory, 0o700)
+
+
 def locked(directory: str, make: Callable[[str], int]) -> tuple[str, int]:
     """A new entry of `directory` and a descriptor that holds its lock for as long as it is open."""
     while True:
@@ -134,7 +140,7 @@ def locked(directory: str, make: Callable[[str], int]) -> tuple[str, int]:
         try:
             fd = make(path)
         except FileNotFoundError:  # somebody removed it between making and opening, or `tmp/` itself
-            os.makedirs(directory, 0o700, exist_ok=True)
+            make_private(directory)
             continue
         fcntl.flock(fd, fcntl.LOCK_EX)
         if os.path.exists(path):

@@ -16,6 +16,7 @@ from oci.errors import InvalidDocument
 from oci.strict_json import loads
 
 if TYPE_CHECKING:
+    from jsonschema import ValidationError
     from jsonschema.protocols import Validator
 
 KINDS = ("descriptor", "manifest", "index", "config", "layout")
@@ -47,7 +48,7 @@ def findings(kind: str, document: bytes | Any) -> list[Finding]:
     errors = sorted(
         _validator(kind).iter_errors(value), key=lambda error: [str(part) for part in error.absolute_path]
     )
-    return [Finding("error", _path(kind, error.absolute_path), _shortened(error.message)) for error in errors]
+    return [Finding("error", _path(kind, error.absolute_path), _message(error)) for error in errors]
 
 
 @cache
@@ -68,5 +69,8 @@ def _path(kind: str, parts: Sequence[str | int]) -> str:
     return kind + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
 
 
-def _shortened(message: str) -> str:
+def _message(error: ValidationError) -> str:
+    if error.validator == "not":
+        return "must not be here"
+    message = error.message
     return message if len(message) <= 300 else message[:150] + " ... " + message[-150:]
