@@ -18,6 +18,7 @@ from oci.tar.entry import Kind
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _KEPT = ("user.", "security.capability")
+_OVERLAYS = "user.overlay."
 _KINDS = {
     stat.S_IFREG: Kind.FILE,
     stat.S_IFDIR: Kind.DIRECTORY,
@@ -180,7 +181,9 @@ def read_xattrs(path: bytes | int) -> Xattrs:
         return ()
     if not names:
         return ()
-    kept = sorted(os.fsencode(name) for name in names if name.startswith(_KEPT))
+    kept = sorted(
+        os.fsencode(name) for name in names if name.startswith(_KEPT) and not name.startswith(_OVERLAYS)
+    )
     return tuple((name, os.getxattr(path, name, follow_symlinks=follow)) for name in kept)
 
 

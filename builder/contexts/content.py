@@ -11,6 +11,7 @@ could leave the same times.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import time
@@ -135,48 +136,66 @@ def file_digest(content: bytes, xattrs: Xattrs) -> bytes:
 def read_small(open_file: Opener, path: bytes, node: Node) -> tuple[bytes, Xattrs]:
     """Content and xattrs of a file, checked to be the one that was listed.
 
-    Raises ContextError when it changed.
+    Raises ContextError when it cannot be read or changed. Runs for every file of a context.
     """
-    fd = open_file(path)
     try:
-        content = os.read(fd, node.size + 1)
-        xattrs = read_xattrs(fd) if node.ino else node.xattrs
-        check_unchanged(fd, path, node)
-    finally:
-        os.close(fd)
+        fd = open_file(path)
+        try:
+            content = os.read(fd, node.size)
+            xattrs = read_xattrs(fd) if node.ino else node.xattrs
+            check_unchanged(fd, path, node)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise unreadable(path, error) from None
     if len(content) != node.size:
         raise changed(path)
     return content, xattrs
 
 
 def hash_file(open_file: Opener, path: bytes, node: Node) -> bytes:
-    """The digest of a file (see `file_digest`), read in pieces."""
+    """The digest of a file (see `file_digest`), read in pieces. Raises ContextError as `read_small` does."""
     if node.size < _CHUNK:
         content, xattrs = read_small(open_file, path, node)
         return file_digest(hashlib.sha256(content).digest(), xattrs)
     sha256 = hashlib.sha256()
-    fd = open_file(path)
     try:
-        while chunk := os.read(fd, _CHUNK):
-            sha256.update(chunk)
-        xattrs = read_xattrs(fd) if node.ino else node.xattrs
-        check_unchanged(fd, path, node)
-    finally:
-        os.close(fd)
+        fd = open_file(path)
+        try:
+            while chunk := os.read(fd, _CHUNK):
+                sha256.update(chunk)
+            xattrs = read_xattrs(fd) if node.ino else node.xattrs
+            check_unchanged(fd, path, node)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise unreadable(path, error) from None
     return file_digest(sha256.digest(), xattrs)
 
 
 def check_unchanged(fd: int, path: bytes, node: Node) -> None:
     """Raise ContextError unless `fd` is the file that `node` describes, untouched since."""
     st = os.fstat(fd)
-    if node.ino and (st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns, st.st_dev) != (
-        node.ino,
-        node.size,
-        node.mtime_ns,
-        node.ctime_ns,
-        node.dev,
+    if node.ino and (
+        st.st_mtime_ns != node.mtime_ns
+        or st.st_ctime_ns != node.ctime_ns
+        or st.st_size != node.size
+        or st.st_ino != node.ino
+        or st.st_dev != node.dev
     ):
         raise changed(path)
+
+
+def unreadable(path: bytes, error: OSError) -> ContextError:
+    """The error for a listed file that cannot be opened or read."""
+    if isinstance(error, PermissionError):
+        return ContextError(
+            f"{os.fsdecode(path)} cannot be read: permission denied",
+            hint="make it readable, or name it in .dockerignore",
+        )
+    if isinstance(error, FileNotFoundError | NotADirectoryError) or error.errno == errno.ELOOP:
+        return changed(path)
+    return ContextError(f"{os.fsdecode(path)} cannot be read: {error.strerror}")
 
 
 def changed(path: bytes) -> ContextError:

@@ -12,12 +12,14 @@ since.
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
 from builder.errors import ContextError
+from builder.source import SourceFile
 from builder.tree import (
     DirectoryOpener,
     Item,
@@ -30,6 +32,7 @@ from builder.tree import (
     read_xattrs,
     resolve,
 )
+from oci.rooted import Root
 from oci.tar.entry import Kind
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -130,7 +133,7 @@ class LocalContext:
     def opener(self) -> Iterator[Opener]:
         files = DirectoryOpener(self._fd)
         try:
-            yield lambda path: self._checked(files, path)
+            yield files
         finally:
             files.close()
 
@@ -142,19 +145,6 @@ class LocalContext:
 
     def _shown(self, path: bytes) -> str:
         return os.fsdecode(path) or self.root
-
-    def _checked(self, files: DirectoryOpener, path: bytes) -> int:
-        try:
-            return files(path)
-        except PermissionError:
-            raise ContextError(
-                f"{self._shown(path)} of the {self.name} cannot be read: permission denied",
-                hint="make it readable, or name it in .dockerignore",
-            ) from None
-        except OSError as error:
-            raise ContextError(
-                f"{self._shown(path)} of the {self.name} changed during the build: {error.strerror}"
-            ) from None
 
     @contextmanager
     def _directory(self, path: bytes) -> Iterator[int]:
@@ -226,6 +216,73 @@ class LocalContext:
             return False
         with _opened(name, fd, self._shown(child)) as sub:
             return bool(self._scan(child, sub))
+
+
+def read_dockerfile(context: str, path: str = "", text: bytes = b"") -> SourceFile:
+    """The Dockerfile: `path`, `Dockerfile` in `context` when that is empty, `text` when it is `-`.
+
+    It may lie anywhere (FEATURES.md C08), and outside of the context its symlinks are the user's own
+    business. Inside, a symlink is followed within the context only, as BuildKit does (S53): contexts are
+    often other people's. Raises ContextError when there is none that can be read.
+    """
+    if path == "-":
+        return _source("Dockerfile", text)
+    shown = path or os.path.join(context, "Dockerfile")
+    try:
+        found = _read_text(context, path or os.path.join(context, "Dockerfile"))
+    except OSError as error:
+        raise ContextError(
+            f"{shown} cannot be read: {error.strerror}", hint=_other_dockerfile(context)
+        ) from None
+    return _source(path or "Dockerfile", found)
+
+
+def read_ignore_text(context: str, dockerfile: str = "") -> tuple[str, bytes] | None:
+    """Name and text of the ignore file: `<Dockerfile>.dockerignore` beside the Dockerfile, else
+    `.dockerignore`.
+    """
+    own = [] if dockerfile == "-" else [(dockerfile or os.path.join(context, "Dockerfile")) + ".dockerignore"]
+    for path in (*own, os.path.join(context, ".dockerignore")):
+        try:
+            return path, _read_text(context, path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise ContextError(f"{path} cannot be read: {error.strerror}") from None
+    return None
+
+
+def _read_text(context: str, path: str) -> bytes:
+    """A small regular file; one inside the context is resolved inside it."""
+    inside = os.path.relpath(os.path.abspath(path), os.path.abspath(context))
+    if inside.startswith("../") or inside == "..":
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    else:
+        with Root.at(context) as root:
+            fd = root.open(os.fsencode(inside), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ContextError(f"{path} is no regular file")
+        text = file.read(_MOST_TEXT + 1)
+    if len(text) > _MOST_TEXT:
+        raise ContextError(
+            f"{path} is larger than {_MOST_TEXT} bytes", hint="name the right file with --file"
+        )
+    return text
+
+
+def _source(name: str, text: bytes) -> SourceFile:
+    shown = text.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    return SourceFile(name, shown.replace("\r\n", "\n"))
+
+
+def _other_dockerfile(context: str) -> str:
+    try:
+        names = sorted(name for name in os.listdir(context) if "ockerfile" in name or "ontainerfile" in name)
+    except OSError:
+        return f"the context {context} is no directory that can be listed"
+    named = [name for name in names if not name.endswith(".dockerignore")]
+    return f"name it with --file: {context} has {', '.join(named[:3])}" if named else "name it with --file"
 
 
 @contextmanager

@@ -205,6 +205,18 @@ class View:
         with self.opener() as open_file:
             return open_file(path)
 
+    def entry(self, path: bytes) -> Entry | None:
+        """`path` as an archive's entry: what unpacking a layer on top of these asks for
+        (`oci.apply.Lower`).
+        """
+        found = self._find(path)
+        if found is None:
+            return None
+        layer, node = found
+        major, minor = (os.major(node.rdev), os.minor(node.rdev)) if node.rdev else (0, 0)
+        xattrs = layer.xattrs(path) if layer and node.kind is not Kind.SYMLINK else ()
+        return Entry(path, *node[:5], node.mtime_ns // 1_000_000_000, node.link, major, minor, xattrs)
+
     # ---- inside ----
 
     def _find(self, path: bytes) -> tuple[Layer | None, Node] | None:

@@ -1,0 +1,53 @@
+"""What a snapshotter is: it gives steps directories to write in, and keeps what they wrote.
+
+One way exists, `overlay`. Where overlay is refused another (reflinks, else copies) can stand in its place:
+nothing above this protocol knows which it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import NamedTuple, Protocol
+
+from oci.tar import Entry, TarReader
+
+
+class Snapshot(NamedTuple):
+    """A finished directory in overlay's format: what one layer adds. `path` is on the host."""
+
+    name: str
+    path: str
+
+
+class Active(Protocol):
+    """A step's directories while it runs. `lowers` are topmost first."""
+
+    lowers: tuple[str, ...]
+    upper: str
+    work: str
+
+    def commit(self, name: str = "") -> Snapshot:
+        """Keep the upper directory under `name` (a new one if empty)."""
+
+
+class Snapshotter(Protocol):
+    """Directories of steps and layers, by name."""
+
+    def existing(self, name: str) -> str:
+        """The directory of a snapshot that can be relied on, "" when there is none."""
+
+    def prepare(self, lowers: Sequence[str]) -> AbstractContextManager[Active]:
+        """Directories for a step on top of `lowers` (topmost first); discarded on exit unless committed."""
+
+    def unpack(
+        self,
+        name: str,
+        layer: Callable[[], AbstractContextManager[TarReader]],
+        lowers: Sequence[str] = (),
+        edit: Callable[[Entry], Entry | None] | None = None,
+    ) -> str:
+        """The directory `name` with what `layer` adds to `lowers`, made unless it is there."""
+
+    def remove(self, name: str) -> None:
+        """Forget a snapshot."""

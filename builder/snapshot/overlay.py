@@ -1,0 +1,279 @@
+"""Snapshots as overlay upper directories (ARCHITECTURE.md 4.2).
+
+    snapshots/NAME/fs        what one layer adds, in overlay's format snapshots/NAME/boot      the boot it
+    was written in: uppers are not synced, so after another boot they do not count snapshots/.live/ID/
+    what one living process works on; its `lock` is held as long as the process lives snapshots/.trash/
+    renamed away, to be deleted when there is time (KERNEL.md 8.1)
+
+Directories of processes that died are moved away by the next one that starts (SECURITY.md R04). The kernel
+does not keep one upper from being used twice; here each exists under its process's own directory until it
+is finished.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from threading import Lock
+
+from builder.snapshot.base import Snapshot
+from builder.snapshot.view import DirectoryLayer, View
+from oci.apply import apply
+from oci.tar import Entry, TarReader
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
+_LOCK_FILE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+class Active:
+    """A step's directories while it runs: mount `lowers` (topmost first), `upper` and `work` as its root."""
+
+    def __init__(self, snapshots: Snapshots, place: str, lowers: tuple[str, ...]) -> None:
+        self._snapshots = snapshots
+        self._place = place
+        self._committed = False
+        self.lowers = lowers
+        self.upper = os.path.join(place, "keep", "fs")
+        self.work = os.path.join(place, "work")
+        os.makedirs(self.upper)
+        os.mkdir(self.work)
+        take_root(self.upper, lowers)
+
+    def commit(self, name: str = "") -> Snapshot:
+        """Keep the upper directory. The step's processes are gone and its mount with them.
+
+        When a snapshot of that name is there already (another process was faster), that one is given.
+        """
+        name = name or f"step-{os.urandom(12).hex()}"
+        self._committed = True
+        return Snapshot(name, self._snapshots.keep(os.path.join(self._place, "keep"), name))
+
+
+class Snapshots:
+    """The snapshots below the host directory `root`. Close it, or use it in `with`. Threads may share it.
+
+    `userxattr` is for user namespaces (KERNEL.md 1.3).
+    """
+
+    def __init__(self, root: str, *, userxattr: bool = False) -> None:
+        self.root = os.path.abspath(root)
+        self._userxattr = userxattr
+        self._known: dict[str, str] = {}
+        self._lock = Lock()
+        self._number = 0
+        with open(_BOOT_ID, "rb") as file:
+            self._boot = file.read().strip()
+        for name in (".live", ".trash", ".locks"):
+            os.makedirs(self._inner(name), 0o700, exist_ok=True)
+        self._home, self._home_fd = self._settle_in()
+
+    def __enter__(self) -> Snapshots:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take away what was not kept, and delete what lies in the trash."""
+        if self._home_fd >= 0:
+            self._discard(self._home)
+            os.close(self._home_fd)
+            self._home_fd = -1
+            self.empty_trash()
+
+    def existing(self, name: str) -> str:
+        """The directory of snapshot `name`, "" when there is none or it is of another boot."""
+        known = self._known.get(name)
+        if known is not None:
+            return known
+        place = self._place(name)
+        try:
+            with open(os.path.join(place, "boot"), "rb") as file:
+                boot = file.read()
+        except FileNotFoundError:
+            return ""
+        if boot != self._boot:
+            self.remove(name)
+            return ""
+        self._known[name] = found = os.path.join(place, "fs")
+        return found
+
+    @contextmanager
+    def prepare(self, lowers: Sequence[str]) -> Iterator[Active]:
+        """Directories for a step on top of `lowers` (host directories, topmost first).
+
+        Its upper directory is discarded on exit unless committed; the work directory always is.
+        """
+        place = self._new_place()
+        try:
+            yield Active(self, place, tuple(lowers) or (self._empty(),))
+        finally:
+            self._discard(place)
+
+    def unpack(
+        self,
+        name: str,
+        layer: Callable[[], AbstractContextManager[TarReader]],
+        lowers: Sequence[str] = (),
+        edit: Callable[[Entry], Entry | None] | None = None,
+    ) -> str:
+        """The directory of snapshot `name`: what `layer` adds to `lowers` (topmost first), made unless it
+        is there.
+
+        Two processes that want the same one make it once. `edit` may change entries or leave them out.
+        Raises OciError for a bad archive, OSError for the disk; nothing of it is then left.
+        """
+        found = self.existing(name)
+        if found:
+            return found
+        with self._making(name):
+            found = self.existing(name)
+            if found:
+                return found
+            place = self._new_place()
+            try:
+                return self._unpack(place, name, layer, tuple(lowers), edit)
+            finally:
+                self._discard(place)
+
+    def remove(self, name: str) -> None:
+        """Forget snapshot `name`. Nothing may be using it."""
+        self._known.pop(name, None)
+        self._discard(self._place(name))
+
+    def names(self) -> list[str]:
+        """The snapshots there are, sorted."""
+        return sorted(name for name in os.listdir(self.root) if _NAME.match(name))
+
+    def empty_trash(self) -> None:
+        """Delete what was renamed away."""
+        for entry in list(os.scandir(self._inner(".trash"))):
+            _delete(entry.path)
+
+    def keep(self, place: str, name: str) -> str:
+        """Make the finished directory `place` (with its `fs`) snapshot `name`; the path of its `fs`."""
+        with open(os.path.join(place, "boot"), "wb") as file:
+            file.write(self._boot)
+        final = self._place(name)
+        try:
+            os.rename(place, final)
+        except OSError:
+            if not self.existing(name):
+                raise
+        self._known[name] = kept = os.path.join(final, "fs")
+        return kept
+
+    # ---- inside ----
+
+    def _unpack(
+        self,
+        place: str,
+        name: str,
+        layer: Callable[[], AbstractContextManager[TarReader]],
+        lowers: tuple[str, ...],
+        edit: Callable[[Entry], Entry | None] | None,
+    ) -> str:
+        files = os.path.join(place, "keep", "fs")
+        os.makedirs(files)
+        take_root(files, lowers)
+        below = View([DirectoryLayer(each) for each in reversed(lowers)]) if lowers else None
+        with layer() as reader:
+            apply(reader, files, style="overlay", userxattr=self._userxattr, lower=below, filter=edit)
+        return self.keep(os.path.join(place, "keep"), name)
+
+    def _inner(self, name: str) -> str:
+        return os.path.join(self.root, name)
+
+    def _place(self, name: str) -> str:
+        if not _NAME.match(name):
+            raise ValueError(f"{name!r} is no snapshot name")
+        return os.path.join(self.root, name)
+
+    def _new_place(self) -> str:
+        with self._lock:
+            self._number += 1
+            place = os.path.join(self._home, str(self._number))
+        os.mkdir(place, 0o700)
+        return place
+
+    def _empty(self) -> str:
+        """An empty directory, for a root with no layer below: overlay wants one lower at least."""
+        path = self._inner(".empty")
+        with suppress(FileExistsError):
+            os.mkdir(path, 0o755)
+        return path
+
+    def _discard(self, path: str) -> None:
+        """Move `path` to the trash if it is there; it is gone from its place at once."""
+        with suppress(FileNotFoundError):
+            os.rename(path, os.path.join(self._inner(".trash"), os.urandom(12).hex()))
+
+    def _settle_in(self) -> tuple[str, int]:
+        """Our own directory with its lock held; those of the dead are moved away."""
+        gate = os.open(self._inner(".live/.gate"), _LOCK_FILE, 0o600)
+        try:
+            # Alone: nobody may take a directory for dead between its creation and its lock.
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            for name in os.listdir(self._inner(".live")):
+                if name != ".gate":
+                    self._bury(self._inner(os.path.join(".live", name)))
+            home = self._inner(os.path.join(".live", os.urandom(8).hex()))
+            os.mkdir(home, 0o700)
+            fd = os.open(os.path.join(home, "lock"), _LOCK_FILE, 0o600)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            return home, fd
+        finally:
+            os.close(gate)
+
+    def _bury(self, home: str) -> None:
+        """Discard another process's directory if that process is dead."""
+        try:
+            fd = os.open(os.path.join(home, "lock"), os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            self._discard(home)
+            return
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._discard(home)
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def _making(self, name: str) -> Iterator[None]:
+        fd = os.open(os.path.join(self._inner(".locks"), name), _LOCK_FILE, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+
+def take_root(path: str, lowers: Sequence[str]) -> None:
+    """Give the new layer directory `path` the mode and owner of the root below it: the merged root shows
+    the top's.
+    """
+    mode, uid, gid = 0o755, 0, 0
+    if lowers:
+        st = os.stat(lowers[0])
+        mode, uid, gid = st.st_mode & 0o7777, st.st_uid, st.st_gid
+    if (uid, gid) != (os.geteuid(), os.getegid()):
+        os.chown(path, uid, gid)
+    os.chmod(path, mode)
+
+
+def _delete(path: str) -> None:
+    """Delete a tree, whatever modes its directories have; what another process deletes too is no error."""
+
+    def again(_: object, name: str, __: object) -> None:
+        with suppress(OSError):
+            os.chmod(os.path.dirname(name), 0o700)
+            os.rmdir(name) if os.path.isdir(name) and not os.path.islink(name) else os.unlink(name)
+
+    shutil.rmtree(path, onerror=again)
