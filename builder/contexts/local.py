@@ -16,9 +16,9 @@ import stat
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from builder.errors import ContextError
+from builder.patterns import IgnoreFile, PatternError, State
 from builder.source import SourceFile
 from builder.tree import (
     DirectoryOpener,
@@ -42,28 +42,18 @@ _ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors(
 _new_node: Callable[[type[Node], tuple[object, ...]], Node] = tuple.__new__
 
 
-class Ignore(Protocol):
-    """Which paths a context leaves out (`builder.patterns`), asked one directory after the other."""
-
-    def enter(self) -> object:
-        """The state of the root directory."""
-
-    def step(self, state: object, name: bytes, directory: bool) -> tuple[bool, object | None]:
-        """Whether `name` is left out, and its state where a directory has to be looked into all the same."""
-
-
 class LocalContext:
     """The directory `root` as a Tree. `name` is what people call it, in errors.
 
     Raises ContextError when it is missing or no directory. Close it, or use it in `with`.
     """
 
-    def __init__(self, root: str, ignore: Ignore | None = None, name: str = "context") -> None:
+    def __init__(self, root: str, ignore: IgnoreFile | None = None, name: str = "context") -> None:
         self.root = os.path.abspath(root)
         self.name = name
         self._ignore = ignore
         self._listings: dict[bytes, dict[bytes, Node]] = {}
-        self._states: dict[bytes, object] = {b"": ignore.enter()} if ignore else {}
+        self._states: dict[bytes, State] = {b"": ignore.enter()} if ignore else {}
         self._walks: dict[bytes, list[Item]] = {}
         try:
             self._fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -102,14 +92,7 @@ class LocalContext:
 
     def ignored(self, path: bytes) -> bool:
         """Whether `path` is left out by the ignore file (it need not exist)."""
-        state = self._states.get(b"")
-        parts = path.split(b"/")
-        left_out = False
-        for part in parts:
-            if self._ignore is None or state is None:
-                return left_out
-            left_out, state = self._ignore.step(state, part, True)
-        return left_out
+        return self._ignore is not None and self._ignore.ignored(path)
 
     def xattrs(self, path: bytes) -> Xattrs:
         name = path.rpartition(b"/")[2] or b"."
@@ -184,12 +167,12 @@ class LocalContext:
     def _scan(self, path: bytes, fd: int) -> dict[bytes, Node]:
         rows: list[tuple[bytes, Node]] = []
         state = self._states.get(path)
-        filtered = self._ignore is not None and state is not None
+        filtered = state is not None and not state.free
         try:
             with os.scandir(fd) as entries:
                 for entry in entries:
                     raw = entry.name.encode(_ENCODING, _ERRORS)
-                    if filtered and not self._wanted(path, fd, state, raw, entry):
+                    if filtered and not self._wanted(path, fd, raw, entry):
                         continue
                     node = _node(entry, fd)
                     if node is not None:
@@ -200,11 +183,11 @@ class LocalContext:
         listing = self._listings[path] = dict(rows)
         return listing
 
-    def _wanted(self, path: bytes, fd: int, state: object, name: bytes, entry: os.DirEntry[str]) -> bool:
+    def _wanted(self, path: bytes, fd: int, name: bytes, entry: os.DirEntry[str]) -> bool:
         """Whether an entry is part of the context; a directory also when something below it is."""
         assert self._ignore is not None
         directory = entry.is_dir(follow_symlinks=False)
-        left_out, inner = self._ignore.step(state, name, directory)
+        left_out, inner = self._ignore.step(self._states[path], name, directory)
         if not directory:
             return not left_out
         child = join(path, name)
@@ -237,14 +220,18 @@ def read_dockerfile(context: str, path: str = "", text: bytes = b"") -> SourceFi
     return _source(path or "Dockerfile", found)
 
 
-def read_ignore_text(context: str, dockerfile: str = "") -> tuple[str, bytes] | None:
-    """Name and text of the ignore file: `<Dockerfile>.dockerignore` beside the Dockerfile, else
-    `.dockerignore`.
+def read_ignore(context: str, dockerfile: str = "") -> IgnoreFile | None:
+    """The ignore file: `<Dockerfile>.dockerignore` beside the Dockerfile, else `.dockerignore` in the
+    context (C07).
+
+    Raises ContextError when it cannot be read, with the line when it cannot be understood.
     """
     own = [] if dockerfile == "-" else [(dockerfile or os.path.join(context, "Dockerfile")) + ".dockerignore"]
     for path in (*own, os.path.join(context, ".dockerignore")):
         try:
-            return path, _read_text(context, path)
+            return IgnoreFile.parse(_read_text(context, path), path)
+        except PatternError as error:
+            raise ContextError(str(error), at=error.at) from None
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:

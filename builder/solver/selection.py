@@ -11,16 +11,15 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 from builder.contexts.content import Selected
 from builder.errors import BuildError, ContextError
 from builder.graph import ContextSource, Copy, InlineFile, InlineSource, StepSource
+from builder.patterns import PatternError, glob_match
 from builder.tree import Tree, clean, join
 from oci.tar import Kind
 
 _WILD = re.compile(rb"(?:\\.|[^\\*?\[])*[*?\[]", re.DOTALL)
-_GLOB = re.compile(rb"\*+|\?|\[\^?(?:\\.|[^\\\]])(?:\\.|[^\\\]])*\]|\\.|[^\\\[]", re.DOTALL)
 
 Source = Selected | InlineFile
 
@@ -66,7 +65,7 @@ def _matches(tree: Tree, written: str, fixed: bool) -> Iterator[Selected]:
         yield _selected(tree, path, written, fixed)
         return
     base = _resolve(tree, b"/".join(parts[:wild]), written)
-    for match in _glob(tree, base, [_pattern(part) for part in parts[wild:]]):
+    for match in _glob(tree, base, [os.fsdecode(part) for part in parts[wild:]]):
         yield _selected(tree, match, written, fixed)
 
 
@@ -85,9 +84,9 @@ def _resolve(tree: Tree, path: bytes, written: str) -> bytes:
         raise ContextError(f"{written} cannot be followed: {error.strerror}") from None
 
 
-def _glob(tree: Tree, base: bytes, patterns: list[re.Pattern[bytes]]) -> Iterator[bytes]:
+def _glob(tree: Tree, base: bytes, patterns: list[str]) -> Iterator[bytes]:
     for name in tree.listdir(base):
-        if not patterns[0].fullmatch(name):
+        if not _fits(patterns[0], os.fsdecode(name)):
             continue
         path = join(base, name)
         if len(patterns) == 1:
@@ -96,33 +95,11 @@ def _glob(tree: Tree, base: bytes, patterns: list[re.Pattern[bytes]]) -> Iterato
             yield from _glob(tree, path, patterns[1:])
 
 
-@lru_cache(maxsize=64)
-def _pattern(part: bytes) -> re.Pattern[bytes]:
-    """One component of a Go filepath.Match pattern. Raises BuildError when it is malformed."""
-    out, at = b"", 0
-    while at < len(part):
-        found = _GLOB.match(part, at)
-        if found is None:
-            raise BuildError(
-                f"{os.fsdecode(part)} is no pattern: a [ needs its ] and a \\ something behind it",
-                hint="to copy a file with [ in its name, write [[]",
-            )
-        out += _translated(found[0])
-        at = found.end()
-    return re.compile(out, re.DOTALL)
-
-
-def _translated(token: bytes) -> bytes:
-    if token.startswith(b"*"):
-        return b".*"
-    if token == b"?":
-        return b"(?:[\x00-\x7f]|[\xc0-\xff][\x80-\xbf]*|.)"
-    if token.startswith(b"[") and len(token) > 1:
-        negated = b"^" if token[1:2] == b"^" else b""
-        body = token[2 if negated else 1 : -1]
-        inner = re.sub(rb"\\(.)|([\[\]^&~|])", lambda m: b"\\" + (m[1] or m[2]), body)
-        return b"[" + negated + inner + b"]"
-    return re.escape(token[1:] if token.startswith(b"\\") else token)
+def _fits(pattern: str, name: str) -> bool:
+    try:
+        return glob_match(pattern, name)
+    except PatternError as error:
+        raise BuildError(str(error), hint="to copy a file with [ in its name, write [[]") from None
 
 
 def _not_found(tree: Tree, path: bytes, written: str) -> ContextError:
