@@ -20,7 +20,7 @@ from oci.digest import Digest
 from oci.errors import BlobNotFound, InvalidReference, OciError
 from oci.image import Image, images, select
 from oci.layout import Layout, Names, name_of, without_names
-from oci.model import Descriptor, Manifest, parse
+from oci.model import Descriptor, Manifest, Platform, parse
 from oci.reference import Reference
 
 ID_LENGTH = 4
@@ -80,7 +80,7 @@ class Images:
         found = []
         for descriptor, names in _grouped(self.layout.descriptors()):
             try:
-                found.append(Entry(descriptor, self._load(descriptor), names))
+                found.append(Entry(descriptor, self.for_platform(descriptor), names))
             except OciError as error:
                 if on_damage is None:
                     raise
@@ -114,9 +114,16 @@ class Images:
             raise NotFound(f"no image {text!r} in the store", hint=self._did_you_mean(text))
         return self._entry(next(iter(found.values())))
 
-    def image(self, descriptor: Descriptor) -> Image:
-        """The image below a pointer of the index that fits this machine best."""
-        return self._load(descriptor)
+    def for_platform(self, descriptor: Descriptor, platform: Platform | None = None) -> Image:
+        """The image below a pointer that fits `platform` (this machine's, if None) best, else its first."""
+        blobs = self.layout.blobs
+        if descriptor.media_type in media_types.INDEXES:
+            wanted = platform or platforms.host()
+            chosen = select(blobs, descriptor, wanted) or next(iter(images(blobs, descriptor)), None)
+            if chosen is None:
+                raise BlobNotFound(f"the index {descriptor.digest} names no image")
+            descriptor = chosen
+        return Image.load(blobs, descriptor)
 
     def tag(self, name: Reference, descriptor: Descriptor) -> None:
         """Let `name` mean `descriptor`. An image that had only this name stays, unnamed."""
@@ -223,7 +230,7 @@ class Images:
     def _id(self, descriptor: Descriptor) -> Digest:
         """The image id; of an image that cannot be read, its pointer's digest: it must be removable too."""
         try:
-            return self._load(descriptor).id
+            return self.for_platform(descriptor).id
         except OciError:
             return descriptor.digest
 
@@ -233,18 +240,7 @@ class Images:
             for each in self.layout.descriptors()
             if each.digest == descriptor.digest and (name := _name(each))
         ]
-        return Entry(without_names(descriptor), self._load(descriptor), tuple(names))
-
-    def _load(self, descriptor: Descriptor) -> Image:
-        blobs = self.layout.blobs
-        if descriptor.media_type in media_types.INDEXES:
-            chosen = select(blobs, descriptor, platforms.host()) or next(
-                iter(images(blobs, descriptor)), None
-            )
-            if chosen is None:
-                raise BlobNotFound(f"the index {descriptor.digest} names no image")
-            descriptor = chosen
-        return Image.load(blobs, descriptor)
+        return Entry(without_names(descriptor), self.for_platform(descriptor), tuple(names))
 
     def _did_you_mean(self, text: str) -> str:
         from difflib import get_close_matches

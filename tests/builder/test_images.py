@@ -49,7 +49,7 @@ def ref(text: str) -> Reference:
 
 
 def id_of(images: Images, descriptor: Descriptor) -> Digest:
-    return images.image(descriptor).id
+    return images.for_platform(descriptor).id
 
 
 def test_a_tagged_image_is_found_by_every_form_of_its_name(images: Images) -> None:

@@ -1,0 +1,293 @@
+"""`pybuild build`, the default command: flags in, one BuildRequest down, its events out."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from builder.cli import values
+from builder.cli.progress import MODES, watching
+from builder.cli.session import Session
+from builder.errors import ContextError, UsageError
+
+if TYPE_CHECKING:
+    from builder.build import BuildRequest, Built
+
+_LATER = {
+    "--secret": "build secrets",
+    "--ssh": "ssh forwarding",
+    "--cache-from": "cache import and export",
+    "--cache-to": "cache import and export",
+    "--push": "registries",
+    "--attest": "attestations",
+    "--provenance": "attestations",
+    "--sbom": "attestations",
+    "--annotation": "annotations",
+    "--call": "the Dockerfile checks",
+    "--policy": "policies",
+    "--resource": "resource limits",
+    "--memory": "resource limits",
+    "--memory-swap": "resource limits",
+    "--cpu-shares": "resource limits",
+    "--cpu-period": "resource limits",
+    "--cpu-quota": "resource limits",
+    "--cpuset-cpus": "resource limits",
+    "--cpuset-mems": "resource limits",
+    "--cgroup-parent": "resource limits",
+    "--isolation": "isolation of steps",
+    "--security-opt": "isolation of steps",
+}
+"""Options of docker build that wait for a later version: what they wait for."""
+
+_LATER_FLAGS = {"--check": "the Dockerfile checks", "--squash": "squashing"}
+_OFF = ("false", "0", "")
+
+
+def _later(ctx: click.Context, option: click.Parameter, value: Any) -> None:
+    """Say what an option waits for; switching it off is fine."""
+    given = value if isinstance(value, tuple) else (value,) if value else ()
+    if any(each is True or str(each).lower() not in _OFF for each in given):
+        name = option.opts[0]
+        raise click.UsageError(f"{name} is not there yet: it comes with {(_LATER | _LATER_FLAGS)[name]}", ctx)
+
+
+def _with_later(command: click.Command) -> click.Command:
+    for name in _LATER:
+        command.params.append(
+            click.Option([name], multiple=True, hidden=True, expose_value=False, callback=_later)
+        )
+    for name in _LATER_FLAGS:
+        command.params.append(
+            click.Option([name], is_flag=True, hidden=True, expose_value=False, callback=_later)
+        )
+    return command
+
+
+@click.command(
+    "build", help="Build an image from the Dockerfile in PATH (- reads a Dockerfile from standard input)."
+)
+@click.argument("context", metavar="PATH | -", required=False)
+@click.option(
+    "-f",
+    "--file",
+    "dockerfile",
+    metavar="FILE",
+    help="The Dockerfile (default: PATH/Dockerfile; - is stdin).",
+)
+@click.option("-t", "--tag", "tags", multiple=True, metavar="NAME[:TAG]", help="Name the image; repeatable.")
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    multiple=True,
+    metavar="OUTPUT",
+    help="type=oci|docker|tar|local|cacheonly[,dest=...], a directory, or - (a tar); repeatable.",
+)
+@click.option(
+    "--build-arg",
+    "build_args",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="Set an ARG; without a value, from the environment.",
+)
+@click.option("--target", default="", metavar="STAGE", help="The stage to build (default: the last).")
+@click.option("--no-cache", is_flag=True, help="Run every step, whatever ran before.")
+@click.option("--no-cache-filter", multiple=True, metavar="STAGE", help="Run every step of these stages.")
+@click.option(
+    "--build-context",
+    "contexts",
+    multiple=True,
+    metavar="NAME=SOURCE",
+    help="More contexts: a directory, oci-layout://DIR[:TAG] or docker-image://NAME.",
+)
+@click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Label the image; repeatable.")
+@click.option(
+    "--platform", multiple=True, metavar="OS/ARCH", help="What the image runs on (default: this machine)."
+)
+@click.option(
+    "--network",
+    type=click.Choice(["default", "bridge", "none", "host"]),
+    default="default",
+    help="What RUN may reach.",
+)
+@click.option(
+    "--add-host", "hosts", multiple=True, metavar="HOST:IP", help="One more line in RUN's /etc/hosts."
+)
+@click.option("--allow", multiple=True, metavar="WHAT", help="Let the Dockerfile have network.host.")
+@click.option("--shm-size", metavar="SIZE", default="64m", help="Size of RUN's /dev/shm.")
+@click.option(
+    "--ulimit", "ulimits", multiple=True, metavar="NAME=SOFT[:HARD]", help="Limits of RUN's processes."
+)
+@click.option(
+    "--timestamp",
+    "--source-date-epoch",
+    "clock",
+    metavar="SECONDS|commit",
+    help="The moment the image carries; the build is then reproducible.",
+)
+@click.option(
+    "--jobs", type=click.IntRange(0), default=0, metavar="N", help="Steps at once (default: the cores)."
+)
+@click.option("--keep-going", is_flag=True, help="Let running steps end when one fails.")
+@click.option("--iidfile", metavar="FILE", help="Write the image id to a file.")
+@click.option("--metadata-file", metavar="FILE", help="Write digests and names to a JSON file.")
+@click.option("--progress", type=click.Choice(MODES), default="auto", help="How to show what happens.")
+@click.option("-q", "--quiet", is_flag=True, help="Show nothing; print the image id.")
+@click.option("--pull", is_flag=True, help="Accepted: bases are local until registries are there.")
+@click.option("--load", is_flag=True, help="Accepted: images always go to the local store.")
+@click.option("--builder", hidden=True, expose_value=False)
+@click.option("--rm/--no-rm", hidden=True, expose_value=False, default=True)
+@click.option("--force-rm", is_flag=True, hidden=True, expose_value=False)
+@click.option("--compress", is_flag=True, hidden=True, expose_value=False)
+@click.option("-D", "--debug", is_flag=True, hidden=True, expose_value=False)
+@click.pass_obj  # fmt: skip
+def command(session: Session, /, **flags: Any) -> None:
+    """Set by the decorator."""
+    request = _request(session, flags)
+    for path in (flags["iidfile"], flags["metadata_file"]):
+        _writable(path)
+    with watching("quiet" if flags["quiet"] else flags["progress"]) as emit:
+        from builder.build import build
+
+        gc.enable()
+        built = build(request, emit)
+    _write_results(built, flags)
+
+
+def _request(session: Session, flags: dict[str, Any]) -> BuildRequest:
+    from builder.build import BuildRequest
+    from builder.export.base import OutputSpec
+
+    context, dockerfile, content = _sources(flags["context"], flags["dockerfile"])
+    build_args = values.build_args(flags["build_args"])
+    platforms = [each for one in flags["platform"] for each in one.split(",") if each]
+    if len(platforms) > 1:
+        raise UsageError(
+            f"--platform {','.join(platforms)}: several platforms in one build are not there yet"
+        )
+    return BuildRequest(
+        context=context,
+        dockerfile=dockerfile,
+        dockerfile_text=content,
+        tags=flags["tags"],
+        outputs=tuple(OutputSpec.parse(each) for each in flags["outputs"]),
+        build_args=build_args,
+        target=flags["target"],
+        no_cache=flags["no_cache"],
+        no_cache_filter=frozenset(each for one in flags["no_cache_filter"] for each in one.split(",")),
+        contexts=values.pairs("--build-context", flags["contexts"]),
+        labels=values.pairs("--label", flags["labels"], empty=True),
+        platform=platforms[0] if platforms else os.environ.get("DOCKER_DEFAULT_PLATFORM", ""),
+        network="default" if flags["network"] == "bridge" else flags["network"],
+        extra_hosts=values.hosts(flags["hosts"]),
+        allow=frozenset(each for one in flags["allow"] for each in one.split(",")),
+        shm_size=values.size("--shm-size", flags["shm_size"]),
+        ulimits=values.ulimits(flags["ulimits"]),
+        clock=values.clock(flags["clock"], build_args, context),
+        jobs=flags["jobs"],
+        keep_going=flags["keep_going"],
+        root=session.root,
+    )
+
+
+def _sources(context: str | None, dockerfile: str | None) -> tuple[str, str, bytes]:
+    """The context's directory, the Dockerfile's path and, from standard input, its text."""
+    if context is None:
+        raise UsageError(
+            "build needs a context: the directory that COPY reads", hint="pybuild build [OPTIONS] PATH"
+        )
+    if context == "-" and dockerfile == "-":
+        raise UsageError("context and Dockerfile cannot both come from standard input")
+    if "://" in context or context.startswith("git@"):
+        raise UsageError(
+            f"{context!r}: contexts from git and http are not there yet", hint="clone it, build PATH"
+        )
+    if context == "-":
+        return _from_stdin()
+    if not os.path.isdir(context):
+        raise ContextError(f"the context {context!r} is no directory", hint=_meant(context))
+    if dockerfile == "-":
+        return context, "-", sys.stdin.buffer.read()
+    return context, dockerfile or "", b""
+
+
+def _from_stdin() -> tuple[str, str, bytes]:
+    """`-`: a Dockerfile, and a context without files."""
+    content = sys.stdin.buffer.read()
+    if content[:2] in (b"\x1f\x8b", b"BZ") or content[:6] == b"\xfd7zXZ\0" or content[257:262] == b"ustar":
+        raise UsageError(
+            "a context as an archive on standard input is not there yet", hint="unpack it, build PATH"
+        )
+    from tempfile import mkdtemp
+
+    empty = mkdtemp(prefix="pybuild-empty-")
+    click.get_current_context().call_on_close(lambda: os.rmdir(empty))
+    return empty, "-", content
+
+
+def _meant(word: str) -> str:
+    from difflib import get_close_matches
+
+    from builder.cli.main import COMMANDS
+
+    close = get_close_matches(word, COMMANDS, 1, 0.7)
+    return f"did you mean pybuild {close[0]}?" if close else "pybuild [build] [OPTIONS] PATH; pybuild --help"
+
+
+def _writable(path: str | None) -> None:
+    """Find out before the build, not after it; and let no older result be taken for this one's."""
+    if path is None:
+        return
+    parent = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(parent):
+        raise UsageError(f"the directory {parent!r} does not exist")
+    if os.path.isfile(path):
+        os.unlink(path)
+
+
+def _write_results(built: Built, flags: dict[str, Any]) -> None:
+    if flags["iidfile"] and built.image_id:
+        _write(flags["iidfile"], str(built.image_id))
+    if flags["metadata_file"]:
+        _write(flags["metadata_file"], json.dumps(metadata(built), indent=2) + "\n")
+    stored_unnamed = not flags["tags"] and not flags["outputs"]
+    if built.image_id and (flags["quiet"] or stored_unnamed) and not _on_stdout(flags["outputs"]):
+        sys.stdout.write(f"{built.image_id}\n")
+
+
+def _on_stdout(outputs: tuple[str, ...]) -> bool:
+    return any(each == "-" or "dest=-" in each.split(",") for each in outputs)
+
+
+def metadata(built: Built) -> dict[str, object]:
+    """What `--metadata-file` holds, under BuildKit's names."""
+    found: dict[str, object] = {}
+    if built.descriptor and built.image_id:
+        digest = str(built.descriptor.digest)
+        found = {
+            "containerimage.config.digest": str(built.image_id),
+            "containerimage.descriptor": {
+                "mediaType": built.descriptor.media_type,
+                "digest": digest,
+                "size": built.descriptor.size,
+            },
+            "containerimage.digest": digest,
+        }
+    if built.names:
+        found["image.name"] = ",".join(built.names)
+    return found
+
+
+def _write(path: str, content: str) -> None:
+    temporary = f"{path}.{os.getpid()}.tmp"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(content)
+    os.replace(temporary, path)
+
+
+_with_later(command)

@@ -1,0 +1,71 @@
+"""`pybuild import`: a root file system in a tar becomes an image."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import BinaryIO
+
+import click
+
+from builder.cli import values
+from builder.cli.session import Session
+from builder.errors import UsageError
+from oci.reference import Reference
+
+
+@click.command("import", help="Make an image from a tar archive of a root file system (- is standard input).")
+@click.argument("source", metavar="FILE | -")
+@click.argument("name", required=False, metavar="[NAME[:TAG]]")
+@click.option(
+    "-c",
+    "--change",
+    "changes",
+    multiple=True,
+    metavar="INSTRUCTION",
+    help="A Dockerfile line for the config, e.g. 'CMD [\"sh\"]'; repeatable.",
+)
+@click.option("-m", "--message", default="", metavar="TEXT", help="For the image's history.")
+@click.option("--platform", metavar="OS/ARCH", help="What it runs on (default: this machine).")
+@click.pass_obj  # fmt: skip
+def command(
+    session: Session,
+    source: str,
+    name: str | None,
+    changes: tuple[str, ...],
+    message: str,
+    platform: str | None,
+) -> None:
+    """Set by the decorator."""
+    from builder.imports import import_rootfs
+    from builder.solver.cache import at_clock, now
+    from oci import platforms
+
+    reference = Reference.parse(name) if name else None
+    clock = values.clock(None, {}, "")
+    with session.state.lease(), opened(source) as stream:
+        descriptor = import_rootfs(
+            stream,
+            session.images.layout.blobs,
+            platform=platforms.parse(platform or "local"),
+            created=now() if clock is None else at_clock(clock),
+            changes=changes,
+            message=message or f"imported from {source}",
+        )
+        if reference:
+            session.images.tag(reference, descriptor)
+        else:
+            session.images.keep(descriptor)
+    sys.stdout.write(f"{session.images.for_platform(descriptor).id}\n")
+
+
+def opened(source: str) -> AbstractContextManager[BinaryIO]:
+    """A file to read, or standard input for `-`."""
+    if source != "-":
+        if "://" in source:
+            raise UsageError(f"{source!r}: reading from URLs is not there yet", hint="download it first")
+        return open(source, "rb")
+    if os.isatty(0):
+        raise UsageError("standard input is a terminal; pipe an archive into it or name a file")
+    return nullcontext(sys.stdin.buffer)

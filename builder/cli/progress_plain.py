@@ -1,0 +1,113 @@
+"""Progress as text that only grows, in BuildKit's words: for logs, CI and pipes."""
+
+from __future__ import annotations
+
+import threading
+from typing import BinaryIO
+
+from builder.cli import text
+from builder.cli.lines import Lines
+from builder.events import Event, Exported, StepDone, StepLog, StepStarted, Transfer, Warning_
+
+
+class Plain:
+    """Writes events to `out`. Every line that a step prints is written; nothing is clipped."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+        self._lock = threading.Lock()
+        self._steps: dict[str, _Step] = {}
+        self._current: _Step | None = None
+        self._highest = 0
+        self._exports = 0
+        self._gone = False
+
+    def emit(self, event: Event) -> None:
+        """Show one event. May be called from any thread."""
+        with self._lock:
+            match event:
+                case StepStarted():
+                    self._start(event)
+                case StepLog():
+                    self._log(event)
+                case StepDone():
+                    self._done(event)
+                case Transfer():
+                    self._transfer(event)
+                case Warning_():
+                    place = f" ({event.at})" if event.at else ""
+                    self._write(f"warning: {event.code}: {event.message}{place}\n")
+                case Exported():
+                    self._exported(event)
+
+    def close(self) -> None:
+        """Write what steps left unfinished (they were cancelled)."""
+        with self._lock:
+            for step in self._steps.values():
+                self._lines(step, step.lines.finish(), step.started)
+
+    def _start(self, event: StepStarted) -> None:
+        self._highest = max(self._highest, event.number)
+        self._steps[event.digest] = _Step(event.number, event.name, event.time)
+        self._show(self._steps[event.digest])
+
+    def _log(self, event: StepLog) -> None:
+        if step := self._steps.get(event.digest):
+            self._lines(step, step.lines.take(event.data), event.time)
+
+    def _done(self, event: StepDone) -> None:
+        step = self._steps.pop(event.digest, None)
+        if step is None:
+            return
+        self._lines(step, step.lines.finish(), event.time)
+        self._show(step)
+        end = f"ERROR: {event.error}" if event.error else "CACHED" if event.cached else ""
+        self._write(f"#{step.number} {end or f'DONE {event.seconds:.1f}s'}\n")
+        self._current = None
+
+    def _lines(self, step: _Step, lines: bytes, now: float) -> None:
+        if lines:
+            self._show(step)
+            prefix = b"#%d %.3f " % (step.number, max(0.0, now - step.started))
+            self._write_bytes(prefix + lines[:-1].replace(b"\n", b"\n" + prefix) + b"\n")
+
+    def _show(self, step: _Step) -> None:
+        """Begin a block for `step`, unless the last line was one of its own."""
+        if self._current is not step:
+            if self._current is not None:
+                self._write(f"#{self._current.number} ...\n")
+            self._write(f"\n#{step.number} {step.name}\n")
+            self._current = step
+
+    def _transfer(self, event: Transfer) -> None:
+        if event.done:
+            amount = f" {text.size(event.current)}" if event.current else ""
+            self._write(f"=> {event.what}{amount} done\n")
+
+    def _exported(self, event: Exported) -> None:
+        if not self._exports:
+            self._exports = self._highest + 1
+            self._write(f"\n#{self._exports} exporting\n")
+        self._write(f"#{self._exports} {event.message}\n")
+
+    def _write(self, line: str) -> None:
+        self._write_bytes(text.safe(line).encode("utf-8", "replace"))
+
+    def _write_bytes(self, data: bytes) -> None:
+        if self._gone:
+            return
+        try:
+            self._out.write(data)
+            self._out.flush()
+        except OSError:
+            self._gone = True  # nobody reads any more; the build goes on, its logs are in files
+
+
+class _Step:
+    __slots__ = ("lines", "name", "number", "started")
+
+    def __init__(self, number: int, name: str, started: float) -> None:
+        self.number = number
+        self.name = name
+        self.started = started
+        self.lines = Lines()

@@ -1,0 +1,152 @@
+"""Progress as a live view: a line for each step, under the running ones the last lines they printed.
+
+What a step prints is kept only as far as it can be seen, and drawn a few times a second: a step that prints a
+gigabyte is not slowed down by it. All text is made harmless before it is drawn (SECURITY.md R26).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.text import Text
+
+from builder.cli import text
+from builder.cli.lines import cleaned
+from builder.events import Emit, Event, Exported, StepDone, StepLog, StepStarted, Transfer, Warning_
+
+_PER_SECOND = 8
+_TAIL_BYTES = 4096
+_TAIL_LINES = 6
+
+
+@contextmanager
+def live() -> Iterator[Emit]:
+    """A live view on standard error until the block ends; its last state stays on the screen."""
+    console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    view = View()
+    with Live(
+        view, console=console, refresh_per_second=_PER_SECOND, redirect_stdout=False, redirect_stderr=False
+    ):
+        try:
+            yield view.emit
+        finally:
+            view.finish()
+
+
+class _Row:
+    """One line: a step, a transfer, a message."""
+
+    __slots__ = ("end", "error", "name", "seconds", "started", "tail")
+
+    def __init__(self, name: str, started: float) -> None:
+        self.name = name
+        self.started = started
+        self.seconds: float | None = None
+        self.end = ""
+        self.error = ""
+        self.tail = b""
+
+
+class View:
+    """The state of a build as rich draws it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._began = time.time()
+        self._rows: dict[str, _Row] = {}
+        self._steps = 0
+        self._done = 0
+        self._finished = False
+
+    def emit(self, event: Event) -> None:
+        """Take one event; drawing is another thread's work."""
+        with self._lock:
+            match event:
+                case StepLog():
+                    if row := self._rows.get(event.digest):
+                        row.tail = (row.tail + event.data[-_TAIL_BYTES:])[-_TAIL_BYTES:]
+                case StepStarted():
+                    self._steps += 1
+                    self._rows[event.digest] = _Row(event.name, event.time)
+                case StepDone():
+                    self._step_done(event)
+                case Transfer():
+                    self._transfer(event)
+                case Exported():
+                    row = self._rows[f"exported {len(self._rows)}"] = _Row(event.message, event.time)
+                    row.seconds = 0.0
+                case Warning_():
+                    place = f" ({event.at})" if event.at else ""
+                    row = self._rows[f"warning {len(self._rows)}"] = _Row(
+                        f"{event.code}: {event.message}{place}", self._began
+                    )
+                    row.seconds, row.end = 0.0, "WARN"
+
+    def finish(self) -> None:
+        """Stop the clocks: the next drawing is the last."""
+        with self._lock:
+            self._finished = True
+            now = time.time()
+            for row in self._rows.values():
+                if row.seconds is None:
+                    row.seconds, row.end = now - row.started, "CANCELED"
+
+    def _step_done(self, event: StepDone) -> None:
+        if row := self._rows.get(event.digest):
+            self._done += 1
+            row.seconds, row.error = event.seconds, event.error
+            row.end = "ERROR" if event.error else "CACHED" if event.cached else ""
+            if not event.error:
+                row.tail = b""
+
+    def _transfer(self, event: Transfer) -> None:
+        row = self._rows.setdefault(f"transfer {event.id}", _Row("", event.time))
+        amount = text.size(event.current) + (f" / {text.size(event.total)}" if event.total else "")
+        row.name = f"{event.what} {amount}"
+        row.seconds = event.time - row.started if event.done else None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        with self._lock:
+            lines = self._lines(options.max_width)
+            height = None if self._finished else max(3, console.height - 1)
+        if height is not None and len(lines) > height:
+            lines = [lines[0], *lines[len(lines) - height + 1 :]]
+        yield Text("\n").join(lines)
+
+    def _lines(self, width: int) -> list[Text]:
+        state = "finished" if self._finished and self._done == self._steps else f"{self._done}/{self._steps}"
+        lines = [Text(f"[+] Building {time.time() - self._began:.1f}s ({state})", "bold")]
+        for row in self._rows.values():
+            lines.append(_line(row, width))
+            if row.seconds is None or row.end == "ERROR":
+                lines += _tail(row, width)
+        return lines
+
+
+def _line(row: _Row, width: int) -> Text:
+    elapsed = time.time() - row.started if row.seconds is None else row.seconds
+    clock = f"{max(0.0, elapsed):.1f}s"
+    style = {"ERROR": "red", "CACHED": "blue", "WARN": "yellow", "CANCELED": "yellow"}.get(row.end, "")
+    style = style or ("blue" if row.seconds is not None else "")
+    line = Text(f" => {row.end + ' ' if row.end else ''}{_one_line(row.name)}", style, no_wrap=True)
+    line.truncate(max(1, width - len(clock) - 1), overflow="ellipsis", pad=True)
+    return line.append(f" {clock}")
+
+
+def _tail(row: _Row, width: int) -> list[Text]:
+    shown = cleaned(row.tail).decode().rstrip("\n").split("\n")[-_TAIL_LINES:] if row.tail else []
+    lines = []
+    for each in shown:
+        line = Text(f" => => {each.expandtabs(8)}", "dim", no_wrap=True)
+        line.truncate(width, overflow="ellipsis")
+        lines.append(line)
+    return lines
+
+
+def _one_line(name: str) -> str:
+    return text.safe(name.replace("\n", " ").replace("\t", " "))

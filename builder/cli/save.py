@@ -1,0 +1,54 @@
+"""`pybuild save`: images into one archive."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from builder.cli.session import Session
+from builder.errors import ExportError, UsageError
+from builder.images import Entry
+from oci.errors import InvalidReference
+from oci.reference import Reference
+
+
+@click.command("save", help="Write images to an archive that docker load, podman load and OCI tools read.")
+@click.argument("names", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("-o", "--output", "path", metavar="FILE", help="The archive (default: standard output).")
+@click.option(
+    "--platform", metavar="OS/ARCH", help="Of an index of platforms, the one for docker's manifest."
+)
+@click.pass_obj
+def command(session: Session, names: tuple[str, ...], path: str | None, platform: str | None) -> None:
+    """Set by the decorator."""
+    from oci import platforms
+    from oci.archive import Named, write_archive
+
+    if path is None and os.isatty(1):
+        raise UsageError("an archive does not go to a terminal", hint="name a file with -o, or pipe it on")
+    entries = [(name, session.images.resolve(name)) for name in names]
+    what = [Named(entry.descriptor, _names(text, entry)) for text, entry in entries]
+    blobs = session.images.layout.blobs
+    wanted = platforms.parse(platform) if platform else None
+    try:
+        if path is None:
+            sys.stdout.flush()
+            write_archive(what, blobs, 1, docker=True, platform=wanted)
+            return
+        from builder.export.archive import replacing
+
+        with replacing(path) as fd:
+            write_archive(what, blobs, fd, docker=True, platform=wanted)
+    except BrokenPipeError:
+        raise ExportError("the archive is not complete: its reader went away") from None
+
+
+def _names(text: str, entry: Entry) -> tuple[Reference, ...]:
+    """The names to save under: the one that was asked for; all of them for an id."""
+    try:
+        asked = Reference.parse(text).with_default_tag()
+    except InvalidReference:
+        return entry.names
+    return (asked,) if asked in entry.names else entry.names

@@ -1,0 +1,117 @@
+"""Values on the command line as docker writes them: pairs, hosts, sizes, limits, clocks."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+
+from builder.errors import UsageError
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252})")
+_LIMITS = (
+    "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
+    "rtprio", "rttime", "sigpending", "stack",
+)  # fmt: skip
+_EPOCH = "SOURCE_DATE_EPOCH"
+
+
+def pairs(option: str, texts: Iterable[str], *, empty: bool = False) -> dict[str, str]:
+    """`NAME=VALUE` texts; with `empty`, NAME alone has an empty value."""
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or not (equals or empty):
+            raise UsageError(f"{option} {text!r} is no NAME=VALUE")
+        found[name] = value
+    return found
+
+
+def build_args(texts: Iterable[str]) -> dict[str, str]:
+    """`--build-arg`: a name alone has the value of the environment, and is left out if there is none."""
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name:
+            raise UsageError(f"--build-arg {text!r} has no name")
+        if equals:
+            found[name] = value
+        elif name in os.environ:
+            found[name] = os.environ[name]
+    return found
+
+
+def hosts(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """`--add-host HOST:IP` or `HOST=IP`; an IPv6 address may be in brackets."""
+    found = []
+    for text in texts:
+        cut = text.find("=") if "=" in text else text.find(":")
+        name, address = text[:cut], text[cut + 1 :].removeprefix("[").removesuffix("]")
+        if cut < 0 or not _HOST.fullmatch(name) or not _is_address(address):
+            raise UsageError(f"--add-host {text!r} is no HOST:IP", hint="e.g. --add-host db:10.0.0.5")
+        found.append((name, address))
+    return tuple(found)
+
+
+def _is_address(text: str) -> bool:
+    import ipaddress
+
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def size(option: str, text: str) -> int:
+    """Bytes: a number, or one with b, k, m, g or t (powers of 1024)."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"{option} {text!r} is no size", hint="e.g. 64m or 1g")
+    return int(float(match[1]) * 1024 ** _POWERS[match[2].lower()])
+
+
+def ulimits(texts: Iterable[str]) -> tuple[tuple[str, int, int], ...]:
+    """`--ulimit NAME=SOFT[:HARD]`; -1 is no limit."""
+    found = []
+    for text in texts:
+        name, _, limits = text.partition("=")
+        soft, colon, hard = limits.partition(":")
+        if name not in _LIMITS:
+            raise UsageError(f"--ulimit {text!r}: no limit {name!r}", hint=f"there are {', '.join(_LIMITS)}")
+        try:
+            low, high = int(soft), int(hard if colon else soft)
+        except ValueError:
+            raise UsageError(
+                f"--ulimit {text!r} is no NAME=SOFT[:HARD]", hint="e.g. nofile=1024:4096"
+            ) from None
+        if high != -1 and (low > high or low == -1):
+            raise UsageError(f"--ulimit {text!r}: the soft limit is above the hard one")
+        found.append((name, low, high))
+    return tuple(found)
+
+
+def clock(text: str | None, arguments: Mapping[str, str], context: str) -> int | None:
+    """The build's clock, in seconds since 1970: `--timestamp`, else SOURCE_DATE_EPOCH."""
+    if text == "commit":
+        from builder.contexts.git import commit_time
+
+        return commit_time(context)
+    for name, value in (
+        ("--timestamp", text),
+        (f"--build-arg {_EPOCH}", arguments.get(_EPOCH)),
+        (_EPOCH, os.environ.get(_EPOCH)),
+    ):
+        if value:
+            return _seconds(name, value)
+    return None
+
+
+def _seconds(name: str, value: str) -> int:
+    if not re.fullmatch(r"\d{1,11}", value):
+        raise UsageError(
+            f"{name} {value!r} is no time in seconds since 1970", hint="e.g. $(date +%s), or commit"
+        )
+    return int(value)

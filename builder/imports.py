@@ -1,0 +1,113 @@
+"""Images from a bare root file system, as `docker import` makes them: one layer, and a config of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, BinaryIO
+
+from builder.errors import DockerfileError, UsageError
+from oci.compress import codec, open_compressed
+from oci.image import Image
+from oci.layer import Layer, LayerSink
+from oci.model import Descriptor, History, ImageConfig, Platform
+from oci.tar import BLOCK, TarReader
+
+if TYPE_CHECKING:
+    from oci.blobs import BlobStore
+
+_ALLOWED = (
+    "CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL", "ONBUILD", "STOPSIGNAL", "USER", "VOLUME",
+    "WORKDIR",
+)  # fmt: skip
+
+
+def import_rootfs(
+    stream: BinaryIO,
+    store: BlobStore,
+    *,
+    platform: Platform,
+    created: str,
+    changes: Iterable[str] = (),
+    message: str = "",
+) -> Descriptor:
+    """Store the image whose only layer is the tar in `stream` (gzip, zstd, xz and bzip2 are unpacked).
+
+    `changes` are Dockerfile lines that set its config, `created` is RFC 3339, `message` is for its history.
+    Raises InvalidArchive when `stream` is no tar or would leave its root, UsageError for other instructions.
+    """
+    bare = Image.scratch(platform)
+    config = _changed(bare, tuple(changes), platform)
+    with store.staging() as staging:
+        layer = _layer(stream, staging)
+        image = bare.with_config(config).append(layer, History(created, "", "", message or "imported"))
+        descriptor = image.with_config(replace(image.config.value, created=created)).write(staging)
+        staging.publish()
+    return descriptor
+
+
+def _layer(stream: BinaryIO, store: BlobStore) -> Layer:
+    """The tar as a layer, byte for byte. Its entries are read on the way: what is no tar is refused now."""
+    content = open_compressed(stream)
+    with LayerSink(codec("gzip", 1), store) as sink:
+        copied = _Copied(content.read, sink)
+        for _ in TarReader(copied):
+            pass
+        copied.rest()
+        return sink.finish()
+
+
+class _Copied:
+    """A stream that hands on all that is read from it, in whole blocks."""
+
+    def __init__(self, read: Callable[[int], bytes], sink: LayerSink) -> None:
+        self._read = read
+        self._sink = sink
+        self._held: list[bytes] = []
+        self._size = 0
+
+    def read(self, size: int = -1) -> bytes:
+        chunk = self._read(size)
+        self._held.append(chunk)
+        self._size += len(chunk)
+        if self._size >= BLOCK:
+            self._hand_on()
+        return chunk
+
+    def rest(self) -> None:
+        """Everything after the tar's end as well: the diffID is of the whole stream."""
+        while self.read(BLOCK):
+            pass
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        if self._size:
+            self._sink(b"".join(self._held))
+        self._held, self._size = [], 0
+
+
+@contextmanager
+def _as_option() -> Iterator[None]:
+    try:
+        yield
+    except DockerfileError as error:
+        raise UsageError(f"--change: {error}", hint=error.hint) from None
+
+
+def _changed(image: Image, changes: tuple[str, ...], platform: Platform) -> ImageConfig:
+    """The config of `image` after some Dockerfile instructions."""
+    for line in changes:
+        word = line.split(None, 1)[0].upper() if line.split() else ""
+        if word not in _ALLOWED:
+            raise UsageError(f"--change {line!r}: {word or 'nothing'} cannot change a config",
+                             hint=f"there are {', '.join(_ALLOWED)}")  # fmt: skip
+    if not changes:
+        return image.config.value
+    from builder.frontend.lower import PlanOptions, plan
+    from builder.source import SourceFile
+
+    text = "\n".join(("FROM imported", *(line.replace("\n", " ") for line in changes), ""))
+    with _as_option():
+        options = PlanOptions(platform=platform, build_platform=platform)
+        return plan(SourceFile("--change", text), options, lambda name, wanted, at: image).config
