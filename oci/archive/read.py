@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from oci import media_types, platforms, schema
@@ -25,6 +26,9 @@ from oci.progress import Progress, no_progress
 from oci.reference import Reference
 from oci.strict_json import Fields, loads
 from oci.tar import TarReader
+
+_WORKERS = 2
+"""Layers unpacked at once to verify their diffIDs; each spends its time in code that lets others run."""
 
 
 def read_archive(
@@ -149,11 +153,13 @@ def _verify_image(intake: Intake, item: Descriptor) -> bool:
 
 
 def _verify_layers(intake: Intake, image: Image) -> None:
-    for position, layer in enumerate(image.layers):
-        if layer.digest not in intake.staging:
-            continue  # fetched from its `urls`, by those who may
-        expected = image.config.value.diff_ids[position]
-        if (actual := intake.diff_id(layer)) != expected:
+    """Layers that are not there are fetched from their `urls`, by those who may."""
+    pairs = zip(image.layers, image.config.value.diff_ids, strict=True)
+    there = [(layer, expected) for layer, expected in pairs if layer.digest in intake.staging]
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        actuals = list(pool.map(intake.diff_id, [layer for layer, _ in there]))
+    for position, ((_, expected), actual) in enumerate(zip(there, actuals, strict=True)):
+        if actual != expected:
             raise DigestMismatch(
                 f"layer {position + 1} of {image.id.short} holds {actual}; its config says {expected}"
             )
