@@ -328,6 +328,8 @@ class _Counted:
     def read(self, size: int, /) -> bytes:
         if self._head:
             chunk, self._head = self._head[:size], self._head[size:]
+            if len(chunk) < size:
+                chunk += self._stream.read(size - len(chunk))
         else:
             chunk = self._stream.read(size)
         self.size += len(chunk)

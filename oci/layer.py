@@ -42,7 +42,7 @@ class Store(Protocol):
     """Of a blob store, what layers need."""
 
     def open(self, digest: Digest) -> BinaryIO: ...
-    def writer(self) -> AbstractContextManager[Writer]: ...
+    def writer(self, *, hashing: bool = True) -> AbstractContextManager[Writer]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,10 @@ class LayerSink:
 
     def __enter__(self) -> LayerSink:
         self._compressor = self._codec.compressor()
-        self._writer = self._exit.enter_context(self._store.writer())
+        # An uncompressed layer's diffID is its blob's digest: computed once, in a thread beside the writing
+        # one.
+        self._hashing = self._codec.name != "uncompressed"
+        self._writer = self._exit.enter_context(self._store.writer(hashing=self._hashing))
         return self
 
     def __exit__(
@@ -108,19 +111,14 @@ class LayerSink:
             for work in self._work():
                 work(self._first)
         self._write(self._compressor.finish())
-        diff_id = Digest("sha256", self._sha256.hexdigest()) if self._hashes_twice() else None
-        if expected and diff_id and diff_id != expected:
+        diff_id = Digest("sha256", self._sha256.hexdigest())
+        if expected and diff_id != expected:
             raise DigestMismatch(f"the layer's content is {diff_id}; its diffID says {expected}")
-        digest = self._writer.commit(None if diff_id else expected)
-        return Layer(self._codec.media_type, digest, self._blob_size, diff_id or digest, self._size)
-
-    def _hashes_twice(self) -> bool:
-        # An uncompressed layer's diffID is its blob's digest, which the writer computes.
-        return self._codec.name != "uncompressed"
+        digest = self._writer.commit(None if self._hashing else diff_id)
+        return Layer(self._codec.media_type, digest, self._blob_size, diff_id, self._size)
 
     def _work(self) -> list[Callable[[bytes], object]]:
-        pack = self._pack
-        return [self._sha256.update, pack] if self._hashes_twice() else [pack]
+        return [self._sha256.update, self._pack]
 
     def _pack(self, block: bytes) -> None:
         self._write(self._compressor.compress(block))

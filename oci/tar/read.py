@@ -45,6 +45,7 @@ class TarReader:
         self._left = 0  # of the current entry's bytes in the archive
         self._padding = 0
         self._map: sparse.Expander | None = None
+        self._holes = 0  # bytes that sparse files' maps conjure up
         self._global: _Pax = {}
         self._ids: dict[bytes, tuple[int, int, int]] = {}
         self.entries = 0
@@ -269,6 +270,8 @@ class TarReader:
             self._expect(size)
         else:
             regions, real = sparse.from_pax(pax, self._read_raw, self.limits.record)
+        self._holes += max(0, real - self._left)
+        self.limits.check_size(self._holes, self._left)
         self._map = sparse.Expander(regions, real, self._left, self._read_raw)
         return pax.get(b"GNU.sparse.name", name), real
 
@@ -331,13 +334,15 @@ def _parse_pax(body: bytes, into: _Pax) -> None:
     at = 0
     while at < len(body):
         space = body.find(b" ", at, at + 20)
-        length = body[at:space] if space > 0 else b""
-        end = at + int(length) if length.isdigit() else 0
-        key, equals, value = body[space + 1 : end - 1].partition(b"=")
-        if not (space < end <= len(body)) or body[end - 1] != 0x0A or not equals or not key:
+        length = body[at : max(at, space)]
+        end = at + int(length) if length.isdigit() else -1
+        if not at < space < end <= len(body) or body[end - 1] != 0x0A:
             raise InvalidArchive("a pax header holds a record that is not `LENGTH KEY=VALUE`")
-        at = end
+        key, equals, value = body[space + 1 : end - 1].partition(b"=")
+        if not equals or not key:
+            raise InvalidArchive("a pax header holds a record that is not `LENGTH KEY=VALUE`")
         _keep(key, value, into)
+        at = end
 
 
 def _keep(key: bytes, value: bytes, into: _Pax) -> None:
