@@ -51,7 +51,7 @@ class LocalContext:
     def __init__(self, root: str, ignore: IgnoreFile | None = None, name: str = "context") -> None:
         self.root = os.path.abspath(root)
         self.name = name
-        self._ignore = ignore
+        self._ignore = ignore or None
         self._listings: dict[bytes, dict[bytes, Node]] = {}
         self._states: dict[bytes, State] = {b"": ignore.enter()} if ignore else {}
         self._walks: dict[bytes, list[Item]] = {}
@@ -167,7 +167,7 @@ class LocalContext:
     def _scan(self, path: bytes, fd: int) -> dict[bytes, Node]:
         rows: list[tuple[bytes, Node]] = []
         state = self._states.get(path)
-        filtered = state is not None and not state.free
+        filtered = state is not None
         try:
             with os.scandir(fd) as entries:
                 for entry in entries:

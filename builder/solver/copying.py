@@ -25,6 +25,7 @@ from builder.contexts.content import (
     file_digest,
     hash_file,
     read_small,
+    unreadable,
 )
 from builder.graph import InlineFile
 from builder.snapshot.times import settle
@@ -93,6 +94,7 @@ class _Writing:
         self._openers: dict[int, Opener] = {}
         self._links: dict[tuple[int, int, int], bytes] = {}
         self._members: dict[int, dict[int, list[bytes]]] = {}
+        self._times = self._fixed_times()
 
     def run(self) -> None:
         """All entries, in order."""
@@ -130,15 +132,20 @@ class _Writing:
 
     def mtime(self, placed: Placed) -> int:
         """The time of an entry, in seconds."""
-        if placed.origin == MADE:
-            return self._now
-        if placed.origin >= 0:
-            source = self._plan.sources[placed.origin]
-            if isinstance(source, InlineFile):
-                return self._now
-            if source.fixed and placed.member < 0 and self._clock is not None:
-                return self._clock
+        fixed = self._times.get(placed.origin)
+        if fixed is not None and placed.member < 0:
+            return fixed
         return settle(placed.node.mtime_ns // _NANO, self._clock)
+
+    def _fixed_times(self) -> dict[int, int]:
+        """The time that all entries of an origin have, where they have one."""
+        times = {MADE: self._now}
+        for origin, source in enumerate(self._plan.sources):
+            if isinstance(source, InlineFile):
+                times[origin] = self._now
+            elif source.fixed and self._clock is not None:
+                times[origin] = self._clock
+        return times
 
     def _entry(self, path: bytes, placed: Placed) -> Entry:
         node = placed.node
@@ -175,15 +182,15 @@ class _Writing:
             if first != path:
                 self._tar.add(_hardlink(path, first, placed, self.mtime(placed)))
                 return
-        if node.size <= _SMALL:
-            content, xattrs = read_small(self._opener(origin), source, node)
+        if node.size > _SMALL:
+            digest = self._large(path, placed)
+        else:
+            content, xattrs = read_small(self._openers.get(origin) or self._opener(origin), source, node)
             self._add(path, placed, content, xattrs)
             digest = hashlib.sha256(content).digest()
             if xattrs:
                 self.xattrs[path] = xattrs
                 digest = file_digest(digest, xattrs)
-        else:
-            digest = self._large(path, placed)
         if origin >= 0:
             self._digests[origin][source] = digest
 
@@ -200,7 +207,10 @@ class _Writing:
         """A file read in pieces on its way into the archive. Its digest."""
         node = placed.node
         sha256 = hashlib.sha256()
-        fd = self._opener(placed.origin)(placed.source)
+        try:
+            fd = self._opener(placed.origin)(placed.source)
+        except OSError as error:
+            raise unreadable(placed.source, error) from None
 
         def read(size: int) -> bytes:
             chunk = os.read(fd, size)
@@ -209,22 +219,12 @@ class _Writing:
 
         try:
             xattrs = read_xattrs(fd) if node.ino else node.xattrs
-            self._tar.add_stream(
-                Entry(
-                    path,
-                    Kind.FILE,
-                    node.mode,
-                    node.uid,
-                    node.gid,
-                    node.size,
-                    self.mtime(placed),
-                    xattrs=xattrs,
-                ),
-                read,
-            )
-            check_unchanged(fd, placed.source, node)
             if xattrs:
                 self.xattrs[path] = xattrs
+            mtime = self.mtime(placed)
+            entry = Entry(path, Kind.FILE, node.mode, node.uid, node.gid, node.size, mtime, xattrs=xattrs)
+            self._tar.add_stream(entry, read)
+            check_unchanged(fd, placed.source, node)
         except ChangedWhileReading:
             raise changed(placed.source) from None
         finally:

@@ -143,7 +143,7 @@ class Placing:
     def put_directory(self, path: bytes, placed: Placed) -> None:
         """Put a directory where there is none."""
         check_name(path)
-        if path in self._removed:
+        if path in self._removed and self._hides(path):
             self._opaque.add(path)
         self._fresh.add(path)
         self.placed[path] = placed
@@ -157,6 +157,11 @@ class Placing:
             self._opaque.discard(each)
         if self.target.lstat(path) is not None:
             self._removed.add(path)
+
+    def _hides(self, path: bytes) -> bool:
+        """Whether the target has a directory at `path`, whose names must not show in the new one."""
+        below = self.target.lstat(path)
+        return below is not None and below.kind is Kind.DIRECTORY
 
     def source(self, source: Source, index: int, dest: bytes, into_directory: bool) -> None:
         """Place one source at `dest` (cleaned; `into_directory` when it was written with a slash)."""
