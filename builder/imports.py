@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from builder.errors import DockerfileError, UsageError
 from oci.compress import codec, open_compressed
+from oci.errors import InvalidArchive
 from oci.image import Image
 from oci.layer import Layer, LayerSink
 from oci.model import Descriptor, History, ImageConfig, Platform
@@ -49,13 +50,18 @@ def import_rootfs(
 
 def _layer(stream: BinaryIO, store: BlobStore) -> Layer:
     """The tar as a layer, byte for byte. Its entries are read on the way: what is no tar is refused now."""
-    content = open_compressed(stream)
     with LayerSink(codec("gzip", 1), store) as sink:
-        copied = _Copied(content.read, sink)
-        for _ in TarReader(copied):
-            pass
+        try:
+            copied = _Copied(open_compressed(stream).read, sink)
+            for _ in TarReader(copied):
+                pass
+        except InvalidArchive as error:
+            raise type(error)(f"this is no tar archive of a root file system: {error}") from None
         copied.rest()
-        return sink.finish()
+        layer = sink.finish()
+    if not layer.uncompressed_size:
+        raise InvalidArchive("there is nothing to import: the archive has no bytes")
+    return layer
 
 
 class _Copied:

@@ -1,4 +1,11 @@
-"""Progress as text that only grows, in BuildKit's words: for logs, CI and pipes."""
+"""Progress as text that only grows, in BuildKit's words: for logs, CI and pipes.
+
+    #5 [2/4] RUN make
+    #5 0.123 a line it printed, 0.123 seconds after it began
+    #5 DONE 0.3s
+
+Steps that run at the same time take turns line by line; the number tells whose line it is.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +24,6 @@ class Plain:
         self._out = out
         self._lock = threading.Lock()
         self._steps: dict[str, _Step] = {}
-        self._current: _Step | None = None
         self._highest = 0
         self._exports = 0
         self._gone = False
@@ -48,8 +54,8 @@ class Plain:
 
     def _start(self, event: StepStarted) -> None:
         self._highest = max(self._highest, event.number)
-        self._steps[event.digest] = _Step(event.number, event.name, event.time)
-        self._show(self._steps[event.digest])
+        self._steps[event.digest] = _Step(event.number, event.time)
+        self._write(f"\n#{event.number} {event.name}\n")
 
     def _log(self, event: StepLog) -> None:
         if step := self._steps.get(event.digest):
@@ -60,24 +66,13 @@ class Plain:
         if step is None:
             return
         self._lines(step, step.lines.finish(), event.time)
-        self._show(step)
         end = f"ERROR: {event.error}" if event.error else "CACHED" if event.cached else ""
         self._write(f"#{step.number} {end or f'DONE {event.seconds:.1f}s'}\n")
-        self._current = None
 
     def _lines(self, step: _Step, lines: bytes, now: float) -> None:
         if lines:
-            self._show(step)
             prefix = b"#%d %.3f " % (step.number, max(0.0, now - step.started))
             self._write_bytes(prefix + lines[:-1].replace(b"\n", b"\n" + prefix) + b"\n")
-
-    def _show(self, step: _Step) -> None:
-        """Begin a block for `step`, unless the last line was one of its own."""
-        if self._current is not step:
-            if self._current is not None:
-                self._write(f"#{self._current.number} ...\n")
-            self._write(f"\n#{step.number} {step.name}\n")
-            self._current = step
 
     def _transfer(self, event: Transfer) -> None:
         if event.done:
@@ -104,10 +99,9 @@ class Plain:
 
 
 class _Step:
-    __slots__ = ("lines", "name", "number", "started")
+    __slots__ = ("lines", "number", "started")
 
-    def __init__(self, number: int, name: str, started: float) -> None:
+    def __init__(self, number: int, started: float) -> None:
         self.number = number
-        self.name = name
         self.started = started
         self.lines = Lines()

@@ -119,7 +119,11 @@ class View:
         yield Text("\n").join(lines)
 
     def _lines(self, width: int) -> list[Text]:
-        state = "finished" if self._finished and self._done == self._steps else f"{self._done}/{self._steps}"
+        state = f"{self._done}/{self._steps}"
+        if any(row.end == "ERROR" for row in self._rows.values()):
+            state = "failed"
+        elif self._finished and self._done == self._steps:
+            state = "finished"
         lines = [Text(f"[+] Building {time.time() - self._began:.1f}s ({state})", "bold")]
         for row in self._rows.values():
             lines.append(_line(row, width))
