@@ -5,6 +5,7 @@ An `Emit` is called from any thread; a receiver must not block for long and must
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -79,6 +80,11 @@ class Exported:
 
 Event = StepStarted | StepLog | StepDone | Transfer | Warning_ | Exported
 Emit = Callable[[Event], None]
+
+
+def stamp() -> float:
+    """This moment, as events carry it."""
+    return time.time()
 
 
 def discard(event: Event) -> None:

@@ -16,6 +16,7 @@ from builder.sandbox.spec import Exit, Overlay
 from builder.sandbox.stubs import stub_tree
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from builder.sandbox.spec import Sandbox
@@ -81,17 +82,27 @@ class Launcher:
         netns_fd: int | None = None,
         stdin_fd: int | None = None,
     ) -> Exit:
-        """Run one sandbox to its end and say how it ended. Blocks; any number may run at once.
+        """Run one sandbox to its end and say how it ended: `begin` and `Running.wait` in one."""
+        with self.begin(sandbox, output_fd=output_fd, netns_fd=netns_fd, stdin_fd=stdin_fd) as running:
+            return running.wait()
+
+    def begin(
+        self,
+        sandbox: Sandbox,
+        *,
+        output_fd: int,
+        netns_fd: int | None = None,
+        stdin_fd: int | None = None,
+    ) -> Running:
+        """Begin to run one sandbox; any number may run at once. Use the result in `with`.
 
         `output_fd` becomes standard output and error: give a pipe (its other end sees EOF when the last
         process of the step is gone and the caller has closed its own copy), never a log file, which the
         step could reopen and truncate. `netns_fd` is a ready network namespace for `network="private"`;
-        without it a private network has only `lo`. The caller keeps and closes all three descriptors.
+        without it a private network has only `lo`. The caller keeps and closes all three descriptors, as
+        soon as this has returned if it likes.
 
-        A sandbox that could not be set up is no exception: `Exit.error` says what failed (status 125), or
-        why the command could not be executed (126, 127). OSError: the launcher itself is gone. ValueError:
-        a name or string that cannot be passed on. An exception in the waiting thread (KeyboardInterrupt)
-        kills the step.
+        OSError: the launcher itself is gone. ValueError: a name or string that cannot be passed on.
         """
         with_netns = netns_fd is not None and sandbox.network == "private"
         stubs = stub_tree(self._stubs, sandbox) if self._stubs and isinstance(sandbox.root, Overlay) else ""
@@ -100,26 +111,17 @@ class Launcher:
         )
         self.start()
         mine, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        fds = [output_fd, netns_fd if with_netns else None, stdin_fd]
+        self._count(1)
         try:
-            fds = [
-                output_fd,
-                *([netns_fd] if with_netns else []),
-                *([stdin_fd] if stdin_fd is not None else []),
-            ]
-            self._count(1)
-            try:
-                self._send(order, theirs.fileno(), [fd for fd in fds if fd is not None])
-                theirs.close()
-                answer = mine.recv(1 << 16)
-            finally:
-                self._count(-1)
-        finally:
+            self._send(order, theirs.fileno(), [fd for fd in fds if fd is not None])
+        except BaseException:
             mine.close()
+            self._count(-1)
+            raise
+        finally:
             theirs.close()
-        if not answer:
-            raise OSError("run: the launcher process ended; see the lines above for its reason")
-        status, user_s, system_s, max_rss, error, left = marshal.loads(answer)
-        return Exit(status, user_s, system_s, max_rss, error, tuple(left))
+        return Running(mine, lambda: self._count(-1))
 
     def _count(self, change: int) -> None:
         with self._idle:
@@ -170,6 +172,33 @@ class Launcher:
                 os.waitpid(self._pid, 0)
             except ChildProcessError:
                 pass
+
+
+class Running:
+    """A sandbox under way. Leaving the `with` block without `wait` kills it."""
+
+    def __init__(self, answer: _socket.socket, ended: Callable[[], None]) -> None:
+        self._answer = answer
+        self._ended = ended
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._answer.close()
+        self._ended()
+
+    def wait(self) -> Exit:
+        """How it ended.
+
+        A sandbox that could not be set up is no exception: `Exit.error` says what failed (status 125), or
+        why the command could not be executed (126, 127). OSError: the launcher itself is gone.
+        """
+        answer = self._answer.recv(1 << 16)
+        if not answer:
+            raise OSError("run: the launcher process ended; see the lines above for its reason")
+        status, user_s, system_s, max_rss, error, left = marshal.loads(answer)
+        return Exit(status, user_s, system_s, max_rss, error, tuple(left))
 
 
 def _spawn() -> tuple[_socket.socket, int]:

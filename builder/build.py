@@ -1,0 +1,224 @@
+"""A request becomes an image, and the image its outputs. The one module that knows all rooms."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from builder.errors import UsageError
+from builder.events import Emit, Exported, discard, stamp
+from builder.export.base import Export, Exporter, OutputSpec, exporter
+from builder.graph import Network, Plan, Record
+from builder.images import Images
+from builder.inputs import Inputs
+from builder.solver.cache import Cache, at_clock
+from builder.solver.execute import Executor
+from builder.solver.result import Made
+from builder.solver.solve import solve
+from builder.state import StateDir, default_root
+from oci import platforms
+from oci.compress import codec
+from oci.image import Image
+from oci.model import Descriptor, History, ImageConfig
+from oci.reference import Reference
+
+if TYPE_CHECKING:
+    from builder.frontend.lower import PlanOptions
+    from oci.digest import Digest
+    from oci.model import Platform
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildRequest:
+    """All that a build depends on, as `docker build` names it. Nothing else (no environment) is read.
+
+    `context` is a directory; `dockerfile` a path, empty for `Dockerfile` in the context, `-` for
+    `dockerfile_text`.
+    `clock` is the moment, in seconds since 1970, that layers, config and history carry. `jobs` 0 is one per
+    core.
+    """
+
+    context: str = "."
+    dockerfile: str = ""
+    dockerfile_text: bytes = b""
+    tags: tuple[str, ...] = ()
+    outputs: tuple[OutputSpec, ...] = ()
+    build_args: Mapping[str, str] = field(default_factory=dict)
+    target: str = ""
+    no_cache: bool = False
+    no_cache_filter: frozenset[str] = frozenset()
+    contexts: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    platform: str = ""
+    network: Network = "default"
+    extra_hosts: tuple[tuple[str, str], ...] = ()
+    allow: frozenset[str] = frozenset()
+    shm_size: int = 64 << 20
+    ulimits: tuple[tuple[str, int, int], ...] = ()
+    clock: int | None = None
+    jobs: int = 0
+    keep_going: bool = False
+    root: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What came out. `image_id` and `descriptor` are None when no image was asked for (`type=cacheonly`
+    alone).
+    """
+
+    image_id: Digest | None
+    descriptor: Descriptor | None
+    names: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+
+
+def build(request: BuildRequest, emit: Emit = discard) -> Built:
+    """Build `request`. Raises BuildError and OciError; then no name, output or record is half written."""
+    exporters = [exporter(spec) for spec in request.outputs]
+    names = tuple(_name(tag) for tag in request.tags)
+    with ExitStack() as stack:
+        state = stack.enter_context(StateDir(request.root or default_root(), emit))
+        lease = stack.enter_context(state.lease())
+        images = Images(state)
+        inputs = stack.enter_context(Inputs(request, images, emit))
+        plan = _plan(request, inputs, emit)
+        executor = stack.enter_context(_executor(request, plan, state, images, inputs, emit))
+        lease.add(executor.recorded(plan.target))
+        result = solve(
+            plan.target,
+            executor.perform,
+            jobs=request.jobs or os.cpu_count() or 1,
+            cancel=executor.cancel,
+            keep_going=request.keep_going,
+        )
+        made = executor.everything_made()
+        executor.settle()
+        if exporters and not names and all(spec.type == "cacheonly" for spec in request.outputs):
+            return Built(None, None)
+        image = assemble(plan, made, request.clock)
+        descriptor = image.write(images.layout.blobs)
+        shown = tuple(str(name) for name in names)
+        layers = len(image.layers) - (len(plan.base.layers) if plan.base else 0)
+        export = Export(descriptor, shown, lambda: executor.rootfs(result), layers, request.clock)
+        lines = _write_outputs(exporters, export, images, emit)
+        _name_it(images, names, descriptor, bool(exporters))
+        for name in names:
+            emit(Exported(f"naming to {name}", stamp()))
+        return Built(image.id, descriptor, shown, lines)
+
+
+def assemble(plan: Plan, made: Mapping[str, Made], clock: int | None) -> Image:
+    """The image of a plan whose steps are done: the base, then a layer and a history line per record.
+
+    With a clock every new line carries it. Without one a line has the moment its step first ran; those
+    between
+    carry that of the line before (BuildKit's rule), so that a fully cached build gives the same bytes.
+    """
+    base = plan.base.config.value if plan.base else ImageConfig(plan.platform)
+    rows = [(record, _created(record, made, clock)) for record in plan.records]
+    created = base.history[-1].created if base.history else base.created
+    created = next((moment for _, moment in rows if moment), created)
+    history, layers, diff_ids = (
+        list(base.history),
+        list(plan.base.layers if plan.base else ()),
+        list(base.diff_ids),
+    )
+    for record, moment in rows:
+        created = moment or created
+        layer = made[record.step.digest].layer.result() if record.step else None
+        history.append(History(created, record.created_by, "", record.comment, layer is None))
+        if layer is not None:
+            layers.append(Descriptor(layer.media_type, layer.digest, layer.size))
+            diff_ids.append(layer.diff_id)
+    config = replace(plan.config, created=created, diff_ids=tuple(diff_ids), history=tuple(history))
+    return Image.of(config, tuple(layers))
+
+
+def _created(record: Record, made: Mapping[str, Made], clock: int | None) -> str:
+    if clock is not None:
+        return at_clock(clock)
+    return made[record.step.digest].created if record.step else ""
+
+
+def _name(tag: str) -> Reference:
+    name = Reference.parse(tag)
+    if name.digest is not None:
+        raise UsageError(f"-t {tag}: a digest is its content and cannot be given as a name")
+    return name.with_default_tag()
+
+
+def _platform(request: BuildRequest) -> Platform:
+    return platforms.parse(request.platform) if request.platform else platforms.host()
+
+
+def _plan(request: BuildRequest, inputs: Inputs, emit: Emit) -> Plan:
+    from builder.frontend.lower import plan
+
+    return plan(inputs.dockerfile(), _options(request, inputs, emit), inputs.resolve)
+
+
+def _options(request: BuildRequest, inputs: Inputs, emit: Emit) -> PlanOptions:
+    from builder.frontend.lower import PlanOptions
+
+    return PlanOptions(
+        target=request.target,
+        build_args=request.build_args,
+        platform=_platform(request),
+        platform_is_default=not request.platform,
+        build_platform=platforms.host(),
+        labels=request.labels,
+        contexts=inputs.named(),
+        network=request.network,
+        no_cache=request.no_cache,
+        no_cache_filter=request.no_cache_filter,
+        allow=request.allow,
+        extra_hosts=request.extra_hosts,
+        shm_size=request.shm_size,
+        ulimits=request.ulimits,
+        clock=request.clock,
+        warn=emit,
+    )
+
+
+def _executor(
+    request: BuildRequest, plan: Plan, state: StateDir, images: Images, inputs: Inputs, emit: Emit
+) -> Executor:
+    return Executor(
+        state=state,
+        blobs=images.layout.blobs,
+        cache=Cache(state.steps()),
+        trees=inputs.tree,
+        codec=codec("gzip", 1),
+        clock=request.clock,
+        emit=emit,
+    )
+
+
+def _write_outputs(exporters: list[Exporter], export: Export, images: Images, emit: Emit) -> tuple[str, ...]:
+    lines = []
+    for each in exporters:
+        try:
+            line = each.export(export, images.layout.blobs)
+        except OSError as error:
+            raise _export_error(error) from error
+        if line:
+            lines.append(line)
+            emit(Exported(line, stamp()))
+    return tuple(lines)
+
+
+def _export_error(error: OSError) -> Exception:
+    from builder.errors import ExportError
+
+    return ExportError(f"an output could not be written: {error}")
+
+
+def _name_it(images: Images, names: tuple[Reference, ...], descriptor: Descriptor, exported: bool) -> None:
+    for name in names:
+        images.tag(name, descriptor)
+    if not names and not exported:
+        images.keep(descriptor)

@@ -1,0 +1,189 @@
+"""`type=oci` and `type=docker`: the image as one tar file, on stdout, or as a layout directory."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from builder.errors import UsageError
+from builder.export.base import Export, OutputSpec, refuse_missing_directory, refuse_unknown
+from oci.archive import Named, write_archive
+from oci.blobs import BlobStore
+from oci.compress import Codec, codec
+from oci.durable import sync_directory
+from oci.image import Image, copy
+from oci.layer import Layer, recompress
+from oci.reference import Reference
+
+if TYPE_CHECKING:
+    from oci.model import Descriptor
+
+_OPTIONS = frozenset(
+    {
+        "name",
+        "tar",
+        "compression",
+        "compression-level",
+        "force-compression",
+        "oci-mediatypes",
+        "rewrite-timestamp",
+    }
+)
+_STDOUT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ImageExporter:
+    """Writes `oci` or `docker` archives; with `tar=false` a layout directory.
+
+    `codec` None keeps the layers as they are in the store. Without `force`, only the build's own layers are
+    compressed anew: those of the base keep their digests.
+    """
+
+    type: str
+    dest: str
+    tar: bool = True
+    codec: Codec | None = None
+    force: bool = False
+    kind: Literal["oci", "docker"] = "oci"
+    name: str = ""
+
+    @classmethod
+    def of(cls, spec: OutputSpec) -> ImageExporter:
+        """Read the options of `spec`. Raises UsageError."""
+        refuse_unknown(spec, _OPTIONS)
+        if not spec.dest:
+            raise UsageError(
+                f"--output type={spec.type} needs a dest",
+                hint=f"type={spec.type},dest=image.tar, or dest=- for standard output",
+            )
+        tar = spec.flag("tar", True)
+        if not tar and (spec.type == "docker" or spec.dest == "-"):
+            raise UsageError("tar=false writes a directory: it needs type=oci and a dest that is no pipe")
+        if tar and os.path.isdir(spec.dest):
+            raise UsageError(f"dest={spec.dest} is a directory", hint="name a file, or add tar=false")
+        refuse_missing_directory(spec)
+        return cls(
+            spec.type,
+            spec.dest,
+            tar,
+            _codec(spec),
+            spec.flag("force-compression", False),
+            "oci" if spec.flag("oci-mediatypes", True) else "docker",
+            spec.options.get("name", ""),
+        )
+
+    def export(self, what: Export, blobs: BlobStore) -> str:
+        """Write it. Raises OSError; a file or directory of that name is then as it was."""
+        descriptor = self._converted(what, blobs)
+        named = Named(descriptor, self._names(what))
+        if not self.tar:
+            _write_layout(self.dest, named, blobs)
+        elif self.dest == "-":
+            write_archive([named], blobs, _STDOUT, docker=self.type == "docker")
+        else:
+            with replacing(self.dest) as fd:
+                write_archive([named], blobs, fd, docker=self.type == "docker")
+        return f"exporting to {self.type} {'archive' if self.tar else 'layout'} {self.dest}"
+
+    def _names(self, what: Export) -> tuple[Reference, ...]:
+        own = [name for name in self.name.split(",") if name]
+        return tuple(Reference.parse(name).with_default_tag() for name in own or what.names)
+
+    def _converted(self, what: Export, blobs: BlobStore) -> Descriptor:
+        """The image in the compression and with the media types asked for."""
+        image = Image.load(blobs, what.descriptor)
+        if self.codec is not None:
+            count = len(image.layers)
+            first = 0 if self.force else count - what.new_layers
+            image = _recompressed(image, first, self.codec, blobs)
+        image = image.converted(self.kind)
+        return what.descriptor if image.id == what.descriptor.digest else image.write(blobs)
+
+
+def _codec(spec: OutputSpec) -> Codec | None:
+    name, level = spec.options.get("compression"), spec.options.get("compression-level")
+    if name is None and level is None:
+        return None
+    try:
+        return codec(name or "gzip", int(level) if level is not None else None)
+    except ValueError as error:
+        raise UsageError(f"--output type={spec.type}: {error}") from None
+
+
+def _recompressed(image: Image, first: int, wanted: Codec, blobs: BlobStore) -> Image:
+    """`image` with its layers from position `first` on compressed by `wanted`; equal bytes stay."""
+    layers = list(image.layers)
+    for position in range(first, len(layers)):
+        old = layers[position]
+        layer = Layer(old.media_type, old.digest, old.size, image.config.value.diff_ids[position], 0)
+        new = recompress(layer, wanted, blobs)
+        layers[position] = replace(old, media_type=new.media_type, digest=new.digest, size=new.size)
+    return Image.of(image.config.value, tuple(layers), annotations=image.manifest.value.annotations)
+
+
+@contextmanager
+def replacing(path: str) -> Iterator[int]:
+    """A descriptor of a new file that takes the place of `path` when the block ends well, and vanishes
+    otherwise.
+
+    Special files (a fifo, /dev/stdout) are written directly: they cannot be replaced.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+        return
+    target = os.path.realpath(path)
+    temporary = f"{target}.{secrets.token_hex(4)}.tmp"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    try:
+        try:
+            yield fd
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(temporary, target)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+    sync_directory(os.path.dirname(target))
+
+
+@contextmanager
+def replacing_directory(path: str) -> Iterator[str]:
+    """A new directory that takes the place of `path` (which must be absent or empty) when the block ends
+    well.
+    """
+    target = os.path.abspath(path)
+    temporary = f"{target}.{secrets.token_hex(4)}.tmp"
+    os.mkdir(temporary, 0o755)
+    try:
+        yield temporary
+        os.rename(temporary, target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync_directory(os.path.dirname(target))
+
+
+def _write_layout(dest: str, named: Named, blobs: BlobStore) -> None:
+    """Add the image to the layout at `dest`, which is made when it is not there."""
+    from oci.layout import Layout
+
+    fresh = not os.path.exists(os.path.join(dest, "index.json"))
+    layout = Layout.create(dest, private=False) if fresh else Layout.open(dest)
+    copy(blobs, named.descriptor, layout.blobs)
+    with layout.editing() as names:
+        for name in named.names:
+            names.set(str(name), named.descriptor, ref_name=name.tag)
+        if not named.names:
+            names.add(named.descriptor)

@@ -1,0 +1,198 @@
+"""`type=tar` and `type=local`: the files of the image, as one tar or as a directory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from builder.errors import UsageError
+from builder.export.archive import replacing
+from builder.export.base import Export, OutputSpec, refuse_missing_directory, refuse_unknown
+from oci.durable import write_all
+from oci.tar import Entry, Kind, TarWriter
+
+if TYPE_CHECKING:
+    from builder.snapshot.view import View
+    from builder.tree import Node, Opener
+    from oci.blobs import BlobStore
+
+_STDOUT = 1
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class TarExporter:
+    """`type=tar`: the merged root as one tar, sorted."""
+
+    dest: str
+
+    @classmethod
+    def of(cls, spec: OutputSpec) -> TarExporter:
+        """Read the options of `spec`. Raises UsageError."""
+        refuse_unknown(spec, frozenset())
+        if not spec.dest:
+            raise UsageError("--output type=tar needs a dest", hint="type=tar,dest=root.tar, or dest=-")
+        refuse_missing_directory(spec)
+        return cls(spec.dest)
+
+    def export(self, what: Export, blobs: BlobStore) -> str:
+        """Write it. Raises OSError; a file of that name is then as it was."""
+        with what.view() as view:
+            if self.dest == "-":
+                write_tree(view, _STDOUT)
+            else:
+                with replacing(self.dest) as fd:
+                    write_tree(view, fd)
+        return f"exporting to tar {self.dest}"
+
+
+def write_tree(view: View, fd: int) -> None:
+    """The files of `view` as a tar written to `fd`: everything but overlay's own marks, hard links kept."""
+    tar = TarWriter(lambda block: write_all(fd, block))
+    seen: dict[tuple[int, int], bytes] = {}
+    with view.opener() as open_file:
+        for path, node in view.walk():
+            if path:
+                _add(tar, view, open_file, path, node, seen)
+    tar.finish()
+
+
+def _add(
+    tar: TarWriter, view: View, open_file: Opener, path: bytes, node: Node, seen: dict[tuple[int, int], bytes]
+) -> None:
+    entry = entry_of(path, node, view.xattrs(path))
+    if node.kind is not Kind.FILE:
+        tar.add(entry)
+        return
+    first = seen.setdefault((node.dev, node.ino), path) if node.nlink > 1 and node.ino else path
+    if first != path:
+        tar.add(replace(entry, kind=Kind.HARDLINK, link=first, size=0, xattrs=()))
+        return
+    fd = open_file(path)
+    try:
+        tar.add_stream(entry, lambda size: os.read(fd, size))
+    finally:
+        os.close(fd)
+
+
+def entry_of(path: bytes, node: Node, xattrs: tuple[tuple[bytes, bytes], ...] = ()) -> Entry:
+    """A tree's node as a tar entry."""
+    return Entry(
+        path,
+        node.kind,
+        node.mode,
+        node.uid,
+        node.gid,
+        node.size if node.kind is Kind.FILE else 0,
+        node.mtime_ns // 1_000_000_000,
+        node.link,
+        os.major(node.rdev),
+        os.minor(node.rdev),
+        xattrs,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LocalExporter:
+    """`type=local`: the merged root in a directory. Files belong to the caller; devices are left out.
+
+    What is in the directory already stays, unless the image has a file of that name (`mode=copy`).
+    """
+
+    dest: str
+
+    @classmethod
+    def of(cls, spec: OutputSpec) -> LocalExporter:
+        """Read the options of `spec`. Raises UsageError."""
+        refuse_unknown(spec, frozenset({"platform-split", "mode"}))
+        if spec.options.get("mode", "copy") != "copy":
+            raise UsageError("--output type=local: only mode=copy is there yet")
+        if not spec.dest or spec.dest == "-":
+            raise UsageError("--output type=local needs a dest that is a directory")
+        if os.path.exists(spec.dest) and not os.path.isdir(spec.dest):
+            raise UsageError(f"--output type=local: {spec.dest} is no directory")
+        return cls(spec.dest)
+
+    def export(self, what: Export, blobs: BlobStore) -> str:
+        """Write it. Raises OSError."""
+        os.makedirs(self.dest, exist_ok=True)
+        with what.view() as view:
+            write_files(view, self.dest)
+        return f"exporting to directory {self.dest}"
+
+
+def write_files(view: View, dest: str) -> None:
+    """Copy the files of `view` into the directory `dest`, never through a symlink that lies in it."""
+    root = os.open(dest, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with view.opener() as open_file:
+            _write_below(view, b"", root, open_file)
+    finally:
+        os.close(root)
+
+
+def _write_below(view: View, path: bytes, directory: int, open_file: Opener) -> None:
+    for name in view.listdir(path):
+        child = path + b"/" + name if path else name
+        node = view.lstat(child)
+        if node is None:
+            continue
+        if node.kind is Kind.DIRECTORY:
+            _write_directory(view, child, name, node, directory, open_file)
+        elif node.kind is Kind.SYMLINK:
+            _clear(name, directory)
+            os.symlink(node.link, name, dir_fd=directory)
+        elif node.kind is Kind.FILE:
+            _clear(name, directory)
+            _write_file(open_file(child), name, node, directory)
+
+
+def _write_directory(
+    view: View, path: bytes, name: bytes, node: Node, directory: int, open_file: Opener
+) -> None:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(name, flags, dir_fd=directory)
+    except OSError:
+        _clear(name, directory)
+        os.mkdir(name, 0o700, dir_fd=directory)
+        fd = os.open(name, flags, dir_fd=directory)
+    try:
+        _write_below(view, path, fd, open_file)
+        os.fchmod(fd, node.mode & 0o777)
+        os.utime(fd, ns=(node.mtime_ns, node.mtime_ns))
+    finally:
+        os.close(fd)
+
+
+def _write_file(source: int, name: bytes, node: Node, directory: int) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(name, flags, 0o600, dir_fd=directory)
+        try:
+            while chunk := os.read(source, _CHUNK):
+                write_all(fd, chunk)
+            os.fchmod(fd, node.mode & 0o777)
+            os.utime(fd, ns=(node.mtime_ns, node.mtime_ns))
+        finally:
+            os.close(fd)
+    finally:
+        os.close(source)
+
+
+def _clear(name: bytes, directory: int) -> None:
+    """Make room for `name`: what is there goes, a directory with all in it."""
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return
+    except (IsADirectoryError, PermissionError):
+        _remove_tree(name, directory)
+
+
+def _remove_tree(name: bytes, directory: int) -> None:
+    remove: Callable[..., None] = shutil.rmtree
+    remove(name, dir_fd=directory)

@@ -1,0 +1,162 @@
+"""What a build reads from outside: its Dockerfile, its contexts, and the images that FROM and COPY --from
+name.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Protocol
+
+from builder.errors import NotFound, UsageError
+from builder.events import Emit, Warning_
+from builder.source import SourceFile, SourceRange
+from oci import platforms
+from oci.errors import InvalidReference, OciError
+from oci.image import Image, copy, select
+from oci.layout import REF_NAME, name_of
+from oci.reference import Reference
+
+if TYPE_CHECKING:
+    from builder.images import Images
+    from builder.tree import Tree
+    from oci.model import Descriptor, Platform
+
+LAYOUT = "oci-layout://"
+IMAGE = "docker-image://"
+
+
+class Wanted(Protocol):
+    """Of a request, what concerns its inputs (`builder.build.BuildRequest`)."""
+
+    @property
+    def context(self) -> str: ...
+    @property
+    def dockerfile(self) -> str: ...
+    @property
+    def dockerfile_text(self) -> bytes: ...
+    @property
+    def contexts(self) -> Mapping[str, str]: ...
+
+
+class Inputs:
+    """The inputs of one build; each is opened when first asked for, and closed with the `with` block."""
+
+    def __init__(self, wanted: Wanted, images: Images, emit: Emit) -> None:
+        self._wanted = wanted
+        self._images = images
+        self._emit = emit
+        self._exit = ExitStack()
+        self._trees: dict[str, Tree] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Inputs:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._exit.close()
+
+    def dockerfile(self) -> SourceFile:
+        """The Dockerfile's text. Raises ContextError when it cannot be read."""
+        from builder.contexts.local import read_dockerfile
+
+        return read_dockerfile(self._wanted.context, self._wanted.dockerfile, self._wanted.dockerfile_text)
+
+    def named(self) -> Mapping[str, Image | None]:
+        """The named contexts: an image, or None for a directory."""
+        return {name: self._named(name, value) for name, value in self._wanted.contexts.items()}
+
+    def tree(self, name: str) -> Tree:
+        """The files of the main context (``""``) or of a named directory."""
+        with self._lock:
+            if name not in self._trees:
+                self._trees[name] = self._open(name)
+            return self._trees[name]
+
+    def resolve(self, name: str, platform: Platform, at: SourceRange | None) -> Image:
+        """The image that `name` means, from the local store. Raises NotFound with the line that wants it."""
+        try:
+            reference = Reference.parse(name)
+        except InvalidReference as error:
+            raise UsageError(str(error), at=at) from None
+        descriptor = self._images.find(reference)
+        if descriptor is None:
+            raise NotFound(
+                f"the image {reference.with_default_tag().familiar()!r} is not in the local store",
+                at=at,
+                hint="pulling comes with the registries; until then use pybuild load or pybuild import",
+            )
+        blobs = self._images.layout.blobs
+        chosen = select(blobs, descriptor, platform)
+        if chosen is None:
+            raise NotFound(f"the local image {name!r} has nothing for {platform}", at=at)
+        return self._fitting(Image.load(blobs, chosen), name, platform)
+
+    def _fitting(self, image: Image, name: str, platform: Platform) -> Image:
+        if not platforms.matches(platform, image.platform):
+            text = f"the base {name} is for {image.platform}, the build for {platform}"
+            self._emit(Warning_("InvalidBaseImagePlatform", text))
+        return image
+
+    def _open(self, name: str) -> Tree:
+        from builder.contexts.local import LocalContext, read_ignore
+
+        path = self._wanted.context if not name else self._wanted.contexts[name]
+        dockerfile = self._wanted.dockerfile if not name else ""
+        ignore = read_ignore(path, dockerfile)
+        shown = f"context {name!r}" if name else "context"
+        return self._exit.enter_context(LocalContext(path, ignore, shown))
+
+    def _named(self, name: str, value: str) -> Image | None:
+        if value.startswith(IMAGE):
+            return self.resolve(value.removeprefix(IMAGE), platforms.host(), None)
+        if value.startswith(LAYOUT):
+            return self._from_layout(name, value.removeprefix(LAYOUT))
+        if "://" in value or value.startswith("git@"):
+            raise UsageError(
+                f"--build-context {name}={value}: only directories, {LAYOUT} and {IMAGE} are there yet",
+                hint="git and http contexts come with a later version",
+            )
+        if not os.path.isdir(value):
+            raise UsageError(f"--build-context {name}={value}: there is no such directory")
+        return None
+
+    def _from_layout(self, name: str, where: str) -> Image:
+        """The image of a foreign layout, its blobs verified and copied to the store."""
+        from oci.layout import Layout
+
+        path, wanted = _split_layout(where)
+        blobs = self._images.layout.blobs
+        try:
+            layout = Layout.open(path)
+            entry = _entry(layout.descriptors(), wanted)
+            chosen = select(layout.blobs, entry, platforms.host()) if entry else None
+            if chosen is None:
+                raise InvalidReference(f"{path} has no image {wanted or 'for this machine'}")
+            copy(layout.blobs, chosen, blobs)
+        except (OciError, OSError) as error:
+            raise UsageError(f"--build-context {name}: {error}") from None
+        return Image.load(blobs, chosen)
+
+
+def _entry(entries: Sequence[Descriptor], wanted: str) -> Descriptor | None:
+    """The entry of a layout that `wanted` means: a digest, a tag, a name, or the only one there is."""
+    if not wanted:
+        return entries[0] if len(entries) == 1 else _entry(entries, "latest")
+    for entry in entries:
+        if wanted in (str(entry.digest), entry.annotations.get(REF_NAME), name_of(entry)):
+            return entry
+    return None
+
+
+def _split_layout(where: str) -> tuple[str, str]:
+    """`PATH[:TAG|@DIGEST]` in two; the path may hold colons."""
+    if os.path.isdir(where):
+        return where, ""
+    for mark in ("@", ":"):
+        path, sep, wanted = where.partition(mark) if mark == "@" else where.rpartition(mark)
+        if sep and os.path.isdir(path):
+            return path, wanted
+    return where, ""

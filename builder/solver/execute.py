@@ -1,0 +1,470 @@
+"""One step's result: from the cache, or by running or copying.
+
+An Executor belongs to one build. Everything heavy it owns (the launcher process, the network pool, the
+threads that write layers) begins with the first cache miss: a fully cached build starts none of it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+from builder.errors import BuildCancelled, BuildError, ContextError, ResourceError
+from builder.events import Emit, StepDone, StepStarted, Warning_, stamp
+from builder.graph import Base, ContextSource, Copy, Exec, Mkdir, Scratch, Step, StepSource, walk
+from builder.solver.cache import Cache, StepRecord, now
+from builder.solver.keys import content_key, definition_key
+from builder.solver.result import Made, Part, Result, directories, done, forget, settle
+from builder.tree import Tree
+from oci.digest import Digest, chain_ids
+from oci.layer import Layer
+
+if TYPE_CHECKING:
+    from builder.contexts.content import Content
+    from builder.snapshot.overlay import Snapshots
+    from builder.snapshot.view import View
+    from builder.solver.copying import Plan, Selection, Written
+    from builder.solver.running import Runner
+    from builder.state import StateDir
+    from oci.blobs import BlobStore
+    from oci.compress import Codec
+    from oci.tar import Entry
+
+T = TypeVar("T")
+
+_WRITERS = 2
+
+
+class Executor:
+    """Performs the steps of one build; `perform` is what `solve` calls, from several threads.
+
+    `trees` opens a build context by name. Use it in `with`: leaving stops the launcher and waits for the
+    writers.
+    """
+
+    def __init__(
+        self,
+        *,
+        state: StateDir,
+        blobs: BlobStore,
+        cache: Cache,
+        trees: Callable[[str], Tree],
+        codec: Codec,
+        clock: int | None,
+        emit: Emit,
+    ) -> None:
+        self._state = state
+        self._blobs = blobs
+        self._cache = cache
+        self._trees = trees
+        self._codec = codec
+        self._clock = clock
+        self._emit = emit
+        self._exit = ExitStack()
+        self._lock = threading.Lock()
+        self._cancelled = threading.Event()
+        self._writing: list[Future[Layer | None]] = []
+        self._made: dict[str, Made] = {}
+        self._numbers = 0
+        self._runner: Runner | None = None
+        self._snapshots: Snapshots | None = None
+        self._content: Content | None = None
+        self._pool: ThreadPoolExecutor | None = None
+
+    def __enter__(self) -> Executor:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if exc[0] is not None:
+            self.cancel()
+        forget(self._writing)
+        self._exit.close()
+
+    def cancel(self) -> None:
+        """End what runs as soon as may be; from now on steps fail with BuildCancelled. From any thread."""
+        self._cancelled.set()
+        if self._runner is not None:
+            self._runner.kill_all()
+
+    def settle(self) -> None:
+        """Wait until every layer of this build is written; raise what went wrong with one."""
+        settle(self._writing)
+
+    def everything_made(self) -> Mapping[str, Made]:
+        """What history says of the steps that were performed, by step digest."""
+        return self._made
+
+    def recorded(self, target: Step) -> Iterable[Digest]:
+        """Blobs that the base images of the graph consist of: to be leased before anything relies on them."""
+        for step in walk(target):
+            if isinstance(step.op, Base):
+                yield from (layer.digest for layer in step.op.image.layers)
+
+    # ---- one step ----
+
+    def perform(self, step: Step, inputs: tuple[Result, ...]) -> Result:
+        """The result of `step` on its inputs' results. Raises BuildError, with the step's lines."""
+        if self._cancelled.is_set():
+            raise BuildCancelled("the build was cancelled")
+        if isinstance(step.op, Scratch):
+            return Result(definition_key(step, (), clocked=self._clocked))
+        started = time.monotonic()
+        self._started(step)
+        try:
+            result, cached = self._result(step, inputs)
+        except BaseException as error:
+            self._done(step, started, error=str(error) or type(error).__name__)
+            raise self._told(step, error) from error
+        self._done(step, started, cached=cached)
+        return result
+
+    def _result(self, step: Step, inputs: tuple[Result, ...]) -> tuple[Result, bool]:
+        """The result and whether nothing had to be executed for it."""
+        if isinstance(step.op, Base):
+            return self._base(step, step.op), False
+        definition = definition_key(step, tuple(each.key for each in inputs), clocked=self._clocked)
+        if isinstance(step.op, Copy):
+            return self._copied(step, step.op, inputs, definition)
+        found = self._hit(step, definition, inputs[0])
+        if found is not None:
+            return found, True
+        if isinstance(step.op, Exec):
+            return self._ran(step, step.op, inputs[0], definition), False
+        assert isinstance(step.op, Mkdir)
+        return self._directory_made(step, step.op, inputs[0], definition), False
+
+    @property
+    def _clocked(self) -> bool:
+        return self._clock is not None
+
+    def _base(self, step: Step, op: Base) -> Result:
+        """The layers of an image; they are unpacked when a step wants to see them."""
+        image = op.image
+        parts = []
+        for descriptor, diff_id, chain in zip(
+            image.layers, image.config.value.diff_ids, chain_ids(image.config.value.diff_ids), strict=True
+        ):
+            layer = Layer(descriptor.media_type, descriptor.digest, descriptor.size, diff_id, 0)
+            parts.append(Part(done(layer), f"chain-{chain.hex}"))
+        return Result(definition_key(step, (), clocked=False), tuple(parts))
+
+    # ---- the cache ----
+
+    def _hit(self, step: Step, key: str, parent: Result) -> Result | None:
+        """The recorded result under `key`, if it can be used."""
+        if step.fresh:
+            return None
+        record = self._cache.record(key)
+        if record is None or (record.layer is not None and record.layer.digest not in self._blobs):
+            return None
+        snapshot = self.snapshots.existing(record.snapshot) if record.snapshot else ""
+        if record.layer is None:
+            self._remember(step, done(None), record.created)
+            return parent.on_top(key, None)
+        if record.clock != self._clock:
+            return self._clocked_anew(step, key, parent, record, snapshot)
+        future = done(record.layer)
+        self._remember(step, future, record.created)
+        name = record.snapshot or _copy_name(key, record.layer)
+        return parent.on_top(key, Part(future, name, snapshot))
+
+    def _clocked_anew(
+        self, step: Step, key: str, parent: Result, record: StepRecord, snapshot: str
+    ) -> Result | None:
+        """A RUN's layer written again with this build's clock, from the directory that the step left."""
+        if not snapshot:
+            return None
+        lowers = directories(parent, self.unpack)
+        future = self._write_diff(step, key, snapshot, lowers, record.snapshot, record.created)
+        return parent.on_top(key, Part(future, record.snapshot, snapshot))
+
+    def _remember(self, step: Step, layer: Future[Layer | None], created: str) -> None:
+        self._made[step.digest] = Made(layer, created)
+
+    def _record(self, key: str, record: StepRecord) -> None:
+        self._cache.store(key, record)
+
+    # ---- RUN ----
+
+    def _ran(self, step: Step, op: Exec, parent: Result, key: str) -> Result:
+        lowers = directories(parent, self.unpack)
+        created = now()
+        with self.snapshots.prepare(lowers) as active:
+            self.runner.run(step, op, active, self._view_of(parent))
+            snapshot = active.commit()
+        if not os.listdir(snapshot.path):
+            self.snapshots.remove(snapshot.name)
+            self._remember(step, done(None), created)
+            self._record(key, StepRecord(None, created, clock=self._clock))
+            return parent.on_top(key, None)
+        future = self._write_diff(step, key, snapshot.path, lowers, snapshot.name, created)
+        return parent.on_top(key, Part(future, snapshot.name, snapshot.path))
+
+    def _write_diff(
+        self, step: Step, key: str, upper: str, lowers: tuple[str, ...], name: str, created: str
+    ) -> Future[Layer | None]:
+        """Write the layer of an upper directory in the background, and the record when it is written."""
+
+        def work() -> Layer | None:
+            from builder.snapshot.diff import write_upper
+            from oci.layer import LayerSink
+
+            with LayerSink(self._codec, self._blobs) as sink:
+                written = write_upper(upper, lowers, sink, clock=self._clock)
+                layer = sink.finish() if written else None
+            self._record(key, StepRecord(layer, created, name, self._clock))
+            return layer
+
+        future = self._later(work)
+        self._remember(step, future, created)
+        return future
+
+    # ---- COPY, ADD, WORKDIR ----
+
+    def _copied(
+        self, step: Step, op: Copy, inputs: tuple[Result, ...], definition: str
+    ) -> tuple[Result, bool]:
+        parent = inputs[0]
+        known = None if step.fresh else self._cache.alias(definition)
+        if known is not None and not any(isinstance(source, ContextSource) for source in op.sources):
+            found = self._hit(step, known, parent)
+            if found is not None:
+                return found, True
+        with ExitStack() as stack:
+            selection = self._select(op, inputs, stack)
+            checksum = self._checksum(selection, read=known is not None and not step.fresh)
+            if checksum is not None:
+                key = content_key(step, parent.key, (checksum,), clocked=self._clocked)
+                found = self._hit(step, key, parent)
+                if found is not None:
+                    self._cache.store_alias(definition, key)
+                    return found, True
+            return self._copy(step, op, parent, selection, definition), False
+
+    def _select(self, op: Copy, inputs: tuple[Result, ...], stack: ExitStack) -> Selection:
+        from builder.solver.copying import select
+
+        def tree_of(source: ContextSource | StepSource) -> Tree:
+            if isinstance(source, ContextSource):
+                return self._trees(source.name)
+            return self._view_of(inputs[1])()
+
+        selection = select(op, tree_of)
+        for text in selection.warnings:
+            self._emit(Warning_("CopyMatchesNothing", text))
+        return selection
+
+    def _checksum(self, selection: Selection, *, read: bool) -> str | None:
+        """The selection's checksum: without reading a file if it can be, else only if `read`."""
+        if not selection.selected:
+            return ""
+        return self.content.checksum(selection.selected) if read else self.content.known(selection.selected)
+
+    def _copy(self, step: Step, op: Copy, parent: Result, selection: Selection, definition: str) -> Result:
+        from builder.solver.copying import place
+
+        plan = place(op, selection, self._view_of(parent)())
+        created = now()
+        layer, written = self._write_plan(plan)
+        checksum = self.content.learn(selection.selected, written.digests) if selection.selected else ""
+        key = content_key(step, parent.key, (checksum,), clocked=self._clocked)
+        self._cache.store_alias(definition, key)
+        return self._with_files(step, parent, key, (layer, written), created)
+
+    def _with_files(
+        self, step: Step, parent: Result, key: str, what: tuple[Layer | None, Written], created: str
+    ) -> Result:
+        """The result on top of `parent` of files that were just written as a layer."""
+        layer, written = what
+        self._record(key, StepRecord(layer, created, clock=self._clock))
+        self._remember(step, done(layer), created)
+        if layer is None:
+            return parent.on_top(key, None)
+        part = Part(done(layer), _copy_name(key, layer))
+        result = parent.on_top(key, part)
+        part.index = written.layer(lambda path: self._opened(result, path))
+        return result
+
+    def _opened(self, result: Result, path: bytes) -> int:
+        """Open a file of the topmost part, whose directory is made when the first one is wanted."""
+        from builder.snapshot.view import DirectoryLayer
+
+        top, *_ = directories(result, self.unpack)
+        opening, close = DirectoryLayer(top).opener()
+        try:
+            return opening(path)
+        finally:
+            close()
+
+    def _directory_made(self, step: Step, op: Mkdir, parent: Result, key: str) -> Result:
+        from builder.solver.copying import place_directory
+
+        plan = place_directory(op, self._view_of(parent)())
+        created = now()
+        written = self._write_plan(plan)
+        return self._with_files(step, parent, key, written, created)
+
+    def _write_plan(self, plan: Plan) -> tuple[Layer | None, Written]:
+        """The layer of a plan, None if it is empty, and what is known of its files from writing it."""
+        from builder.solver.copying import write
+        from oci.layer import LayerSink
+        from oci.tar import TarWriter
+
+        with LayerSink(self._codec, self._blobs) as sink:
+            tar = TarWriter(sink)
+            written = write(plan, tar, now=int(time.time()), clock=self._clock)
+            if plan.empty:
+                return None, written
+            tar.finish()
+            return sink.finish(), written
+
+    # ---- directories and views ----
+
+    @property
+    def snapshots(self) -> Snapshots:
+        """The store's snapshots, opened at the first need."""
+        with self._lock:
+            if self._snapshots is None:
+                from builder.snapshot.overlay import Snapshots
+
+                self._snapshots = self._exit.enter_context(Snapshots(self._state.snapshots))
+            return self._snapshots
+
+    @property
+    def content(self) -> Content:
+        """Checksums of files, remembered in the store."""
+        with self._lock:
+            if self._content is None:
+                from builder.contexts.content import Content
+
+                self._content = Content(self._state.content())
+            return self._content
+
+    @property
+    def runner(self) -> Runner:
+        """What runs programs; its processes begin here."""
+        with self._lock:
+            if self._runner is None:
+                from builder.solver.running import Runner
+
+                runner = Runner(
+                    stubs=os.path.join(self._state.snapshots, ".stubs"),
+                    logs=_once(self._state.new_build_logs),
+                    emit=self._emit,
+                )
+                self._runner = self._exit.enter_context(runner)
+            return self._runner
+
+    def unpack(self, part: Part, lowers: tuple[str, ...]) -> str:
+        """The directory of a part's layer, on top of `lowers` (topmost first)."""
+        from builder.snapshot.times import FIXED
+        from oci.layer import read_layer
+
+        layer = part.layer.result()
+        assert layer is not None
+        edit = _reclocked(self._clock, FIXED) if self._clock is not None else None
+        return self.snapshots.unpack(
+            part.name, lambda: read_layer(self._blobs, layer.digest, layer.media_type), lowers, edit
+        )
+
+    def _view_of(self, result: Result) -> Callable[[], View]:
+        """How to look into a result: made at the first look, from indexes where they are, else from
+        directories.
+        """
+        return _once(lambda: self._view(result))
+
+    def _view(self, result: Result) -> View:
+        from builder.snapshot.view import DirectoryLayer, IndexLayer, View
+
+        layers: list[DirectoryLayer | IndexLayer] = []
+        if any(part.index is None and not part.directory for part in result.parts):
+            directories(result, self.unpack)
+        for part in result.parts:
+            if part.directory:
+                layers.append(DirectoryLayer(part.directory))
+            elif part.index is not None:
+                layers.append(part.index)
+        return View(layers)
+
+    @contextmanager
+    def rootfs(self, result: Result) -> Iterator[View]:
+        """The merged files of a result, for outputs that want files."""
+        from builder.snapshot.view import DirectoryLayer, View
+
+        yield View([DirectoryLayer(each) for each in reversed(directories(result, self.unpack))])
+
+    # ---- background, events, errors ----
+
+    def _later(self, work: Callable[[], Layer | None]) -> Future[Layer | None]:
+        with self._lock:
+            if self._pool is None:
+                self._pool = self._exit.enter_context(ThreadPoolExecutor(_WRITERS, "layer"))
+            future = self._pool.submit(work)
+            self._writing.append(future)
+            return future
+
+    def _started(self, step: Step) -> None:
+        with self._lock:
+            self._numbers += 1
+            number = self._numbers
+        self._emit(StepStarted(step.digest, number, step.name, stamp(), step.stage))
+
+    def _done(self, step: Step, started: float, *, cached: bool = False, error: str = "") -> None:
+        self._emit(StepDone(step.digest, stamp(), time.monotonic() - started, cached, error))
+
+    def _told(self, step: Step, error: BaseException) -> BaseException:
+        """`error` as people shall see it: with the step's lines, and a cancelled step as cancelled."""
+        if self._cancelled.is_set() and not isinstance(error, BuildCancelled):
+            return BuildCancelled("the build was cancelled", at=step.at)
+        if isinstance(error, BuildError):
+            error.at = error.at or step.at
+            return error
+        if isinstance(error, OSError):
+            return _of_the_system(error, step)
+        return error
+
+
+def _copy_name(key: str, layer: Layer) -> str:
+    """The snapshot's name for a COPY's layer: its files, and the key that stands for what is below them."""
+    return f"copy-{key[:32]}-{layer.digest.hex[:16]}"
+
+
+def _of_the_system(error: OSError, step: Step) -> BuildError:
+    import errno
+
+    where = f": {os.fsdecode(error.filename)}" if error.filename is not None else ""
+    text = f"{error.strerror or error}{where}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ResourceError(text, at=step.at, hint="free some space, or name another store with --root")
+    return ContextError(text, at=step.at)
+
+
+def _once(make: Callable[[], T]) -> Callable[[], T]:
+    """A function that calls `make` the first time and gives the same value ever after. Threads may share
+    it.
+    """
+    lock = threading.Lock()
+    found: list[T] = []
+
+    def get() -> T:
+        with lock:
+            if not found:
+                found.append(make())
+            return found[0]
+
+    return get
+
+
+def _reclocked(clock: int, fixed: int) -> Callable[[Entry], Entry | None]:
+    """Entries of a layer with the times that steps see: what became the clock is fixed again."""
+
+    def edit(entry: Entry) -> Entry:
+        return replace(entry, mtime=fixed) if entry.mtime == clock else entry
+
+    return edit

@@ -1,0 +1,95 @@
+"""What a step gives: a stack of parts, each one layer that may still be in the making and may become a
+directory.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from oci.layer import Layer
+
+if TYPE_CHECKING:
+    from builder.snapshot.view import IndexLayer
+
+Unpack = Callable[["Part", tuple[str, ...]], str]
+"""Makes the directory of a part that has none; the directories below it are given, topmost first."""
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """One layer of a result. `layer` gives None for an empty diff.
+
+    `directory` holds the layer's files in overlay form: a RUN's upper directory, or what `unpack` made of
+    the blob;
+    empty as long as nobody asked. `index` is what a COPY wrote, for looking things up without a directory.
+    """
+
+    layer: Future[Layer | None]
+    name: str
+    directory: str = ""
+    index: IndexLayer | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """The parts of a step and of all below it, lowest first, and the key that stands for them."""
+
+    key: str
+    parts: tuple[Part, ...] = ()
+
+    def on_top(self, key: str, part: Part | None) -> Result:
+        """This with one part more; None when nothing changed."""
+        return Result(key, self.parts if part is None else (*self.parts, part))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """What history says of one step: its layer and when it first ran."""
+
+    layer: Future[Layer | None]
+    created: str
+
+
+def directories(result: Result, unpack: Unpack) -> tuple[str, ...]:
+    """The directories of `result`, topmost first, as an overlay wants its lowers. Missing ones are made,
+    lowest first.
+    """
+    found: tuple[str, ...] = ()
+    for part in result.parts:
+        with part.lock:
+            if not part.directory and not _is_empty(part):
+                part.directory = unpack(part, found)
+        if part.directory:
+            found = (part.directory, *found)
+    return found
+
+
+def _is_empty(part: Part) -> bool:
+    return part.layer.result() is None
+
+
+def done(layer: Layer | None) -> Future[Layer | None]:
+    """A future that is done already."""
+    future: Future[Layer | None] = Future()
+    future.set_result(layer)
+    return future
+
+
+def settle(futures: list[Future[Layer | None]]) -> None:
+    """Wait for all; raise the first error."""
+    for future in futures:
+        future.result()
+
+
+def forget(futures: list[Future[Layer | None]]) -> None:
+    """Wait for all, whatever they say: the build failed for another reason."""
+    for future in futures:
+        future.cancel()
+        with suppress(BaseException):
+            future.result()

@@ -1,0 +1,153 @@
+"""RUN: from an op to a sandboxed process, its output to the log, its end to a result or an error."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Literal
+
+from builder.errors import SandboxError, StepFailed
+from builder.events import Emit
+from builder.graph import Exec, Step
+from builder.sandbox.run import Launcher
+from builder.sandbox.spec import Exit, File, Overlay, Sandbox
+from builder.solver.identity import resolve_user
+from builder.solver.logs import StepOutput
+from builder.tree import Tree
+
+if TYPE_CHECKING:
+    from builder.sandbox.network import NetworkPool
+    from builder.snapshot.overlay import Active
+
+_PIPES = "/dev/pipes/"
+
+
+class Runner:
+    """Runs the Exec steps of one build. `logs` is the directory for their output.
+
+    Use it in `with`: leaving ends the launcher and the network pool, and with them every process and
+    interface.
+    """
+
+    def __init__(self, *, stubs: str, logs: Callable[[], str], emit: Emit) -> None:
+        self._exit = ExitStack()
+        self._launcher = Launcher(stubs)
+        self._logs = logs
+        self._emit = emit
+        self._lock = threading.Lock()
+        self._pool: NetworkPool | None = None
+
+    def __enter__(self) -> Runner:
+        self._exit.enter_context(self._launcher)
+        self._launcher.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._exit.close()
+
+    def kill_all(self) -> None:
+        """Kill every running step."""
+        self._launcher.kill_all()
+
+    def run(self, step: Step, op: Exec, active: Active, view: Callable[[], Tree]) -> None:
+        """Run `op` on the snapshot `active`. Raises StepFailed when its status is not 0, SandboxError when
+        it never began.
+        """
+        identity = resolve_user(view(), op.user)
+        network = self.network(op.network)
+        files = [File(_PIPES + each.name, each.content, 0o755) for each in op.files]
+        sandbox = Sandbox(
+            root=Overlay(active.lowers, active.upper, active.work),
+            argv=op.argv,
+            env=environment(op.env + op.proxy_env, identity.home, op.hostname),
+            cwd=op.cwd,
+            uid=identity.uid,
+            gid=identity.gid,
+            groups=identity.groups,
+            hostname=op.hostname,
+            mounts=(*self._network_files(op, network), *files),
+            network=network,
+            rlimits=op.ulimits,
+            shm_size=op.shm_size,
+        )
+        with StepOutput(
+            os.path.join(self._logs(), f"{step.digest[:32]}.log"), step.digest, self._emit
+        ) as output:
+            exit_ = self._watched(sandbox, output)
+            _check(exit_, op, output)
+
+    def _watched(self, sandbox: Sandbox, output: StepOutput) -> Exit:
+        netns = self._pool.take() if self._pool is not None and sandbox.network == "private" else None
+        try:
+            with self._launcher.begin(sandbox, output_fd=output.write_fd, netns_fd=netns) as running:
+                output.close_writer()
+                output.drain()
+                return running.wait()
+        except (OSError, ValueError) as error:
+            raise SandboxError(f"the step could not be started: {error}") from error
+        finally:
+            if netns is not None:
+                os.close(netns)
+
+    def network(self, wanted: str) -> Literal["none", "host", "private"]:
+        """The sandbox's network for RUN's; a private one makes the pool ready."""
+        if wanted == "host":
+            return "host"
+        if wanted == "none":
+            return "none"
+        with self._lock:
+            if self._pool is None:
+                from builder.sandbox.network import NetworkPool
+
+                self._pool = self._exit.enter_context(NetworkPool())
+        return "private"
+
+    def _network_files(self, op: Exec, network: str) -> tuple[File, ...]:
+        resolv = _host_resolv() if network == "host" else b""
+        if network == "private" and self._pool is not None:
+            resolv = self._pool.resolv_conf()
+        return (File("/etc/resolv.conf", resolv), File("/etc/hosts", hosts(op.hostname, op.extra_hosts)))
+
+
+def environment(env: tuple[tuple[str, str], ...], home: str, hostname: str) -> tuple[tuple[str, str], ...]:
+    """`env` with HOME and HOSTNAME where it has none, as BuildKit gives them to a step."""
+    names = {name for name, _ in env}
+    extra = [("HOME", home)] if "HOME" not in names else []
+    if "HOSTNAME" not in names:
+        extra.append(("HOSTNAME", hostname))
+    return (*env, *extra)
+
+
+def hosts(hostname: str, extra: tuple[tuple[str, str], ...]) -> bytes:
+    """/etc/hosts of a step."""
+    rows = [f"127.0.0.1\tlocalhost {hostname}", "::1\tlocalhost ip6-localhost ip6-loopback"]
+    rows += [f"{address}\t{name}" for name, address in extra]
+    return ("\n".join(rows) + "\n").encode()
+
+
+def _host_resolv() -> bytes:
+    try:
+        with open("/etc/resolv.conf", "rb") as file:
+            return file.read(1 << 16)
+    except OSError:
+        return b""
+
+
+def _check(exit_: Exit, op: Exec, output: StepOutput) -> None:
+    if exit_.error and exit_.status not in (126, 127):
+        raise SandboxError(f"the step could not be started: {exit_.error}", log=output.last_lines())
+    if exit_.status == 0:
+        return
+    status = exit_.status
+    text = f"RUN exited with {status}"
+    hint = ""
+    if exit_.error:
+        text, hint = (
+            f"{text}: {exit_.error}",
+            "is the program in this stage, and its interpreter or libraries?",
+        )
+    elif status > 128:
+        text = f"RUN was killed by signal {status - 128}"
+    raise StepFailed(text, status=status, log=output.last_lines(), hint=hint)
