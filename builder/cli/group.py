@@ -62,11 +62,13 @@ def run(args: list[str]) -> int:
     """Run a command line; its exit code. Every error that people can meet is printed here, and only here."""
     debug = not {"-D", "--debug"}.isdisjoint(args[: main.leading(args)])
     try:
-        code = commands.main(args, prog_name="pybuild", standalone_mode=False)
+        # Not `commands.main`: it has its own ways with Ctrl-C and broken pipes.
+        with commands.make_context("pybuild", args) as context:
+            code = commands.invoke(context)
+    except click.exceptions.Exit as error:
+        return error.exit_code
     except click.ClickException as error:
         return output.usage(error)
-    except click.exceptions.Abort:
-        return output.report(KeyboardInterrupt(), debug=debug)
     except BaseException as error:
         return output.report(error, debug=debug)
     return code if isinstance(code, int) else 0

@@ -1,0 +1,82 @@
+"""The part of Go's templates that `--format` knows."""
+
+from __future__ import annotations
+
+import pytest
+
+from builder.cli.templates import Template, show
+from builder.cli.text import table
+from builder.errors import UsageError
+
+IMAGE = {
+    "Id": "sha256:abc",
+    "RepoTags": ["app:1", "app:2"],
+    "Size": 12,
+    "Empty": [],
+    "None": None,
+    "Config": {"Env": ["A=b"], "User": "", "Labels": {"z": "1", "a": "2"}, "Tty": True},
+}
+
+
+@pytest.mark.parametrize(
+    ("template", "shown"),
+    [
+        ("{{.Id}}", "sha256:abc"),
+        ("{{ .Id }}!", "sha256:abc!"),
+        (r"{{.Id}}\t{{.Size}}\n", "sha256:abc\t12\n"),
+        ("{{.Config.Labels.a}}", "2"),
+        ("{{.Config.Labels}}", "map[a:2 z:1]"),
+        ("{{.Config.Tty}} {{.RepoTags}} {{.None}}", "true [app:1 app:2] <no value>"),
+        ("{{json .Config.Env}}", '["A=b"]'),
+        ("{{.Config.Env | json}}", '["A=b"]'),
+        ('{{index .RepoTags 1}} {{index .Config.Labels "z"}}', "app:2 1"),
+        ('{{join .RepoTags ", "}}', "app:1, app:2"),
+        ("{{len .RepoTags}} {{upper .Id}} {{lower .Id}}", "2 SHA256:ABC sha256:abc"),
+        ('{{"a b"}}{{`c`}}', "a bc"),
+        ("{{range .RepoTags}}<{{.}}>{{end}}", "<app:1><app:2>"),
+        ("{{range .Empty}}x{{else}}none{{end}}", "none"),
+        ("{{range .Config.Labels}}{{.}},{{end}}", "2,1,"),
+        ("{{if .Config.User}}user{{else}}root{{end}}", "root"),
+        ("{{if .Size}}{{range .RepoTags}}{{println .}}{{end}}{{end}}", "app:1\napp:2\n"),
+        ("a {{- .Size -}} b", "a12b"),
+        ("no actions", "no actions"),
+        ("{{/* nothing */}}x", "x"),
+        ("{{.}}"[:0] + '{{print .Size "/" .Size}}', "12/12"),
+        ("{{truncate .Id 6}}", "sha256"),
+    ],
+)
+def test_templates(template: str, shown: str) -> None:
+    assert Template(template).render(IMAGE) == shown
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["{{nope .Id}}", "{{range .RepoTags}}", "{{.Id .Size}}", "{{(.Id)}}", "{{+}}", "{{}}", "{{. |}}"],
+)
+def test_what_is_not_understood_is_said_at_once(template: str) -> None:
+    with pytest.raises(UsageError, match="--format"):
+        Template(template)
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        ("{{.Nope}}", "the fields are: Id, "),
+        ("{{.Size.x}}", "none here"),
+        ("{{index .RepoTags 9}}", "cannot be applied"),
+    ],
+)
+def test_fields_that_are_not_there(template: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        Template(template).render(IMAGE)
+
+
+def test_rows() -> None:
+    rows = [{"ID": "a", "Tag": "1"}, {"ID": "b", "Tag": "2"}]
+    titles = {"ID": "IMAGE ID", "Tag": "TAG"}
+    assert show(rows, "{{.ID}}:{{.Tag}}", titles, table) == "a:1\nb:2\n"
+    assert show(rows, "json", titles, table) == '{"ID": "a", "Tag": "1"}\n{"ID": "b", "Tag": "2"}\n'
+    assert (
+        show(rows, r"table {{.ID}}\t{{.Tag}}", titles, table)
+        == "IMAGE ID   TAG\na          1\nb          2\n"
+    )
