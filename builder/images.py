@@ -131,6 +131,8 @@ class Images:
             raise UsageError(
                 f"{name.familiar()!r} has a digest; a tag names an image, a digest is its content"
             )
+        if name.path == "library/sha256":
+            raise UsageError(f"{name.familiar()!r} would be taken for a digest: choose another name")
         with self.layout.editing() as names:
             _move_name(names, str(name.with_default_tag()), descriptor)
 

@@ -1,0 +1,211 @@
+"""`pybuild build`: from flags to a BuildRequest, and from what was built to what people get."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import builder.build as engine
+from builder.build import BuildRequest, Built
+from builder.cli import values
+from builder.contexts.git import commit_time
+from builder.errors import ContextError, StepFailed, UsageError
+from builder.events import Emit, StepDone, StepStarted
+from oci.digest import Digest
+from oci.model import Descriptor
+
+Pybuild = Any
+ID = Digest.of(b"image")
+MANIFEST = Descriptor.of("application/vnd.oci.image.manifest.v1+json", b"manifest")
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[BuildRequest]:
+    """The requests that reach the engine, which builds nothing here."""
+    seen: list[BuildRequest] = []
+
+    def build(request: BuildRequest, emit: Emit) -> Built:
+        seen.append(request)
+        emit(StepStarted("a", 1, "[1/1] FROM base", 0.0))
+        emit(StepDone("a", 0.0, 0.0, cached=True))
+        if request.target == "fail":
+            raise StepFailed("RUN exited with 3", status=3)
+        return Built(ID, MANIFEST, request.tags)
+
+    monkeypatch.setattr(engine, "build", build)
+    return seen
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> str:
+    path = tmp_path / "context"
+    path.mkdir()
+    (path / "Dockerfile").write_text("FROM scratch\n")
+    return str(path)
+
+
+def test_the_plainest_build(pybuild: Pybuild, requests: list[BuildRequest], context: str) -> None:
+    ran = pybuild(context)
+    assert (ran.code, ran.out) == (0, f"{ID}\n"), "unnamed: its id is all one can call it by"
+    assert ran.err == "\n#1 [1/1] FROM base\n#1 CACHED\n"
+    (request,) = requests
+    assert request == BuildRequest(context=context, root=pybuild.root)
+
+
+def test_every_flag(
+    pybuild: Pybuild, requests: list[BuildRequest], context: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FROM_ENV", "e")
+    monkeypatch.delenv("NOT_SET", raising=False)
+    ran = pybuild(
+        "build", "-f", f"{context}/Dockerfile", "-t", "a:1", "--tag", "b", "-o", "type=oci,dest=x.tar",
+        "--output", "type=cacheonly", "--build-arg", "A=1=2", "--build-arg", "FROM_ENV", "--build-arg",
+        "NOT_SET", "--target", "t", "--no-cache", "--no-cache-filter", "s1,s2", "--no-cache-filter", "s3",
+        "--build-context", "c=/d", "--label", "l=v=w", "--label", "bare", "--platform", "linux/arm64",
+        "--network", "bridge", "--add-host", "h:1.2.3.4",
+        "--add-host", "v6=[::1]", "--allow", "network.host", "--shm-size", "1g", "--ulimit", "nofile=10:20",
+        "--ulimit", "core=-1", "--timestamp", "7", "--jobs", "3", "--keep-going", "--pull", "--load", "--rm",
+        "--provenance=false", "--sbom", "false", "--progress", "plain", context,
+    )  # fmt: skip
+    assert (ran.code, ran.out) == (0, ""), ran.err
+    (request,) = requests
+    assert request.dockerfile == f"{context}/Dockerfile" and request.tags == ("a:1", "b")
+    assert [(each.type, each.dest) for each in request.outputs] == [("oci", "x.tar"), ("cacheonly", "")]
+    assert request.build_args == {"A": "1=2", "FROM_ENV": "e"} and request.target == "t"
+    assert request.no_cache and request.no_cache_filter == {"s1", "s2", "s3"}
+    assert request.contexts == {"c": "/d"} and request.labels == {"l": "v=w", "bare": ""}
+    assert (request.platform, request.network) == ("linux/arm64", "default")
+    assert request.extra_hosts == (("h", "1.2.3.4"), ("v6", "::1")) and request.allow == {"network.host"}
+    assert request.shm_size == 1 << 30 and request.ulimits == (("nofile", 10, 20), ("core", -1, -1))
+    assert (request.clock, request.jobs, request.keep_going) == (7, 3, True)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--secret", "id=a"], "build secrets"),
+        (["--ssh", "default"], "ssh forwarding"),
+        (["--cache-to", "type=local"], "cache import and export"),
+        (["--push"], "registries"),
+        (["--check"], "the Dockerfile checks"),
+        (["--squash"], "squashing"),
+        (["-m", "1g"], "No such option"),
+        (["--memory", "1g"], "resource limits"),
+        (["--attest", "type=sbom"], "attestations"),
+        (["--provenance", "mode=max"], "attestations"),
+        (["--platform", "linux/amd64,linux/arm64"], "several platforms"),
+        (["--platform", "linux/amd64", "--platform", "linux/arm64"], "several platforms"),
+        (["-o", "type=registry"], "not there yet"),
+        (["--ulimit", "files=3"], "there are core, cpu"),
+        (["--ulimit", "nofile=9:3"], "above the hard"),
+        (["--shm-size", "lots"], "64m"),
+        (["--add-host", "h:not-an-ip"], "db:10.0.0.5"),
+        (["--build-context", "x"], "NAME=VALUE"),
+        (["--build-arg", "=x"], "no name"),
+        (["--timestamp", "yesterday"], "date +%s"),
+        (["--timestamp", "commit"], "no commit"),
+        (["--iidfile", "/nonexistent/x"], "does not exist"),
+        (["--progress", "loud"], "rawjson"),
+        (["--network", "other"], "bridge"),
+        (["extra"], "unexpected extra argument"),
+    ],
+)
+def test_usage_errors(pybuild: Pybuild, context: str, args: list[str], said: str) -> None:
+    ran = pybuild("build", *args, context)
+    assert ran.code == 2 and said in ran.err and ran.out == "", ran
+    assert not os.path.exists(pybuild.root), "nothing was begun"
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["build"], "needs a context"),
+        (["/nonexistent"], "no directory"),
+        (["imagse"], "did you mean pybuild images?"),
+        (["https://example.org/x.git"], "git and http"),
+        (["-f", "-", "-"], "both come from standard input"),
+    ],
+)
+def test_contexts_that_cannot_be(pybuild: Pybuild, args: list[str], said: str) -> None:
+    ran = pybuild(*args)
+    assert ran.code == 2 and said in ran.err
+
+
+def test_a_dockerfile_on_standard_input(
+    pybuild: Pybuild, requests: list[BuildRequest], context: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for args in (["-f", "-", context], ["-"]):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"FROM scratch\n")))
+        pybuild.ok(*args)
+        assert (requests[-1].dockerfile, requests[-1].dockerfile_text) == ("-", b"FROM scratch\n")
+    assert requests[0].context == context
+    assert not os.path.exists(requests[1].context), "the empty context is gone again"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\x1f\x8b\x08")))
+    assert "archive" in pybuild("-").err
+
+
+def test_results(pybuild: Pybuild, requests: list[BuildRequest], context: str, tmp_path: Path) -> None:
+    iid, metadata = tmp_path / "iid", tmp_path / "metadata.json"
+    iid.write_text("old")
+    ran = pybuild("-q", "-t", "x", "--iidfile", str(iid), "--metadata-file", str(metadata), context)
+    assert (ran.code, ran.out, ran.err) == (0, f"{ID}\n", "")
+    assert iid.read_text() == str(ID)
+    document = json.loads(metadata.read_text())
+    assert document["containerimage.config.digest"] == str(ID) and document["image.name"] == "x"
+    assert document["containerimage.descriptor"]["digest"] == document["containerimage.digest"]
+    assert pybuild("-q", "-o", "-", context).out == "", "standard output is the tar"
+    ran = pybuild("-q", "--target", "fail", "--iidfile", str(iid), context)
+    assert (ran.code, ran.out, ran.err) == (1, "", "error: RUN exited with 3\n")
+    assert not iid.exists(), "an old id must not pass for this build's"
+
+
+def test_rawjson_goes_to_standard_error(pybuild: Pybuild, requests: list[BuildRequest], context: str) -> None:
+    ran = pybuild("--progress", "rawjson", "-t", "x", context)
+    assert [json.loads(line)["type"] for line in ran.err.splitlines()] == ["step-started", "step-done"]
+
+
+def test_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")
+    assert values.clock(None, {}, ".") == 1
+    assert values.clock(None, {"SOURCE_DATE_EPOCH": "2"}, ".") == 2
+    assert values.clock("3", {"SOURCE_DATE_EPOCH": "2"}, ".") == 3
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "")
+    assert values.clock(None, {}, ".") is None
+    for wrong in ("-1", "1.5", "x", "999999999999"):
+        with pytest.raises(UsageError):
+            values.clock(wrong, {}, ".")
+
+
+def test_the_commits_time_without_anybodys_settings(tmp_path: Path) -> None:
+    def git(*args: str) -> None:
+        environment = {
+            "PATH": os.environ["PATH"], "GIT_COMMITTER_DATE": "1600000000 +0200", "HOME": str(tmp_path),
+            "GIT_AUTHOR_DATE": "1500000000 +0000",
+        }  # fmt: skip
+        command = ["git", "-c", "user.name=committer > 5 +0000", "-c", "user.email=e@example.org", *args]
+        subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
+
+    git("init")
+    git("commit", "--allow-empty", "-m", "subject\n\ncommitter x <y> 99 +0000")
+    marker = tmp_path / "ran"
+    git("config", "core.pager", f"touch {marker}")
+    git("config", "core.fsmonitor", f"touch {marker}")
+    (tmp_path / "below").mkdir()
+    assert commit_time(str(tmp_path)) == commit_time(str(tmp_path / "below")) == 1_600_000_000
+    assert not marker.exists()
+    with pytest.raises(ContextError, match="no commit"):
+        commit_time("/")
+
+
+@pytest.mark.parametrize(
+    ("written", "count"),
+    [("64m", 64 << 20), ("1G", 1 << 30), ("512", 512), ("1.5k", 1536), ("2gb", 2 << 30), ("8KiB", 8192)],
+)
+def test_sizes(written: str, count: int) -> None:
+    assert values.size("--shm-size", written) == count
