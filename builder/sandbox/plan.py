@@ -44,6 +44,7 @@ class Plan:
         "capabilities",
         "cwd",
         "env",
+        "errors",
         "gid",
         "groups",
         "hostname",
@@ -84,6 +85,7 @@ class Plan:
     rlimits: list[tuple[int, int, int]]
     shm_size: int
     stdin: bool
+    errors: bool
     netns: bool
 
     def __init__(self, packed: bytes) -> None:
@@ -92,12 +94,18 @@ class Plan:
 
 
 def pack(
-    sandbox: Sandbox, *, stubs: str = "", overlay_by: int = 0, stdin: bool = False, netns: bool = False
+    sandbox: Sandbox,
+    *,
+    stubs: str = "",
+    overlay_by: int = 0,
+    stdin: bool = False,
+    errors: bool = False,
+    netns: bool = False,
 ) -> bytes:
-    """`sandbox` as the bytes that `Plan` reads. `stubs` is a host directory that becomes the lowest overlay
-    layer.
+    """`sandbox` as the bytes that `Plan` reads.
 
-    Raises ValueError for a name that is not known or a string the kernel could not take (a NUL byte).
+    `stubs` is a host directory that becomes the lowest overlay layer; the flags say which descriptors come
+    along: a network namespace, standard input, a standard error apart from the output. Raises ValueError for a name that is not known or a string the kernel could not take (a NUL byte).
     """
     values = _root(sandbox, stubs) | {
         "overlay_by": overlay_by,
@@ -114,6 +122,7 @@ def pack(
         "rlimits": [(_index(RLIMITS, name, "limit"), soft, hard) for name, soft, hard in sandbox.rlimits],
         "shm_size": sandbox.shm_size,
         "stdin": stdin,
+        "errors": errors,
         "netns": netns,
     }
     return marshal.dumps([values[name] for name in Plan.__slots__])

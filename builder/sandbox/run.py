@@ -93,25 +93,31 @@ class Launcher:
         output_fd: int,
         netns_fd: int | None = None,
         stdin_fd: int | None = None,
+        error_fd: int | None = None,
     ) -> Running:
         """Begin to run one sandbox; any number may run at once. Use the result in `with`.
 
-        `output_fd` becomes standard output and error: give a pipe (its other end sees EOF when the last
+        `output_fd` becomes standard output, and standard error unless `error_fd` does: give a pipe (its other end sees EOF when the last
         process of the step is gone and the caller has closed its own copy), never a log file, which the
         step could reopen and truncate. `netns_fd` is a ready network namespace for `network="private"`;
-        without it a private network has only `lo`. The caller keeps and closes all three descriptors, as
-        soon as this has returned if it likes.
+        without it a private network has only `lo`. The caller keeps and closes all descriptors, as soon as
+        this has returned if it likes.
 
         OSError: the launcher itself is gone. ValueError: a name or string that cannot be passed on.
         """
         with_netns = netns_fd is not None and sandbox.network == "private"
         stubs = stub_tree(self._stubs, sandbox) if self._stubs and isinstance(sandbox.root, Overlay) else ""
         order = pack(
-            sandbox, stubs=stubs, overlay_by=self._overlay_by, stdin=stdin_fd is not None, netns=with_netns
+            sandbox,
+            stubs=stubs,
+            overlay_by=self._overlay_by,
+            stdin=stdin_fd is not None,
+            errors=error_fd is not None,
+            netns=with_netns,
         )
         self.start()
         mine, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        fds = [output_fd, netns_fd if with_netns else None, stdin_fd]
+        fds = [output_fd, netns_fd if with_netns else None, stdin_fd, error_fd]
         self._count(1)
         try:
             self._send(order, theirs.fileno(), [fd for fd in fds if fd is not None])

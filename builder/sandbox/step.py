@@ -39,11 +39,11 @@ class NotStarted(Exception):
 
 
 class Step:
-    """One step's process. `fds` are (output, netns or -1, stdin or -1) as the builder sent them."""
+    """One step's process. `fds` are (output, netns or -1, stdin or -1, errors) as the builder sent them."""
 
-    def __init__(self, plan: Plan, fds: tuple[int, int, int], report: int, launcher: int) -> None:
+    def __init__(self, plan: Plan, fds: tuple[int, int, int, int], report: int, launcher: int) -> None:
         self.plan = plan
-        self.output, self.netns, self.stdin = fds
+        self.output, self.netns, self.stdin, self.errors = fds
         self.report = report
         self.launcher = launcher
         self.doing = ""
@@ -129,11 +129,9 @@ class Step:
         """
         self.doing = "standard streams"
         os.setsid()
-        high = [
-            _above(fd)
-            for fd in (self.stdin if self.stdin >= 0 else null, self.output, self.report, self.launcher)
-        ]
-        for fd, target in zip((high[0], high[1], high[1], high[2], high[3]), range(5), strict=True):
+        stdin = self.stdin if self.stdin >= 0 else null
+        high = [_above(fd) for fd in (stdin, self.output, self.errors, self.report, self.launcher)]
+        for target, fd in enumerate(high):
             os.dup2(fd, target, inheritable=target < 3)
         self.report, self.launcher = _REPORT, _LAUNCHER
         sys_.close_from(5)

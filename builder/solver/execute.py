@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from builder.errors import BuildCancelled, BuildError, ContextError, ResourceError
@@ -20,9 +19,19 @@ from builder.events import Emit, StepDone, StepStarted, Warning_, stamp
 from builder.graph import Base, ContextSource, Copy, Exec, Mkdir, Scratch, Step, StepSource, walk
 from builder.solver.cache import Cache, StepRecord, now
 from builder.solver.keys import content_key, definition_key
-from builder.solver.result import Made, Part, Result, directories, done, forget, settle
+from builder.solver.result import (
+    Made,
+    Part,
+    Result,
+    directories,
+    done,
+    forget,
+    parts_of,
+    settle,
+    unpacker,
+)
 from builder.tree import Tree
-from oci.digest import Digest, chain_ids
+from oci.digest import Digest
 from oci.layer import Layer
 
 if TYPE_CHECKING:
@@ -34,7 +43,6 @@ if TYPE_CHECKING:
     from builder.state import StateDir
     from oci.blobs import BlobStore
     from oci.compress import Codec
-    from oci.tar import Entry
 
 T = TypeVar("T")
 
@@ -127,7 +135,7 @@ class Executor:
     def _result(self, step: Step, inputs: tuple[Result, ...]) -> tuple[Result, bool]:
         """The result and whether nothing had to be executed for it."""
         if isinstance(step.op, Base):
-            return self._base(step, step.op), False
+            return Result(definition_key(step, (), clocked=False), parts_of(step.op.image)), False
         definition = definition_key(step, tuple(each.key for each in inputs), clocked=self._clocked)
         if isinstance(step.op, Copy):
             return self._copied(step, step.op, inputs, definition)
@@ -142,17 +150,6 @@ class Executor:
     @property
     def _clocked(self) -> bool:
         return self._clock is not None
-
-    def _base(self, step: Step, op: Base) -> Result:
-        """The layers of an image; they are unpacked when a step wants to see them."""
-        image = op.image
-        parts = []
-        for descriptor, diff_id, chain in zip(
-            image.layers, image.config.value.diff_ids, chain_ids(image.config.value.diff_ids), strict=True
-        ):
-            layer = Layer(descriptor.media_type, descriptor.digest, descriptor.size, diff_id, 0)
-            parts.append(Part(done(layer), f"chain-{chain.hex}"))
-        return Result(definition_key(step, (), clocked=False), tuple(parts))
 
     # ---- the cache ----
 
@@ -180,7 +177,7 @@ class Executor:
         """A RUN's layer written again with this build's clock, from the directory that the step left."""
         if not snapshot:
             return None
-        lowers = directories(parent, self.unpack)
+        lowers = self._directories(parent)
         future = self._write_diff(step, key, snapshot, lowers, record.snapshot, record.created)
         return parent.on_top(key, Part(future, record.snapshot, snapshot))
 
@@ -193,7 +190,7 @@ class Executor:
     # ---- RUN ----
 
     def _ran(self, step: Step, op: Exec, parent: Result, key: str) -> Result:
-        lowers = directories(parent, self.unpack)
+        lowers = self._directories(parent)
         created = now()
         with self.snapshots.prepare(lowers) as active:
             self.runner.run(step, op, active, self._view_of(parent))
@@ -295,7 +292,7 @@ class Executor:
         """Open a file of the topmost part, whose directory is made when the first one is wanted."""
         from builder.snapshot.view import DirectoryLayer
 
-        top, *_ = directories(result, self.unpack)
+        top, *_ = self._directories(result)
         opening, close = DirectoryLayer(top).opener()
         try:
             return opening(path)
@@ -361,17 +358,9 @@ class Executor:
                 self._runner = self._exit.enter_context(runner)
             return self._runner
 
-    def unpack(self, part: Part, lowers: tuple[str, ...]) -> str:
-        """The directory of a part's layer, on top of `lowers` (topmost first)."""
-        from builder.snapshot.times import FIXED
-        from oci.layer import read_layer
-
-        layer = part.layer.result()
-        assert layer is not None
-        edit = _reclocked(self._clock, FIXED) if self._clock is not None else None
-        return self.snapshots.unpack(
-            part.name, lambda: read_layer(self._blobs, layer.digest, layer.media_type), lowers, edit
-        )
+    def _directories(self, result: Result) -> tuple[str, ...]:
+        """The directories of a result, topmost first; those that are missing are unpacked."""
+        return directories(result, unpacker(self.snapshots, self._blobs, self._clock))
 
     def _view_of(self, result: Result) -> Callable[[], View]:
         """How to look into a result: made at the first look, from indexes where they are, else from
@@ -384,7 +373,7 @@ class Executor:
 
         layers: list[DirectoryLayer | IndexLayer] = []
         if any(part.index is None and not part.directory for part in result.parts):
-            directories(result, self.unpack)
+            self._directories(result)
         for part in result.parts:
             if part.directory:
                 layers.append(DirectoryLayer(part.directory))
@@ -397,7 +386,7 @@ class Executor:
         """The merged files of a result, for outputs that want files."""
         from builder.snapshot.view import DirectoryLayer, View
 
-        yield View([DirectoryLayer(each) for each in reversed(directories(result, self.unpack))])
+        yield View([DirectoryLayer(each) for each in reversed(self._directories(result))])
 
     # ---- background, events, errors ----
 
@@ -459,12 +448,3 @@ def _once(make: Callable[[], T]) -> Callable[[], T]:
             return found[0]
 
     return get
-
-
-def _reclocked(clock: int, fixed: int) -> Callable[[Entry], Entry | None]:
-    """Entries of a layer with the times that steps see: what became the clock is fixed again."""
-
-    def edit(entry: Entry) -> Entry:
-        return replace(entry, mtime=fixed) if entry.mtime == clock else entry
-
-    return edit

@@ -132,7 +132,10 @@ def _rows(tree: Tree, path: bytes) -> Iterator[list[str]]:
 
 
 def _read(tree: Tree, path: bytes) -> bytes:
-    real = tree.resolve(path)
+    try:
+        real = tree.resolve(path)
+    except OSError:  # a loop of links
+        return b""
     node = tree.lstat(real)
     if node is None or node.kind is not Kind.FILE:
         return b""

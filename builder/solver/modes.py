@@ -17,8 +17,8 @@ Change = Callable[[int, bool], int]
 
 _UMASK = 0o022
 _OCTAL = re.compile(r"[0-7]{1,5}\Z")
-_CLAUSE = re.compile(r"([ugoa]*)((?:[-+=](?:[rwxXst]*|[ugo]))+)\Z")
-_ACTION = re.compile(r"([-+=])([rwxXst]*|[ugo])")
+_CLAUSE = re.compile(r"([ugoa]*)((?:[-+=](?:[ugo]|[rwxXst]*))+)\Z")
+_ACTION = re.compile(r"([-+=])([ugo]|[rwxXst]*)")
 _WHO = {"u": 0o4700, "g": 0o2070, "o": 0o0007, "a": 0o6777}
 _SHIFT = {"u": 6, "g": 3, "o": 0}
 _BITS = {"r": 0o444, "w": 0o222, "x": 0o111, "X": 0, "s": 0o6000, "t": 0o1000}

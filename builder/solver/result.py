@@ -8,13 +8,18 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from oci.digest import chain_ids
 from oci.layer import Layer
 
 if TYPE_CHECKING:
+    from builder.snapshot.base import Snapshotter
     from builder.snapshot.view import IndexLayer
+    from oci.blobs import BlobStore
+    from oci.image import Image
+    from oci.tar import Entry
 
 Unpack = Callable[["Part", tuple[str, ...]], str]
 """Makes the directory of a part that has none; the directories below it are given, topmost first."""
@@ -68,6 +73,42 @@ def directories(result: Result, unpack: Unpack) -> tuple[str, ...]:
         if part.directory:
             found = (part.directory, *found)
     return found
+
+
+def parts_of(image: Image) -> tuple[Part, ...]:
+    """The layers of an image, each named by its chainID."""
+    parts = []
+    diff_ids = image.config.value.diff_ids
+    for descriptor, diff_id, chain in zip(image.layers, diff_ids, chain_ids(diff_ids), strict=True):
+        layer = Layer(descriptor.media_type, descriptor.digest, descriptor.size, diff_id, 0)
+        parts.append(Part(done(layer), f"chain-{chain.hex}"))
+    return tuple(parts)
+
+
+def unpacker(snapshots: Snapshotter, blobs: BlobStore, clock: int | None = None) -> Unpack:
+    """How a part's directory is made: from its blob, with the times that steps see when there is a clock."""
+    edit = _reclocked(clock) if clock is not None else None
+
+    def unpack(part: Part, lowers: tuple[str, ...]) -> str:
+        from oci.layer import read_layer
+
+        layer = part.layer.result()
+        assert layer is not None
+        return snapshots.unpack(
+            part.name, lambda: read_layer(blobs, layer.digest, layer.media_type), lowers, edit
+        )
+
+    return unpack
+
+
+def _reclocked(clock: int) -> Callable[[Entry], Entry | None]:
+    """Entries of a layer with the times that steps see: what became the clock is fixed again."""
+    from builder.snapshot.times import FIXED
+
+    def edit(entry: Entry) -> Entry:
+        return replace(entry, mtime=FIXED) if entry.mtime == clock else entry
+
+    return edit
 
 
 def _is_empty(part: Part) -> bool:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from builder.errors import SandboxError, StepFailed
 from builder.events import Emit
 from builder.graph import Exec, Step
-from builder.sandbox.run import Launcher
+from builder.sandbox.run import Launcher, Running
 from builder.sandbox.spec import Exit, File, Overlay, Sandbox
 from builder.solver.identity import resolve_user
 from builder.solver.logs import StepOutput
@@ -52,13 +52,25 @@ class Runner:
         self._launcher.kill_all()
 
     def run(self, step: Step, op: Exec, active: Active, view: Callable[[], Tree]) -> None:
-        """Run `op` on the snapshot `active`. Raises StepFailed when its status is not 0, SandboxError when
-        it never began.
+        """Run `op` on the snapshot `active`.
+
+        Raises StepFailed when its status is not 0, SandboxError when it never began.
         """
+        sandbox = self.sandbox(op, active, view)
+        path = os.path.join(self._logs(), f"{step.digest[:32]}.log")
+        with StepOutput(path, step.digest, self._emit) as output:
+            with self.begin(sandbox, output.write_fd) as running:
+                output.close_writer()
+                output.drain()
+                exit_ = ended(running)
+            _check(exit_, output)
+
+    def sandbox(self, op: Exec, active: Active, view: Callable[[], Tree]) -> Sandbox:
+        """What the process of `op` shall see; its USER is looked up in `view`."""
         identity = resolve_user(view(), op.user)
         network = self.network(op.network)
-        files = [File(_PIPES + each.name, each.content, 0o755) for each in op.files]
-        sandbox = Sandbox(
+        scripts = [File(_PIPES + each.name, each.content, 0o755) for each in op.files]
+        return Sandbox(
             root=Overlay(active.lowers, active.upper, active.work),
             argv=op.argv,
             env=environment(op.env + op.proxy_env, identity.home, op.hostname),
@@ -67,29 +79,32 @@ class Runner:
             gid=identity.gid,
             groups=identity.groups,
             hostname=op.hostname,
-            mounts=(*self._network_files(op, network), *files),
+            mounts=(*self._network_files(op, network), *scripts),
             network=network,
             rlimits=op.ulimits,
             shm_size=op.shm_size,
         )
-        with StepOutput(
-            os.path.join(self._logs(), f"{step.digest[:32]}.log"), step.digest, self._emit
-        ) as output:
-            exit_ = self._watched(sandbox, output)
-            _check(exit_, op, output)
 
-    def _watched(self, sandbox: Sandbox, output: StepOutput) -> Exit:
-        netns = self._pool.take() if self._pool is not None and sandbox.network == "private" else None
-        try:
-            with self._launcher.begin(sandbox, output_fd=output.write_fd, netns_fd=netns) as running:
-                output.close_writer()
-                output.drain()
-                return running.wait()
-        except (OSError, ValueError) as error:
-            raise SandboxError(f"the step could not be started: {error}") from error
-        finally:
-            if netns is not None:
-                os.close(netns)
+    @contextmanager
+    def begin(
+        self, sandbox: Sandbox, output: int, *, errors: int | None = None, stdin: int | None = None
+    ) -> Iterator[Running]:
+        """Begin to run a sandbox, with a ready network where it has a private one. Raises SandboxError."""
+        with ExitStack() as stack:
+            try:
+                netns = self._take_network(stack) if sandbox.network == "private" else None
+                running = self._launcher.begin(
+                    sandbox, output_fd=output, netns_fd=netns, stdin_fd=stdin, error_fd=errors
+                )
+            except (OSError, ValueError) as error:
+                raise SandboxError(f"the step could not be started: {error}") from error
+            yield stack.enter_context(running)
+
+    def _take_network(self, stack: ExitStack) -> int:
+        assert self._pool is not None
+        fd = self._pool.take()
+        stack.callback(os.close, fd)
+        return fd
 
     def network(self, wanted: str) -> Literal["none", "host", "private"]:
         """The sandbox's network for RUN's; a private one makes the pool ready."""
@@ -135,19 +150,24 @@ def _host_resolv() -> bytes:
         return b""
 
 
-def _check(exit_: Exit, op: Exec, output: StepOutput) -> None:
+def ended(running: Running) -> Exit:
+    """How a sandbox ended. Raises SandboxError when it never began or the launcher is gone."""
+    try:
+        exit_ = running.wait()
+    except OSError as error:
+        raise SandboxError(f"the step ended with its launcher: {error}") from error
     if exit_.error and exit_.status not in (126, 127):
-        raise SandboxError(f"the step could not be started: {exit_.error}", log=output.last_lines())
+        raise SandboxError(f"the step could not be started: {exit_.error}")
+    return exit_
+
+
+def _check(exit_: Exit, output: StepOutput) -> None:
     if exit_.status == 0:
         return
-    status = exit_.status
-    text = f"RUN exited with {status}"
+    text = f"RUN exited with {exit_.status}"
     hint = ""
     if exit_.error:
-        text, hint = (
-            f"{text}: {exit_.error}",
-            "is the program in this stage, and its interpreter or libraries?",
-        )
-    elif status > 128:
-        text = f"RUN was killed by signal {status - 128}"
-    raise StepFailed(text, status=status, log=output.last_lines(), hint=hint)
+        text, hint = f"{text}: {exit_.error}", "is the program in this stage, with its interpreter?"
+    elif exit_.status > 128:
+        text = f"RUN was killed by signal {exit_.status - 128}"
+    raise StepFailed(text, status=exit_.status, log=output.last_lines(), hint=hint)

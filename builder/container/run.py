@@ -1,0 +1,151 @@
+"""`run` in the foreground: an image's program in a sandbox, its streams passed on, the container gone
+afterwards.
+
+Names, lists, detaching and terminals belong to the whole life of containers, which is a room of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import threading
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from builder.errors import UsageError
+from builder.events import discard
+from builder.graph import Exec
+from builder.snapshot.overlay import Snapshots
+from builder.snapshot.view import DirectoryLayer, View
+from builder.solver.result import Result, directories, parts_of, unpacker
+from builder.solver.running import Runner, ended
+
+if TYPE_CHECKING:
+    from builder.sandbox.spec import Exit, Sandbox
+    from builder.state import StateDir
+    from oci.blobs import BlobStore
+    from oci.image import Image
+    from oci.model import RunConfig
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_CHUNK = 1 << 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """What `run` was asked for. `args` replace the image's CMD, `entrypoint` its ENTRYPOINT (None keeps it).
+
+    `interactive` passes standard input on; otherwise it is empty.
+    """
+
+    args: tuple[str, ...] = ()
+    entrypoint: str | None = None
+    env: tuple[tuple[str, str], ...] = ()
+    user: str = ""
+    workdir: str = ""
+    hostname: str = ""
+    network: Literal["default", "none", "host"] = "default"
+    extra_hosts: tuple[tuple[str, str], ...] = ()
+    interactive: bool = False
+
+
+def run(request: RunRequest, image: Image, state: StateDir, blobs: BlobStore) -> int:
+    """Run it to its end; the program's exit status (128+n for signal n, 126 and 127 as a shell).
+
+    Raises UsageError when there is nothing to run, SandboxError when its surroundings could not be made.
+    """
+    config = image.config.value.config
+    op = _op(request, config)
+    with ExitStack() as stack:
+        snapshots = stack.enter_context(Snapshots(state.snapshots))
+        lowers = directories(Result("", parts_of(image)), unpacker(snapshots, blobs))
+        view = View([DirectoryLayer(each) for each in reversed(lowers)])
+        active = stack.enter_context(snapshots.prepare(lowers))
+        stubs = os.path.join(state.snapshots, ".stubs")
+        runner = stack.enter_context(Runner(stubs=stubs, logs=lambda: "", emit=discard))
+        sandbox = runner.sandbox(op, active, lambda: view)
+        exit_ = _with_streams(runner, sandbox, request.interactive)
+    if exit_.error:
+        sys.stderr.write(f"pybuild: {exit_.error}\n")
+    return exit_.status
+
+
+def _op(request: RunRequest, config: RunConfig) -> Exec:
+    """What to run, as RUN's op: the image's config under the request's options."""
+    entrypoint = config.entrypoint or ()
+    args = request.args or (() if request.entrypoint is not None else config.cmd or ())
+    if request.entrypoint is not None:
+        entrypoint = (request.entrypoint,) if request.entrypoint else ()
+    argv = (*entrypoint, *args)
+    if not argv:
+        raise UsageError("no command: the image has neither ENTRYPOINT nor CMD", hint="name a program to run")
+    env: dict[str, str] = {"PATH": DEFAULT_PATH}
+    env |= dict(each.partition("=")[::2] for each in config.env)
+    env |= dict(request.env)
+    return Exec(
+        argv,
+        tuple(env.items()),
+        request.workdir or config.working_dir or "/",
+        request.user or config.user,
+        request.network,
+        extra_hosts=request.extra_hosts,
+        hostname=request.hostname or secrets.token_hex(6),
+    )
+
+
+def _with_streams(runner: Runner, sandbox: Sandbox, interactive: bool) -> Exit:
+    """Run with pipes for its output, copied to ours; with `interactive`, one that our input is copied to.
+
+    The container never holds a descriptor of the host: it could be reopened and written over, or typed into.
+    """
+    with ExitStack() as stack:
+        pumps = []
+        ends = []
+        for ours in (1, 2):
+            read, write = _pipe(stack)
+            pumps.append(threading.Thread(target=_pump, args=(read, ours), daemon=True))
+            ends.append(write)
+        stdin, feed = _pipe(stack) if interactive else (None, None)
+        with runner.begin(sandbox, ends[0].fd, errors=ends[1].fd, stdin=stdin.fd if stdin else None) as running:
+            for end in (*ends, *([stdin] if stdin else [])):
+                end.close()
+            if feed is not None:
+                threading.Thread(target=_pump, args=(_End(os.dup(0)), feed.fd, feed), daemon=True).start()
+            for pump in pumps:
+                pump.start()
+            for pump in pumps:
+                pump.join()
+            return ended(running)
+
+
+class _End:
+    """One end of a pipe, closed once."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def close(self) -> None:
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _pipe(stack: ExitStack) -> tuple[_End, _End]:
+    ends = os.pipe2(os.O_CLOEXEC)
+    read, write = _End(ends[0]), _End(ends[1])
+    stack.callback(read.close)
+    stack.callback(write.close)
+    return read, write
+
+
+def _pump(source: _End, target: int, close: _End | None = None) -> None:
+    """Copy until the source ends or nobody reads any more."""
+    with suppress(OSError):
+        while chunk := os.read(source.fd, _CHUNK):
+            view = memoryview(chunk)
+            while view:
+                view = view[os.write(target, view) :]
+    if close is not None:
+        close.close()
