@@ -180,7 +180,8 @@ class TarReader:
         if pax or kind is None:
             return self._unusual(block, pax, kind, name, ids, size, mtime)
         if kind is _FILE:
-            if name.endswith(b"/"):  # v7 has no flag for directories
+            # v7 has no flag for directories. With ustar's flag it is a file, as Go and Python read it.
+            if not flag and name.endswith(b"/"):
                 return Entry(clean_name(name), Kind.DIRECTORY, *ids, 0, mtime)
             self._expect(size)
             return Entry(clean_name(name), kind, *ids, size, mtime)
@@ -251,7 +252,7 @@ class TarReader:
             name, size = self._sparse(block, pax, name, size)
             kind = Kind.FILE
         elif kind is _FILE:
-            if name.endswith(b"/"):
+            if not flag and name.endswith(b"/"):
                 kind, size = Kind.DIRECTORY, 0
             self._expect(size)
         elif kind is None:

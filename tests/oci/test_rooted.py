@@ -71,9 +71,10 @@ def tree(tmp_path: os.PathLike[str]) -> Iterator[Root]:
 
 
 PATHS = [
-    b"", b"/", b".", b"..", b"../../..", b"lib", b"lib/file", b"abs/file", b"up/lib/file", b"out", b"host", b"loop", b"loop/x",
-    b"ping", b"gone", b"gone/x", b"self/self/lib/../lib/file", b"top/top/usr", b"top", b"dots", b"dots/usr", b"usr/../lib",
-    b"usr/lib/file", b"usr/lib/file/x", b"usr/lib/file/..", b"missing", b"missing/..", b"lib/../etc", b"//usr//lib//file", b"up/..",
+    b"", b"/", b".", b"..", b"../../..", b"lib", b"lib/file", b"abs/file", b"up/lib/file", b"out",
+    b"host", b"loop", b"loop/x", b"ping", b"gone", b"gone/x", b"self/self/lib/../lib/file",
+    b"top/top/usr", b"top", b"dots", b"dots/usr", b"usr/../lib", b"usr/lib/file", b"usr/lib/file/x",
+    b"usr/lib/file/..", b"missing", b"missing/..", b"lib/../etc", b"//usr//lib//file", b"up/..",
 ]  # fmt: skip
 
 

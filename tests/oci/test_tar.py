@@ -456,6 +456,11 @@ def test_links_and_directories_have_no_content() -> None:
     ]
 
 
+def test_a_slash_does_not_hide_content() -> None:
+    files = unpack(raw(b"a/", b"0", b"%011o\0" % 512, raw(b"smuggled")) + raw(b"b") + END)
+    assert [(e.name, e.kind, e.size) for e, _ in files] == [(b"a", Kind.FILE, 512), (b"b", Kind.FILE, 0)]
+
+
 @given(st.data())
 def test_any_damage_is_an_error_of_ours(data: st.DataObject) -> None:
     archive = bytearray(
