@@ -96,7 +96,7 @@ class Content:
     def _known(self, selected: Selected) -> bytes | None:
         if self._memory is None:
             known = None
-        elif found := self._memory.get(_stamp(selected)):
+        elif len(found := self._memory.get(_stamp(selected)) or b"") == _DIGEST:
             return found
         else:
             known = self._memory.get(_table_key(selected))
@@ -302,7 +302,10 @@ def _pack_table(items: list[Item], digests: Mapping[bytes, bytes]) -> bytes:
 
 def _unpack_table(table: bytes) -> dict[tuple[int, ...], bytes]:
     end = 8 + int.from_bytes(table[:8], "big")
-    columns = zlib.decompress(table[8:end])
+    try:
+        columns = zlib.decompress(table[8:end])
+    except zlib.error:
+        return {}
     width = len(columns) // len(_IDENTITY)
     rows = [
         array(code, columns[index * width : (index + 1) * width]) for index, (code, _) in enumerate(_IDENTITY)

@@ -138,12 +138,13 @@ class IndexLayer:
         asked."""
         if self._children is None:
             children: dict[bytes, list[bytes]] = {}
-            for path in [*self.entries, *self._opaques]:
+            # An opaque mark implies its own directory too.
+            for path in [*self.entries, *(join(each, OPAQUE) for each in self._opaques)]:
                 for above in parents_of(path):
                     if above not in self.entries and above not in self._implied:
                         self._implied.add(above)
                         children.setdefault(parent_of(above), []).append(above.rpartition(b"/")[2])
-                if path and path in self.entries:
+                if path in self.entries and path:
                     children.setdefault(parent_of(path), []).append(path.rpartition(b"/")[2])
             self._children = children
         return self._children
@@ -311,7 +312,7 @@ def index_of(entries: Iterable[Entry], fetch: Opener) -> IndexLayer:
         else:
             nodes[entry.name] = node_of_entry(entry)
     # A whiteout speaks of lower layers only: a directory of the same name in this layer hides them.
-    present = set(nodes).union(*map(parents_of, nodes)) if gone else ()
+    present = set(nodes).union(opaques, *map(parents_of, [*nodes, *opaques, *gone])) if gone else ()
     for path in gone:
         if path in present:
             opaques.add(path)
