@@ -11,12 +11,26 @@ import pytest
 from builder.errors import DockerfileError
 from builder.solver.modes import parse
 
-
 DIGITS = ["755", "0644", "4711", "0"]
-CLAUSES = (
-    "u=rwX,go=rX +x -x a+X g=u o=g,u-w go= u+s g+s,o= +t =rw a=,u+rw u=rw,g=r,o= ug+x-w u-s go-rwx".split()
-)
-UMASKED = "+rwx -w g+u o-u a=rx,u+w = +X u+x,g=u,o=g-w +w,+x".split()
+CLAUSES = [
+    "u=rwX,go=rX",
+    "+x",
+    "-x",
+    "a+X",
+    "g=u",
+    "o=g,u-w",
+    "go=",
+    "u+s",
+    "g+s,o=",
+    "+t",
+    "=rw",
+    "a=,u+rw",
+    "u=rw,g=r,o=",
+    "ug+x-w",
+    "u-s",
+    "go-rwx",
+]
+UMASKED = ["+rwx", "-w", "g+u", "o-u", "a=rx,u+w", "=", "+X", "u+x,g=u,o=g-w", "+w,+x"]
 
 
 @pytest.mark.parametrize("text", [*DIGITS, *CLAUSES, *UMASKED])
