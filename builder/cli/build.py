@@ -164,7 +164,7 @@ def _request(session: Session, flags: dict[str, Any]) -> BuildRequest:
     from builder.export.base import OutputSpec
 
     context, dockerfile, content = _sources(flags["context"], flags["dockerfile"])
-    build_args = values.build_args(flags["build_args"])
+    build_args = values.variables("--build-arg", flags["build_args"])
     platforms = [each for one in flags["platform"] for each in one.split(",") if each]
     if len(platforms) > 1:
         raise UsageError(

@@ -12,6 +12,9 @@ from builder.cli.text import safe
 from builder.errors import BuildCancelled, BuildError
 from oci.errors import BlobNotFound, OciError
 
+RUN_FAILED = 125
+"""Docker's exit code for a container that could not be made: the program's own codes are passed on."""
+
 _RESOURCES = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
 
 
@@ -38,7 +41,7 @@ def usage(error: click.ClickException) -> int:
     if context is not None:
         lines.append(f"hint: {context.command_path} --help")
     _write("\n".join(lines))
-    return error.exit_code
+    return RUN_FAILED if context is not None and context.info_name == "run" else error.exit_code
 
 
 def exit_code(error: BaseException) -> int:

@@ -1,71 +1,100 @@
-"""`pybuild run`: a program in a new container, in the foreground."""
+"""`pybuild run`: a program in a new container, in the foreground; the container is gone afterwards."""
 
 from __future__ import annotations
+
+import gc
+from typing import Any
 
 import click
 
 from builder.cli import output, values
 from builder.cli.session import Session
-from builder.errors import BuildError, UsageError
+from builder.errors import BuildError
+from builder.images import reachable
 from oci.errors import OciError
+
+_LATER = {
+    "-t": ("--tty", True),
+    "-d": ("--detach", True),
+    "-p": ("--publish", False),
+    "-v": ("--volume", False),
+    "-m": ("--memory", False),
+    "--mount": ("--mount", False),
+    "--name": ("--name", False),
+    "--cpus": ("--cpus", False),
+    "--privileged": ("--privileged", True),
+    "--read-only": ("--read-only", True),
+    "--cap-add": ("--cap-add", False),
+    "--cap-drop": ("--cap-drop", False),
+    "--restart": ("--restart", False),
+    "--init": ("--init", True),
+}
+"""Options of docker run that come with the life of containers: long names, and whether they are flags."""
+
+
+def _later(ctx: click.Context, option: click.Parameter, value: Any) -> None:
+    if value:
+        raise click.UsageError(
+            f"{option.opts[-1]} is not there yet: it comes with the whole life of containers", ctx
+        )
 
 
 @click.command(
     "run",
-    help="Run a program in a new container, which is gone afterwards.",
-    context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False},
+    help="Run IMAGE's program, or ARG..., in a new container in the foreground. It is gone afterwards.",
+    context_settings={"allow_interspersed_args": False},
 )
 @click.argument("image", metavar="IMAGE")
 @click.argument("args", nargs=-1, metavar="[ARG...]", type=click.UNPROCESSED)
 @click.option("-i", "--interactive", is_flag=True, help="Pass standard input on.")
-@click.option("-t", "--tty", is_flag=True, hidden=True)
-@click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable; repeatable.")
-@click.option("-u", "--user", default="", metavar="USER[:GROUP]", help="Run as this user of the image.")
-@click.option("-w", "--workdir", default="", metavar="DIR", help="Start in this directory.")
-@click.option("--entrypoint", metavar="PROGRAM", help="Instead of the image's ENTRYPOINT.")
-@click.option("--hostname", default="", metavar="NAME", help="The container's host name.")
-@click.option("--add-host", "hosts", multiple=True, metavar="HOST:IP", help="One more line in /etc/hosts.")
+@click.option("-e", "--env", "env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable; repeatable.")
+@click.option(
+    "-u", "--user", default="", metavar="USER[:GROUP]", help="Who runs it (default: the image's USER)."
+)
+@click.option(
+    "-w", "--workdir", default="", metavar="DIR", help="Where it runs (default: the image's WORKDIR)."
+)
+@click.option("--entrypoint", metavar="PROGRAM", help="In place of the image's ENTRYPOINT; empty for none.")
+@click.option("-h", "--hostname", default="", metavar="NAME", help="The container's host name.")
 @click.option(
     "--network",
     type=click.Choice(["default", "bridge", "none", "host"]),
     default="default",
     help="What it may reach.",
 )
-@click.option("--rm", is_flag=True, hidden=True, expose_value=False)
+@click.option("--add-host", "hosts", multiple=True, metavar="HOST:IP", help="One more line in /etc/hosts.")
+@click.option("--rm", is_flag=True, help="Accepted: the container is always gone afterwards.")
+@click.help_option("--help")
 @click.pass_obj  # fmt: skip
-def command(
-    session: Session,
-    image: str,
-    args: tuple[str, ...],
-    interactive: bool,
-    tty: bool,
-    env: tuple[str, ...],
-    user: str,
-    workdir: str,
-    entrypoint: str | None,
-    hostname: str,
-    hosts: tuple[str, ...],
-    network: str,
-) -> int:
+def command(session: Session, /, image: str, args: tuple[str, ...], **flags: Any) -> int:
     """Set by the decorator."""
     from builder.container.run import RunRequest, run
 
-    if tty:
-        raise UsageError("-t is not there yet: terminals come with the life of containers", hint="-i works")
-    request = RunRequest(
-        args=args,
-        entrypoint=entrypoint,
-        env=tuple(values.build_args(env).items()),
-        user=user,
-        workdir=workdir,
-        hostname=hostname,
-        network="none" if network == "none" else "host" if network == "host" else "default",
-        extra_hosts=values.hosts(hosts),
-        interactive=interactive,
-    )
     try:
-        found = session.images.resolve(image)
-        return run(request, found.image, session.state, session.images.layout.blobs)
+        request = RunRequest(
+            args=args,
+            entrypoint=flags["entrypoint"],
+            env=tuple(values.variables("--env", flags["env"]).items()),
+            user=flags["user"],
+            workdir=flags["workdir"],
+            hostname=flags["hostname"],
+            network="default" if flags["network"] == "bridge" else flags["network"],
+            extra_hosts=values.hosts(flags["hosts"]),
+            interactive=flags["interactive"],
+        )
+        images = session.images
+        entry = images.resolve(image)
+        with session.state.lease() as lease:
+            lease.add(reachable(images.layout.blobs, [entry.descriptor]))
+            gc.enable()
+            return run(request, entry.image, session.state, images.layout.blobs)
     except (BuildError, OciError) as error:
         output.report(error, debug=session.debug)
-        return 125  # Docker's: the container could not be started
+        return output.RUN_FAILED
+
+
+for _short, (_long, _flag) in _LATER.items():
+    command.params.append(
+        click.Option(list(dict.fromkeys((_short, _long))), is_flag=_flag, multiple=not _flag, hidden=True,
+                     expose_value=False, callback=_later)
+    )  # fmt: skip

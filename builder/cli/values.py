@@ -29,13 +29,13 @@ def pairs(option: str, texts: Iterable[str], *, empty: bool = False) -> dict[str
     return found
 
 
-def build_args(texts: Iterable[str]) -> dict[str, str]:
-    """`--build-arg`: a name alone has the value of the environment, and is left out if there is none."""
+def variables(option: str, texts: Iterable[str]) -> dict[str, str]:
+    """`NAME[=VALUE]` texts: a name alone has the environment's value, and is left out without one."""
     found = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not name:
-            raise UsageError(f"--build-arg {text!r} has no name")
+            raise UsageError(f"{option} {text!r} has no name")
         if equals:
             found[name] = value
         elif name in os.environ:
