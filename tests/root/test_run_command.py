@@ -67,7 +67,7 @@ def pybuild(tmp_path_factory: pytest.TempPathFactory) -> Pybuild:
         (["-u", "5:6", "bb", "sh", "-c", "id -u; id -g"], 0, "5\n6\n"),
         (["--entrypoint", "echo", "bb", "-n", "--root"], 0, "--root"),
         (["--network", "none", "--hostname", "here", "bb", "hostname"], 0, "here\n"),
-        (["bb", "sh", "-c", "sh -c 'kill -9 $$'"], 137, ""),
+        (["bb", "sh", "-c", "sh -c 'kill -9 $$'; exit $?"], 137, ""),
         (["bb", "/nothing"], 127, ""),
         (["bb", "/tmp"], 126, ""),
         (["nothing"], 125, ""),
