@@ -20,7 +20,6 @@ BLOCK = 1 << 20
 
 _MAX_ID = 0o7777777
 _MAX_OCTAL12 = 0o77777777777
-_ZEROS = bytes(512)
 _FILE = Kind.FILE
 _PADDING = tuple(bytes(-size % 512) for size in range(512))
 _HEAD = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0"
@@ -43,11 +42,13 @@ class TarWriter:
     end.
     """
 
-    __slots__ = ("_buffer", "_sink", "entries", "size")
+    __slots__ = ("_parts", "_pending", "_sink", "entries", "size")
 
     def __init__(self, sink: Callable[[bytes], None]) -> None:
         self._sink = sink
-        self._buffer = bytearray()
+        # Parts are joined once a block is full: a growing bytearray costs twice the time in page faults.
+        self._parts: list[bytes] = []
+        self._pending = 0
         self.entries = 0
         self.size = 0
         """Bytes handed to the sink so far."""
@@ -58,15 +59,19 @@ class TarWriter:
         Raises ChangedWhileReading when `data` is not `entry.size` bytes, InvalidArchive for what tar cannot
         say.
         """
-        if len(data) != entry.size:
-            raise _changed(entry, len(data))
+        size = len(data)
+        if size != entry.size:
+            raise _changed(entry, size)
         self.entries += 1
-        buffer = self._buffer
-        buffer += header(entry)
-        if data:
-            buffer += data
-            buffer += _PADDING[len(data) & 511]
-        if len(buffer) >= BLOCK:
+        block = header(entry)
+        self._pending += len(block)
+        if size:
+            padding = _PADDING[size & 511]
+            self._parts += (block, data, padding)
+            self._pending += size + len(padding)
+        else:
+            self._parts.append(block)
+        if self._pending >= BLOCK:
             self._flush()
 
     def add_stream(self, entry: Entry, read: Callable[[int], bytes]) -> None:
@@ -75,47 +80,49 @@ class TarWriter:
         Raises ChangedWhileReading when not exactly `entry.size` bytes come: the archive is then useless.
         """
         self.entries += 1
-        self._buffer += header(entry)
-        self._flush()
+        self._append(header(entry))
         left = entry.size
         while left:
             # Asking for what completes a block makes all but a file's first block pass through uncopied.
-            chunk = read(min(left, BLOCK - len(self._buffer)))
+            chunk = read(min(left, BLOCK - self._pending))
             if not chunk:
                 raise _changed(entry, entry.size - left)
             left -= len(chunk)
             self._append(chunk)
         if read(1):
             raise _changed(entry, entry.size + 1)
-        self._buffer += _PADDING[entry.size & 511]
-        self._flush()
+        self._append(_PADDING[entry.size & 511])
 
     def finish(self) -> int:
         """End the archive with two zero blocks and give its size in bytes."""
-        self._buffer += _ZEROS
-        self._buffer += _ZEROS
-        self._flush()
-        if self._buffer:
-            self._hand_over(bytes(self._buffer))
-            self._buffer = bytearray()
+        self._append(bytes(1024))
+        if self._pending:
+            self._hand_over(b"".join(self._parts))
+            self._parts.clear()
+            self._pending = 0
         return self.size
 
-    def _append(self, chunk: bytes) -> None:
-        if len(chunk) == BLOCK:
-            self._hand_over(chunk)
-            return
-        self._buffer += chunk
-        self._flush()
+    def _append(self, part: bytes) -> None:
+        self._parts.append(part)
+        self._pending += len(part)
+        if self._pending >= BLOCK:
+            self._flush()
 
     def _flush(self) -> None:
-        buffer = self._buffer
-        if len(buffer) < BLOCK:
-            return
-        view = memoryview(buffer)
-        end = len(buffer) - len(buffer) % BLOCK
-        for start in range(0, end, BLOCK):
-            self._hand_over(bytes(view[start : start + BLOCK]))
-        self._buffer = bytearray(view[end:])
+        """Hand over all whole blocks; less than one stays."""
+        while self._pending >= BLOCK:
+            rest: list[bytes] = []
+            over = self._pending - BLOCK
+            while over >= len(self._parts[-1]):
+                rest.append(self._parts.pop())
+                over -= len(rest[-1])
+            if over:
+                last = self._parts.pop()
+                self._parts.append(last[:-over])
+                rest.append(last[-over:])
+            self._hand_over(self._parts[0] if len(self._parts) == 1 else b"".join(self._parts))
+            self._parts = rest[::-1]
+            self._pending -= BLOCK
 
     def _hand_over(self, block: bytes) -> None:
         self.size += len(block)
