@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from builder.errors import DockerfileError
+from builder.frontend.broken import broken
 from builder.frontend.scope import DEFAULT_PATH
 from builder.frontend.stage import Shared, StageBuild
 from builder.frontend.stages import SCRATCH, Context
@@ -44,7 +44,7 @@ class Bases:
         try:
             return str(Reference.parse(name).with_default_tag())
         except InvalidReference as error:
-            raise DockerfileError(
+            raise broken(
                 f"`{name}` is neither a stage before this line nor an image's name: {error}", at=at
             ) from None
 

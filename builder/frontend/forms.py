@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from builder.errors import DockerfileError
 from builder.frontend import durations
 from builder.frontend import instructions as ins
+from builder.frontend.broken import broken
 from builder.frontend.flags import json_words
 from builder.frontend.reader import Heredoc, heredoc_of
 from builder.frontend.suggest import hint
@@ -45,7 +46,7 @@ class Line:
     heredocs: tuple[Heredoc, ...] = ()
 
     def error(self, message: str, advice: str = "") -> DockerfileError:
-        return DockerfileError(message, at=self.at, hint=advice)
+        return broken(message, at=self.at, hint=advice)
 
     def words(self) -> list[str]:
         """The value split at blanks; quotes mean nothing."""

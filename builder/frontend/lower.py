@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from builder.errors import DockerfileError
 from builder.events import Warning_
 from builder.frontend import instructions as ins
 from builder.frontend import lower_config, lower_copy, lower_run, scope
 from builder.frontend.bases import Bases, Resolve
+from builder.frontend.broken import broken
 from builder.frontend.parser import parse, trigger
 from builder.frontend.reader import read
 from builder.frontend.stage import PlanOptions, Shared, StageBuild
@@ -139,6 +139,7 @@ def _start(graph: Graph, bases: Bases, builds: Mapping[int, StageBuild], node: N
 def _lower(
     graph: Graph, bases: Bases, builds: Mapping[int, StageBuild], build: StageBuild, line: ins.Instruction
 ) -> None:
+    build.at = line.at
     match line:
         case ins.Run():
             lower_run.run(build, line)
@@ -147,7 +148,7 @@ def _lower(
         case ins.Add():
             lower_copy.add(build, line)
         case ins.From():
-            raise DockerfileError("FROM cannot be an ONBUILD trigger", at=line.at)
+            raise broken("FROM cannot be an ONBUILD trigger", at=line.at)
         case _:
             lower_config.lower(build, line)
 
@@ -161,7 +162,7 @@ def _origin(
         return ""
     if isinstance(origin, int):
         if origin not in builds:
-            raise DockerfileError(
+            raise broken(
                 f"COPY --from={line.origin}: stage `{graph.nodes[origin].stage.label}` comes after this one",
                 at=line.at,
                 hint="a stage copies from stages above it; move that stage up",

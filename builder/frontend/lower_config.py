@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import fields
 
-from builder.errors import DockerfileError
 from builder.frontend import durations, scope
 from builder.frontend import instructions as ins
+from builder.frontend.broken import broken
 from builder.frontend.quoting import quoted
 from builder.frontend.stage import StageBuild
 from builder.frontend.suggest import hint
@@ -18,6 +17,9 @@ from oci.model import Healthcheck
 
 MAX_ID = (1 << 31) - 1
 """The largest user or group id (SECURITY.md S31)."""
+
+MAX_PATH = 4095
+"""PATH_MAX without its NUL."""
 
 _SIGNAL_NAMES = (
     "ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL PIPE POLL PROF PWR QUIT SEGV STKFLT STOP SYS "
@@ -85,7 +87,7 @@ def _ports(word: str, at: SourceRange) -> list[str]:
     number, _, protocol = word.rpartition(":")[2].partition("/")
     protocol = protocol.lower() or "tcp"
     if protocol not in _PROTOCOLS:
-        raise DockerfileError(
+        raise broken(
             f"EXPOSE {word}: `{protocol}` is no protocol",
             at=at,
             hint=hint(protocol, _PROTOCOLS, "it is tcp, udp or sctp"),
@@ -93,7 +95,7 @@ def _ports(word: str, at: SourceRange) -> list[str]:
     match = _PORTS.fullmatch(number)
     first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
     if not first <= last <= 65535:
-        raise DockerfileError(
+        raise broken(
             f"EXPOSE {word}: `{number}` is no port",
             at=at,
             hint="a port is a number up to 65535 or a range, like 8080, 53/udp or 8000-8010",
@@ -104,7 +106,7 @@ def _ports(word: str, at: SourceRange) -> list[str]:
 def volume(stage: StageBuild, line: ins.Volume) -> None:
     paths = [stage.expand(path, line.at) for path in line.paths]
     if not all(paths):
-        raise DockerfileError("VOLUME with an empty path", at=line.at, hint="is a variable in it unset?")
+        raise broken("VOLUME with an empty path", at=line.at, hint="is a variable in it unset?")
     stage.config.volumes.update(paths)
     stage.say(f"VOLUME [{' '.join(paths)}]")
 
@@ -113,7 +115,7 @@ def user(stage: StageBuild, line: ins.User) -> None:
     name = stage.expand(line.user, line.at)
     for part in name.split(":"):
         if part.lstrip("-").isdecimal() and not 0 <= int(part[:20]) <= MAX_ID:
-            raise DockerfileError(f"USER {name}: ids go from 0 to {MAX_ID}", at=line.at)
+            raise broken(f"USER {name}: ids go from 0 to {MAX_ID}", at=line.at)
     stage.config.user = name
     stage.say(f"USER {name}")
 
@@ -121,6 +123,8 @@ def user(stage: StageBuild, line: ins.User) -> None:
 def workdir(stage: StageBuild, line: ins.Workdir) -> None:
     """Change the directory of later instructions, and make it: as the user of USER, who owns it then."""
     path = rooted(stage.config.working_dir, stage.expand(line.path, line.at))
+    if len(path) > MAX_PATH:
+        raise broken(f"WORKDIR {path}: longer than the {MAX_PATH} characters of a path", at=line.at)
     stage.config.working_dir = path
     if path == "/":
         stage.say("WORKDIR /")
@@ -145,7 +149,7 @@ def stop_signal(stage: StageBuild, line: ins.StopSignal) -> None:
     name = signal.upper().removeprefix("SIG")
     number = re.fullmatch(r"[0-9]{1,3}", signal)
     if name not in _SIGNALS and not (number and 0 < int(signal) <= 64):
-        raise DockerfileError(
+        raise broken(
             f"STOPSIGNAL {signal}: no such signal",
             at=line.at,
             hint=hint(
@@ -180,7 +184,14 @@ def entrypoint(stage: StageBuild, line: ins.Entrypoint) -> None:
 
 
 def healthcheck(stage: StageBuild, line: ins.Healthcheck) -> None:
-    health = Healthcheck(**{each.name: getattr(line, each.name) for each in fields(Healthcheck)})
+    health = Healthcheck(
+        tuple(scope.clean(word) for word in line.test),
+        line.interval_ns,
+        line.timeout_ns,
+        line.start_period_ns,
+        line.start_interval_ns,
+        line.retries,
+    )
     stage.config.healthcheck = health
     times = {
         "Interval": health.interval_ns,

@@ -6,8 +6,8 @@ import posixpath
 import re
 from typing import TYPE_CHECKING
 
-from builder.errors import DockerfileError
 from builder.frontend import instructions as ins
+from builder.frontend.broken import broken
 from builder.frontend.lower_config import rooted
 from builder.frontend.lower_run import LATER
 from builder.frontend.scope import unreadable
@@ -28,13 +28,11 @@ _SYMBOLIC = re.compile(r"[ugoa]*(?:[-+=](?:[rwxXst]*|[ugo]))+")
 def copy(stage: StageBuild, line: ins.Copy, origin: Step | str) -> None:
     """`origin` is the step to copy from, or the name of a directory context (empty is the main one)."""
     if line.parents:
-        raise DockerfileError("COPY --parents is not supported yet", at=line.at, hint=LATER)
+        raise broken("COPY --parents is not supported yet", at=line.at, hint=LATER)
     sources = [stage.expand(each, line.at) for each in line.sources]
     for source in sources:
         if _URL.match(source) or _GIT.match(source):
-            raise DockerfileError(
-                f"COPY cannot fetch `{source}`", at=line.at, hint="ADD takes URLs; COPY takes files"
-            )
+            raise broken(f"COPY cannot fetch `{source}`", at=line.at, hint="ADD takes URLs; COPY takes files")
     _transfer(stage, line, sources, origin, unpack=False)
 
 
@@ -43,13 +41,13 @@ def add(stage: StageBuild, line: ins.Add) -> None:
     for source in sources:
         if _URL.match(source) or _GIT.match(source):
             kind = "a git repository" if _GIT.match(source) else "a URL"
-            raise DockerfileError(
+            raise broken(
                 f"ADD of {kind} is not supported yet: {source}",
                 at=line.at,
                 hint=f"{LATER}; until then fetch it in a RUN, or put it into the context",
             )
     if line.checksum:
-        raise DockerfileError(
+        raise broken(
             "ADD --checksum needs a URL or a git repository",
             at=line.at,
             hint="a context file has no checksum",
@@ -62,7 +60,7 @@ def _transfer(
 ) -> None:
     keyword = "ADD" if isinstance(line, ins.Add) else "COPY"
     if line.exclude:
-        raise DockerfileError(f"{keyword} --exclude is not supported yet", at=line.at, hint=LATER)
+        raise broken(f"{keyword} --exclude is not supported yet", at=line.at, hint=LATER)
     if line.link:
         stage.shared.warn_once(
             "LinkIsOrdinaryCopy",
@@ -137,7 +135,5 @@ def _is_directory(dest: str) -> bool:
 def _mode(text: str, at: SourceRange) -> str:
     """`--chmod` as written, checked: octal up to 7777, or symbolic like `u=rwX,go=rX`."""
     if text and not _OCTAL.fullmatch(text) and not all(_SYMBOLIC.fullmatch(each) for each in text.split(",")):
-        raise DockerfileError(
-            f"--chmod={text} is no mode", at=at, hint="write it like 755, 0644, +x or u=rwX,go=rX"
-        )
+        raise broken(f"--chmod={text} is no mode", at=at, hint="write it like 755, 0644, +x or u=rwX,go=rX")
     return text

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from builder.errors import DockerfileError
 from builder.frontend import instructions as ins
 from builder.frontend import scope
+from builder.frontend.broken import broken
 from builder.frontend.lower_config import command_line
 from builder.frontend.reader import Heredoc, heredoc_of
 from builder.frontend.stage import StageBuild
@@ -24,9 +24,9 @@ def run(stage: StageBuild, line: ins.Run) -> None:
     _supported(line)
     argv, files = _command(stage, line)
     if not argv:
-        raise DockerfileError("RUN needs a command", at=line.at)
+        raise broken("RUN needs a command", at=line.at)
     history = " ".join((*stage.variables.for_history(), *argv))
-    stage.shared.budget.spend(len(history) + stage.variables.size, line.at)
+    stage.spend(stage.variables.weight)
     options = stage.shared.options
     op = Exec(
         argv=argv,
@@ -50,7 +50,7 @@ def _supported(line: ins.Run) -> None:
     if line.security == "insecure":
         used = "--security=insecure"
     if used:
-        raise DockerfileError(f"RUN {used} is not supported yet", at=line.at, hint=LATER)
+        raise broken(f"RUN {used} is not supported yet", at=line.at, hint=LATER)
 
 
 def _environment(stage: StageBuild) -> tuple[tuple[str, str], ...]:
@@ -66,7 +66,7 @@ def _network(stage: StageBuild, line: ins.Run) -> Network:
         return "none"
     if line.network == "host":
         if options.network != "host" and "network.host" not in options.allow:
-            raise DockerfileError(
+            raise broken(
                 "RUN --network=host is not allowed", at=line.at, hint="allow it with --allow network.host"
             )
         return "host"
@@ -101,7 +101,7 @@ def _is_alone(text: str) -> bool:
 
 def _file(script: Heredoc, line: ins.Run) -> InlineFile:
     if "/" in script.name or script.name in (".", ".."):
-        raise DockerfileError(f"the heredoc's name `{script.name}` cannot be a file's name", at=line.at)
+        raise broken(f"the heredoc's name `{script.name}` cannot be a file's name", at=line.at)
     return InlineFile(script.name, script.text.encode("utf-8", "surrogateescape"))
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from builder.errors import DockerfileError
 from builder.frontend import forms
+from builder.frontend.broken import broken
 from builder.frontend.flags import NotStrings, split_flags
 from builder.frontend.instructions import Arg, Dockerfile, From, Instruction, Onbuild, Stage
 from builder.frontend.reader import Document, LogicalLine, read
@@ -58,13 +59,13 @@ def parse(document: Document) -> Dockerfile:
         elif isinstance(instruction, Arg):
             args.append(instruction)
         else:
-            raise DockerfileError(
+            raise broken(
                 f"{instruction.code.split()[0].upper()} stands before the first FROM",
                 at=line.at,
                 hint="only ARG and comments may stand there; begin with `FROM <image>`",
             )
     if not stages:
-        raise DockerfileError("no FROM: there is nothing to build on", at=document.lines[-1].at)
+        raise broken("no FROM: there is nothing to build on", at=document.lines[-1].at)
     numbered = (Stage(index, head, tuple(body)) for index, (head, body) in enumerate(stages))
     return Dockerfile(document.escape, tuple(args), tuple(numbered))
 
@@ -74,7 +75,7 @@ def instruction_of(line: LogicalLine, escape: str) -> Instruction:
     keyword, value = split_keyword(line.text.strip(SPACE))
     form = FORMS.get(keyword.upper())
     if form is None:
-        raise DockerfileError(
+        raise broken(
             f"unknown instruction `{keyword[:80]}`",
             at=line.at,
             hint=hint(keyword, FORMS, "an instruction is one of " + ", ".join(FORMS)),
@@ -105,12 +106,13 @@ def split_keyword(text: str) -> tuple[str, str]:
     # A line that ends in a backslash would be taken for one that continues, were the backtick not the escape.
     # The library reads strict UTF-8; what it gives back is the end of the text, so its length tells where the
     # value begins.
-    prefix = "# escape=`\n" if text.endswith("\\") else ""
+    visible = text.rstrip()
+    prefix = "# escape=`\n" if visible.endswith("\\") else ""
     content = f"{prefix}{text}\n".encode("utf-8", "replace")
     file: Any = BytesIO(content)
     entries = DockerfileParser(fileobj=file, env_replace=False).structure
     length = len(entries[-1]["value"])
-    return keyword, text[len(text) - length :] if length else ""
+    return keyword, text[len(visible) - length :] if length else ""
 
 
 def _check_trigger(line: forms.Line) -> None:
@@ -125,8 +127,8 @@ def trigger(text: str, name: str, at: SourceRange) -> Instruction:
     try:
         document = read(SourceFile(name, text))
         if len(document.lines) != 1:
-            raise DockerfileError("it is not one instruction")
+            raise broken("it is not one instruction")
         line = document.lines[0]
         return instruction_of(LogicalLine(line.text, at, line.heredocs), document.escape)
     except DockerfileError as error:
-        raise DockerfileError(f"the base's ONBUILD `{text[:200]}`: {error}", at=at, hint=error.hint) from None
+        raise broken(f"the base's ONBUILD `{text[:200]}`: {error}", at=at, hint=error.hint) from None

@@ -12,8 +12,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from builder.errors import DockerfileError
 from builder.events import Warning_
+from builder.frontend.broken import broken
 from builder.frontend.flags import NotStrings, json_words, split_flags
 from builder.frontend.words import SPACE, Lexer, WordError
 from builder.source import SourceFile, SourceRange
@@ -138,9 +138,9 @@ class _Reader:
                 continue
             lines.append(line)
             if len(lines) > MAX_INSTRUCTIONS:
-                raise DockerfileError(f"more than {MAX_INSTRUCTIONS} instructions", at=line.at)
+                raise broken(f"more than {MAX_INSTRUCTIONS} instructions", at=line.at)
         if not lines:
-            raise DockerfileError(
+            raise broken(
                 f"{self.source.name} has no instructions",
                 hint="a Dockerfile begins with FROM, for example `FROM debian:stable-slim`",
             )
@@ -150,7 +150,7 @@ class _Reader:
         nul = self.source.text.find("\0")
         if nul >= 0:
             line = self.source.text.count("\n", 0, nul) + 1
-            raise DockerfileError(
+            raise broken(
                 "a NUL byte: this is no text file",
                 at=SourceRange(self.source, line, line),
                 hint="is this the Dockerfile, and is it saved as UTF-8 (not UTF-16)?",
@@ -168,7 +168,7 @@ class _Reader:
                 break
             at = self._range(number, number)
             if name in found:
-                raise DockerfileError(
+                raise broken(
                     f"the directive `{name}` is given twice",
                     at=at,
                     hint=f"keep one `# {name}=` line; the first is on line {found[name].at.first}",
@@ -182,7 +182,7 @@ class _Reader:
         if directive is None:
             return
         if directive.value not in ("\\", "`"):
-            raise DockerfileError(
+            raise broken(
                 f"`{directive.value}` cannot be the escape character",
                 at=directive.at,
                 hint="write `# escape=\\` or `# escape=``",
@@ -245,7 +245,7 @@ class _Reader:
         try:
             announced = self._announced(line, keyword)
         except WordError as error:
-            raise DockerfileError(f"a heredoc's name cannot be read: {error}", at=at) from None
+            raise broken(f"a heredoc's name cannot be read: {error}", at=at) from None
         return tuple(self._body(each, at) for each in announced)
 
     def _announced(self, line: str, keyword: str) -> list[Heredoc]:
@@ -276,7 +276,7 @@ class _Reader:
             if (row.lstrip("\t") if heredoc.strip_tabs else row) == heredoc.name:
                 content = "".join(f"{each}\n" for each in self.rows[start : self.at - 1])
                 return Heredoc(heredoc.name, content, heredoc.expand, heredoc.strip_tabs, heredoc.fd)
-        raise DockerfileError(
+        raise broken(
             f"the heredoc `<<{heredoc.name}` is never closed",
             at=at,
             hint=f"a line that holds only `{heredoc.name}` ends it",

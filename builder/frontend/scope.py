@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from builder.errors import DockerfileError
 from builder.frontend import instructions as ins
+from builder.frontend.broken import broken
 from builder.frontend.words import Lexer, WordError
 from oci.model import RunConfig
 
@@ -75,7 +76,7 @@ def expand(lexer: Lexer, word: str, env: Mapping[str, str], at: SourceRange) -> 
 
 def unreadable(word: str, error: WordError, at: SourceRange) -> DockerfileError:
     shown = word if len(word) <= 80 else f"{word[:77]}..."
-    return DockerfileError(f"cannot expand `{shown}`: {error}", at=at)
+    return broken(f"cannot expand `{shown}`: {error}", at=at)
 
 
 def proxy_env(given: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
@@ -123,6 +124,11 @@ class Variables:
         self.args[name] = value
         if value is not None and name not in _NOT_FOR_RUN:
             self.set(name, value)
+
+    @property
+    def weight(self) -> int:
+        """What a copy of all this costs, in characters."""
+        return self.size + 40 * len(self.env)
 
     def items(self) -> tuple[tuple[str, str], ...]:
         """The environment; one tuple for as long as nothing changes, so that steps share it."""

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from builder.errors import DockerfileError
 from builder.events import Warning_
 from builder.frontend import scope
+from builder.frontend.broken import broken
 from builder.frontend.words import Lexer, WordError
 from builder.graph import Network, Op, Record, Step
 from oci.model import RunConfig
@@ -21,11 +21,8 @@ if TYPE_CHECKING:
     from oci.image import Image
     from oci.model import Platform
 
-DIRECTORY = "directory"
-"""The kind of a named context that is a directory (or is made into one), in `PlanOptions.contexts`."""
-
-MAX_WORK = 64 << 20
-"""How many characters all environments and history lines of one plan may have together."""
+MAX_WORK = 32 << 20
+"""How many characters all environments and lines of history of one plan may have together."""
 
 
 def _silent(_: Warning_) -> None:
@@ -36,10 +33,10 @@ def _silent(_: Warning_) -> None:
 class PlanOptions:
     """What the command line says about a build, as far as it shapes the graph.
 
-    `contexts` maps a named context to `DIRECTORY` or to its image. `clock` is the SOURCE_DATE_EPOCH or None;
-    only whether there is one matters here. `platform_is_default` says that nobody asked for `platform`: the
-    result then keeps the platform of its base. `allow` holds entitlements such as `network.host`.
-    `no_cache_filter` names stages.
+    `contexts` maps a named context to its image, or to None when it is a directory. `clock` is the
+    SOURCE_DATE_EPOCH or None; only whether there is one matters here. `platform_is_default` says that nobody
+    asked for `platform`: the result then keeps the platform of its base. `allow` holds entitlements such as
+    `network.host`. `no_cache_filter` names stages.
     """
 
     platform: Platform
@@ -47,7 +44,7 @@ class PlanOptions:
     target: str = ""
     build_args: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
-    contexts: Mapping[str, Image | str] = field(default_factory=dict)
+    contexts: Mapping[str, Image | None] = field(default_factory=dict)
     platform_is_default: bool = True
     show_platform: bool = False
     network: Network = "default"
@@ -70,10 +67,10 @@ class Budget:
 
     left: int = MAX_WORK
 
-    def spend(self, amount: int, at: SourceRange) -> None:
+    def spend(self, amount: int, at: SourceRange | None) -> None:
         self.left -= amount
         if self.left < 0:
-            raise DockerfileError(
+            raise broken(
                 "this Dockerfile's variables and steps multiply to more than can be planned",
                 at=at,
                 hint="fewer or shorter ARG and ENV values before the RUN instructions",
@@ -113,6 +110,7 @@ class StageBuild:
     author: str = ""
     name: str = ""
     label: str = ""
+    at: SourceRange | None = None
     fresh: bool = False
     onbuild: bool = False
     total: int = 0
@@ -124,7 +122,7 @@ class StageBuild:
     @classmethod
     def on(cls, parent: StageBuild, at: SourceRange) -> StageBuild:
         """A stage built on another stage of the same Dockerfile."""
-        parent.shared.budget.spend(parent.variables.size, at)
+        parent.shared.budget.spend(parent.variables.weight, at)
         config = scope.Draft(parent.config.run_config())
         variables = scope.Variables.of(config.env, parent.variables)
         return cls(
@@ -143,6 +141,10 @@ class StageBuild:
         variables = scope.Variables.of(config.env)
         return cls(shared, platform, step, config, variables, image, None, author)
 
+    def spend(self, amount: int) -> None:
+        """Account for what the current instruction adds to the plan. Raises DockerfileError."""
+        self.shared.budget.spend(amount, self.at)
+
     @property
     def env(self) -> Mapping[str, str]:
         return self.variables.env
@@ -160,6 +162,7 @@ class StageBuild:
 
     def say(self, created_by: str, step: Step | None = None) -> None:
         """Add a line of history; with `step` it is the line of that step's layer."""
+        self.spend(len(created_by))
         self.records.append(Record(scope.clean(created_by), step))
 
     def add(self, op: Op, name: str, at: SourceRange, *more: Step) -> Step:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from builder.errors import DockerfileError, UsageError
 from builder.frontend import instructions as ins
 from builder.frontend import scope
+from builder.frontend.broken import broken
 from builder.frontend.stage import Shared
 from builder.frontend.suggest import hint
 from oci import platforms
@@ -85,7 +86,7 @@ class Graph:
         head = stage.head
         name = scope.expand(self.shared.lexer, head.base, self.shared.global_args, head.at)
         if not name:
-            raise DockerfileError(
+            raise broken(
                 f"FROM `{head.base}` is empty once its variables are replaced",
                 at=head.at,
                 hint="declare the ARG before the first FROM, with a default: `ARG BASE=debian:12`",
@@ -107,7 +108,7 @@ class Graph:
         try:
             return platforms.parse(text)
         except InvalidPlatform as error:
-            raise DockerfileError(
+            raise broken(
                 f"FROM --platform={head.platform}: {error}",
                 at=head.at,
                 hint="the platforms of this build are $BUILDPLATFORM and $TARGETPLATFORM",
@@ -118,9 +119,8 @@ class Graph:
         if not contexts or not name or name.lower() in (SCRATCH, "context"):
             return None
         for key in (name, _short(name)):
-            kind = contexts.get(key)
-            if kind is not None:
-                return Context(key, None if isinstance(kind, str) else kind)
+            if key in contexts:
+                return Context(key, contexts[key])
         return None
 
     def origin(self, line: ins.Copy) -> Origin | None:
@@ -129,7 +129,7 @@ class Graph:
         if not name:
             return None
         if "$" in name:
-            raise DockerfileError(
+            raise broken(
                 f"COPY --from={name}: variables are not replaced here",
                 at=line.at,
                 hint="give the image a stage of its own: `FROM $NAME AS source`, then COPY --from=source",
@@ -145,7 +145,7 @@ class Graph:
         index = int(name) if len(name) < 9 else -1
         if not 0 <= index < len(self.nodes):
             count = len(self.nodes)
-            raise DockerfileError(
+            raise broken(
                 f"COPY --from={name}: there is no stage {name}",
                 at=line.at,
                 hint=f"stages count from 0; this file has {count}, the last is {count - 1}",
@@ -165,7 +165,7 @@ class Graph:
                 continue
             origin = self.origin(line)
             if origin == node.stage.index:
-                raise DockerfileError(
+                raise broken(
                     f"COPY --from={line.origin} copies from its own stage",
                     at=line.at,
                     hint="a stage reads earlier ones",
@@ -197,7 +197,7 @@ class Graph:
 
     def _circle(self, index: int) -> DockerfileError:
         node = self.nodes[index]
-        return DockerfileError(
+        return broken(
             f"stage `{node.stage.label}` needs itself, by way of the stages it copies from", at=node.at
         )
 

@@ -28,7 +28,7 @@ SPACE = (
 MAX_DEPTH = 64
 """How deep `${a:-${b:-...}}` may nest."""
 
-MAX_GROWTH = 16 << 20
+MAX_GROWTH = 8 << 20
 """How many characters expansion may add in one Dockerfile: `ENV B=$A$A` forty times over is 10 TB."""
 
 _SPACES = frozenset(SPACE)
