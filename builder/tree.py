@@ -19,7 +19,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _KEPT = ("user.", "security.capability")
 _OVERLAYS = "user.overlay."
-_KINDS = {
+KINDS = {
     stat.S_IFREG: Kind.FILE,
     stat.S_IFDIR: Kind.DIRECTORY,
     stat.S_IFLNK: Kind.SYMLINK,
@@ -27,6 +27,7 @@ _KINDS = {
     stat.S_IFBLK: Kind.BLOCK,
     stat.S_IFIFO: Kind.FIFO,
 }
+"""Kinds of files by the type bits of st_mode; sockets are missing, as no archive can hold them."""
 
 Xattrs = tuple[tuple[bytes, bytes], ...]
 
@@ -94,12 +95,12 @@ class Tree(Protocol):
 
 def kind_of(mode: int) -> Kind | None:
     """The kind of file that st_mode tells; None for sockets and what else no archive can hold."""
-    return _KINDS.get(stat.S_IFMT(mode))
+    return KINDS.get(stat.S_IFMT(mode))
 
 
 def node_of(st: os.stat_result, link: bytes = b"") -> Node | None:
     """`st` as a Node; None for a socket."""
-    kind = _KINDS.get(st.st_mode & 0o170000)
+    kind = KINDS.get(st.st_mode & 0o170000)
     if kind is None:
         return None
     size = st.st_size if kind is Kind.FILE else 0
@@ -198,10 +199,11 @@ class DirectoryOpener:
         self._parts: list[bytes] = []
         self._fds: list[int] = []
         self._path = b""
+        self._here = root
 
     def __call__(self, path: bytes) -> int:
         parent, _, name = path.rpartition(b"/")
-        fd = (self._fds[-1] if self._fds else self._root) if parent == self._path else self.directory(parent)
+        fd = self._here if parent == self._path else self.directory(parent)
         return os.open(name, _FILE, dir_fd=fd)
 
     def directory(self, path: bytes) -> int:
@@ -216,7 +218,8 @@ class DirectoryOpener:
             self._fds.append(os.open(part, _DIRECTORY, dir_fd=above))
             self._parts.append(part)
         self._path = path
-        return self._fds[-1] if self._fds else self._root
+        self._here = self._fds[-1] if self._fds else self._root
+        return self._here
 
     def close(self) -> None:
         """Close the directories."""
@@ -227,3 +230,4 @@ class DirectoryOpener:
             os.close(self._fds.pop())
             self._parts.pop()
         self._path = b"/".join(self._parts)
+        self._here = self._fds[-1] if self._fds else self._root

@@ -74,6 +74,7 @@ class Content:
     def __init__(self, memory: Memory | None = None, now_ns: int | None = None) -> None:
         self._memory = memory
         self._started = time.time_ns() if now_ns is None else now_ns
+        self._stamps: dict[int, tuple[Selected, bytes]] = {}
 
     def known(self, selection: Sequence[Selected]) -> str | None:
         """The checksum of `selection` if it can be told without opening a file, else None."""
@@ -93,10 +94,17 @@ class Content:
         rows = zip(selection, digests, strict=True)
         return _together(selection, [self._remember(each, found) for each, found in rows])
 
+    def _stamp(self, selected: Selected) -> bytes:
+        """`_stamp_of`, made once: a selection is asked for, and then remembered."""
+        found = self._stamps.get(id(selected))
+        if found is None or found[0] is not selected:
+            found = self._stamps[id(selected)] = selected, _stamp_of(selected)
+        return found[1]
+
     def _known(self, selected: Selected) -> bytes | None:
         if self._memory is None:
             known = None
-        elif len(found := self._memory.get(_stamp(selected)) or b"") == _DIGEST:
+        elif len(found := self._memory.get(self._stamp(selected)) or b"") == _DIGEST:
             return found
         else:
             known = self._memory.get(_table_key(selected))
@@ -121,7 +129,7 @@ class Content:
             settled = [item for item in selected.items if max(item[1].mtime_ns, item[1].ctime_ns) < oldest]
             rows = [(_table_key(selected), _pack_table(settled, digests))]
             if len(settled) == len(selected.items):
-                rows.append((_stamp(selected), checksum))
+                rows.append((self._stamp(selected), checksum))
             self._memory.put_many(rows)
         return checksum
 
@@ -142,8 +150,17 @@ def read_small(open_file: Opener, path: bytes, node: Node) -> tuple[bytes, Xattr
         fd = open_file(path)
         try:
             content = os.read(fd, node.size)
-            xattrs = read_xattrs(fd) if node.ino else node.xattrs
-            check_unchanged(fd, path, node)
+            if node.ino:
+                xattrs = read_xattrs(fd) if os.listxattr(fd) else ()
+                st = os.fstat(fd)
+                if (
+                    st.st_mtime_ns != node.mtime_ns
+                    or st.st_ctime_ns != node.ctime_ns
+                    or st.st_ino != node.ino
+                ):
+                    raise changed(path)
+            else:
+                xattrs = node.xattrs
         finally:
             os.close(fd)
     except OSError as error:
@@ -264,7 +281,7 @@ def _directory_xattrs(tree: Tree, paths: list[bytes]) -> list[bytes]:
     return rows
 
 
-def _stamp(selected: Selected) -> bytes:
+def _stamp_of(selected: Selected) -> bytes:
     """The key under which the checksum is remembered: all that lstat says of every file.
 
     What a file holds cannot change without its ctime; links and xattrs are therefore in it too.

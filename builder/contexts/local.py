@@ -21,13 +21,13 @@ from builder.errors import ContextError
 from builder.patterns import IgnoreFile, PatternError, State
 from builder.source import SourceFile
 from builder.tree import (
+    KINDS,
     DirectoryOpener,
     Item,
     Node,
     Opener,
     Xattrs,
     join,
-    kind_of,
     parent_of,
     read_xattrs,
     resolve,
@@ -174,9 +174,13 @@ class LocalContext:
                     raw = entry.name.encode(_ENCODING, _ERRORS)
                     if filtered and not self._wanted(path, fd, raw, entry):
                         continue
-                    node = _node(entry, fd)
-                    if node is not None:
-                        rows.append((raw, node))
+                    st = entry.stat(follow_symlinks=False)
+                    kind = KINDS.get(st.st_mode & 0o170000)
+                    if kind is None:
+                        continue
+                    size = st.st_size if kind is Kind.FILE else 0
+                    link = os.fsencode(os.readlink(raw, dir_fd=fd)) if kind is Kind.SYMLINK else b""
+                    rows.append((raw, _node(kind, st, size, link)))
         except OSError as error:
             raise _unreadable(self._shown(path), error) from None
         rows.sort()
@@ -310,23 +314,16 @@ def _root_node(st: os.stat_result) -> Node:
     )
 
 
-def _node(entry: os.DirEntry[str], fd: int) -> Node | None:
-    st = entry.stat(follow_symlinks=False)
-    mode = st.st_mode
-    kind = kind_of(mode)
-    if kind is None:
-        return None
-    link = b""
-    if kind is Kind.SYMLINK:
-        link = os.fsencode(os.readlink(entry.name, dir_fd=fd))
+def _node(kind: Kind, st: os.stat_result, size: int, link: bytes) -> Node:
+    """A context's file, which belongs to 0:0. A Node made without its constructor: half the time."""
     return _new_node(
         Node,
         (
             kind,
-            mode & 0o7777,
+            st.st_mode & 0o7777,
             0,
             0,
-            st.st_size if kind is Kind.FILE else 0,
+            size,
             st.st_mtime_ns,
             link,
             st.st_rdev,
