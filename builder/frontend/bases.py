@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
+from builder.errors import NotFound
 from builder.frontend.broken import broken
 from builder.frontend.scope import DEFAULT_PATH
 from builder.frontend.stage import Shared, StageBuild
 from builder.frontend.stages import SCRATCH, Context
+from builder.frontend.suggest import closest
 from builder.graph import Base, ContextSource, Copy, Record, Scratch, Step
 from builder.source import SourceRange
 from oci.errors import InvalidReference
@@ -23,8 +25,9 @@ Resolve: TypeAlias = Callable[[str, Platform, SourceRange], Image]
 class Bases:
     """Finds and remembers bases."""
 
-    def __init__(self, shared: Shared, resolve: Resolve) -> None:
+    def __init__(self, shared: Shared, resolve: Resolve, stage_names: Iterable[str] = ()) -> None:
         self.shared = shared
+        self._stage_names = tuple(stage_names)
         self._resolve = resolve
         self._images: dict[tuple[str, Platform], Image] = {}
 
@@ -37,8 +40,17 @@ class Bases:
         reference = self._reference(origin, at)
         key = (reference, platform)
         if key not in self._images:
-            self._images[key] = self._resolve(reference, platform, at)
+            self._images[key] = self._found(origin, reference, platform, at)
         return self._images[key]
+
+    def _found(self, name: str, reference: str, platform: Platform, at: SourceRange) -> Image:
+        try:
+            return self._resolve(reference, platform, at)
+        except NotFound as error:
+            stage = closest(name, self._stage_names)
+            if stage:
+                error.hint = f"did you mean the stage {stage}? {error.hint}".rstrip()
+            raise
 
     def _reference(self, name: str, at: SourceRange) -> str:
         try:

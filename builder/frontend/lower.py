@@ -53,7 +53,7 @@ def plan(source: SourceFile, options: PlanOptions, resolve: Resolve) -> Plan:
     shared = _shared(dockerfile, options)
     graph = Graph(dockerfile, shared)
     target = graph.target(options.target)
-    bases = Bases(shared, resolve)
+    bases = Bases(shared, resolve, graph.names())
     builds = _lowered(graph, bases, target)
     _warn_of_unused(dockerfile, builds, options)
     return _finished(graph, builds, target, options)
@@ -63,8 +63,11 @@ def _shared(dockerfile: ins.Dockerfile, options: PlanOptions) -> Shared:
     lexer = Lexer(dockerfile.escape)
     target = options.target or dockerfile.stages[-1].head.name
     start = scope.platform_args(options.build_platform, options.platform, target)
-    values = scope.global_args(start, dockerfile.args, options.build_args, lexer)
-    return Shared(options, lexer, values, scope.proxy_env(options.build_args))
+    given = dict(options.build_args)
+    if options.clock is not None:
+        given.setdefault(scope.CLOCK_ARG, str(options.clock))
+    values = scope.global_args(start, dockerfile.args, given, lexer)
+    return Shared(options, lexer, given, values, scope.proxy_env(given))
 
 
 def _lowered(graph: Graph, bases: Bases, target: int) -> dict[int, StageBuild]:

@@ -35,15 +35,13 @@ _PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 def arg(stage: StageBuild, line: ins.Arg) -> None:
     """Declare build arguments: the given value, else the default, else the global one of the same name."""
-    options = stage.shared.options
+    given = stage.shared.given
     shown = []
     for name, default in line.args:
-        if name in options.build_args:
-            value: str | None = options.build_args[name]
+        if name in given:
+            value: str | None = given[name]
         elif default is not None:
             value = stage.expand(default, line.at)
-        elif name == scope.CLOCK_ARG and options.clock is not None:
-            value = str(options.clock)
         else:
             value = stage.shared.global_args.get(name)
         stage.variables.declare(name, value)

@@ -1,8 +1,8 @@
 """Logical lines to typed instructions.
 
 dockerfile-parse splits the keyword from its value. It gets one logical line at a time, in a form it reads
-right: our reader has resolved directives, continuations, comments and heredocs (docs/decisions, the reader).
-What the value means, per instruction, is `forms.py`.
+right: our reader has resolved directives, continuations, comments and heredocs.
+What the value means, per instruction, is `forms.py` and `forms_files.py`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from io import BytesIO
 from typing import Any
 
 from builder.errors import DockerfileError
-from builder.frontend import forms
+from builder.frontend import forms, forms_files
 from builder.frontend.broken import broken
 from builder.frontend.flags import NotStrings, split_flags
 from builder.frontend.instructions import Arg, Dockerfile, From, Instruction, Onbuild, Stage
+from builder.frontend.line import Line
 from builder.frontend.reader import Document, LogicalLine, read
 from builder.frontend.suggest import hint
 from builder.frontend.words import SPACE
@@ -24,11 +25,11 @@ from builder.source import SourceFile, SourceRange
 
 _KEYWORD = re.compile(r"[^\t\v\f\r ]+")
 
-FORMS: dict[str, Callable[[forms.Line], Instruction]] = {
-    "ADD": forms.add,
+FORMS: dict[str, Callable[[Line], Instruction]] = {
+    "ADD": forms_files.add,
     "ARG": forms.arg,
     "CMD": forms.cmd,
-    "COPY": forms.copy,
+    "COPY": forms_files.copy,
     "ENTRYPOINT": forms.entrypoint,
     "ENV": forms.env,
     "EXPOSE": forms.expose,
@@ -37,7 +38,7 @@ FORMS: dict[str, Callable[[forms.Line], Instruction]] = {
     "LABEL": forms.label,
     "MAINTAINER": forms.maintainer,
     "ONBUILD": forms.onbuild,
-    "RUN": forms.run,
+    "RUN": forms_files.run,
     "SHELL": forms.shell,
     "STOPSIGNAL": forms.stopsignal,
     "USER": forms.user,
@@ -82,7 +83,7 @@ def instruction_of(line: LogicalLine, escape: str) -> Instruction:
         )
     flags, rest = split_flags(value)
     code = line.text.strip(SPACE)
-    parts = forms.Line(keyword.upper(), tuple(flags), rest, code, line.at, escape, line.heredocs)
+    parts = Line(keyword.upper(), tuple(flags), rest, code, line.at, escape, line.heredocs)
     try:
         instruction = form(parts)
     except NotStrings:
@@ -115,7 +116,7 @@ def split_keyword(text: str) -> tuple[str, str]:
     return keyword, text[len(visible) - length :] if length else ""
 
 
-def _check_trigger(line: forms.Line) -> None:
+def _check_trigger(line: Line) -> None:
     """An ONBUILD trigger has to be a good instruction itself, today and not only when it fires."""
     instruction_of(LogicalLine(line.rest, line.at, line.heredocs), line.escape)
 

@@ -83,6 +83,7 @@ class Shared:
 
     options: PlanOptions
     lexer: Lexer
+    given: Mapping[str, str]
     global_args: Mapping[str, str]
     proxy_env: tuple[tuple[str, str], ...]
     budget: Budget = field(default_factory=Budget)

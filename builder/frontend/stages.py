@@ -78,6 +78,10 @@ class Graph:
             self._find_needs(node, node.lines)
         self._refuse_circles()
 
+    def names(self) -> Iterable[str]:
+        """The names of the stages that have one."""
+        return self._by_name
+
     def is_many(self) -> bool:
         """Whether people need a stage's name to tell its steps from others'."""
         return len(self.nodes) > 1

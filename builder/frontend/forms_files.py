@@ -1,0 +1,156 @@
+"""What RUN, COPY and ADD must look like: the instructions that make layers, with their flags and heredocs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from builder.frontend import instructions as ins
+from builder.frontend.line import Line
+from builder.frontend.reader import Heredoc, heredoc_of
+from builder.frontend.suggest import hint
+from builder.frontend.words import WordError
+
+NETWORKS = ("default", "none", "host")
+MOUNT_TYPES = ("bind", "cache", "tmpfs", "secret", "ssh")
+MOUNT_OPTIONS = (
+    *("type", "from", "source", "src", "target", "dst", "destination", "readonly", "ro", "readwrite", "rw"),
+    *("id", "sharing", "required", "size", "mode", "uid", "gid", "env"),
+)
+
+
+def run(line: Line) -> ins.Run:
+    options = line.options({"mount": list, "network": str, "security": str, "device": list})
+    command = line.command()
+    if not any(command.argv):
+        raise line.error("RUN needs a command")
+    network = str(options.get("network", ""))
+    if network and network not in NETWORKS:
+        raise line.error(
+            f"RUN --network={network} is no network", hint(network, NETWORKS, "it is default, none or host")
+        )
+    security = str(options.get("security", ""))
+    if security not in ("", "sandbox", "insecure"):
+        raise line.error(
+            f"RUN --security={security} is no security mode",
+            hint(security, ("sandbox", "insecure"), "it is sandbox or insecure"),
+        )
+    mounts = tuple(_mount(line, text) for text in _many(options, "mount"))
+    return ins.Run(
+        line.code, line.at, command, line.heredocs, mounts, network, security, _many(options, "device")
+    )
+
+
+def _many(options: Mapping[str, str | bool | list[str]], name: str) -> tuple[str, ...]:
+    value = options.get(name)
+    return tuple(value) if isinstance(value, list) else ()
+
+
+def _mount(line: Line, text: str) -> ins.Mount:
+    """The options of one `--mount`, names checked. Their meaning comes with RUN --mount itself."""
+    import csv
+
+    try:
+        fields = next(iter(csv.reader([text])), [])
+    except csv.Error as error:
+        raise line.error(f"--mount={text} cannot be read: {error}") from None
+    pairs = []
+    for option in fields:
+        name, _, value = option.partition("=")
+        name = name.lower()
+        if name not in MOUNT_OPTIONS:
+            raise line.error(
+                f"--mount has no option `{name}`",
+                hint(name, MOUNT_OPTIONS, f"it knows {', '.join(MOUNT_OPTIONS)}"),
+            )
+        if name == "type" and value not in MOUNT_TYPES:
+            raise line.error(
+                f"--mount has no type `{value}`", hint(value, MOUNT_TYPES, f"it is {', '.join(MOUNT_TYPES)}")
+            )
+        pairs.append((name, value))
+    return ins.Mount(tuple(pairs))
+
+
+_TRANSFER = {"chown": str, "chmod": str, "link": bool, "exclude": list}
+
+
+def copy(line: Line) -> ins.Copy:
+    options = line.options({"from": str, **_TRANSFER, "parents": bool})
+    sources, documents, dest = _sources(line)
+    return ins.Copy(
+        line.code,
+        line.at,
+        sources,
+        dest,
+        documents,
+        str(options.get("chown", "")),
+        str(options.get("chmod", "")),
+        bool(options.get("link")),
+        _many(options, "exclude"),
+        str(options.get("from", "")),
+        bool(options.get("parents")),
+    )
+
+
+def add(line: Line) -> ins.Add:
+    options = line.options({**_TRANSFER, "checksum": str, "keep-git-dir": bool, "unpack": bool})
+    sources, documents, dest = _sources(line)
+    keep, unpack = options.get("keep-git-dir"), options.get("unpack")
+    return ins.Add(
+        line.code,
+        line.at,
+        sources,
+        dest,
+        documents,
+        str(options.get("chown", "")),
+        str(options.get("chmod", "")),
+        bool(options.get("link")),
+        _many(options, "exclude"),
+        str(options.get("checksum", "")),
+        None if keep is None else bool(keep),
+        None if unpack is None else bool(unpack),
+    )
+
+
+def _sources(line: Line) -> tuple[tuple[str, ...], tuple[Heredoc, ...], str]:
+    """The paths, the documents and the destination of COPY or ADD."""
+    words = line.json_or_words()
+    if len(words) < 2:
+        missing = "a source and a destination" if not words else f"a destination after `{words[0]}`"
+        raise line.error(
+            f"{line.keyword} needs {missing}", f"write `{line.keyword} <source>... <destination>`"
+        )
+    *sources, dest = words
+    if "<<" in sources and line.heredocs == ():
+        raise line.error("`<<` is no path", "a heredoc has no space after `<<`: write `<<EOF`")
+    if _announced(line, dest) is not None:
+        raise line.error(f"the destination `{dest}` is a heredoc", "only sources may be heredocs")
+    # A name that is used twice gives both files the last body, as in Docker.
+    bodies = {each.name: each for each in line.heredocs}
+    paths = []
+    documents = []
+    for word in sources:
+        announced = _announced(line, word)
+        if announced is None:
+            paths.append(word)
+        else:
+            documents.append(_document(line, announced, bodies))
+    return tuple(paths), tuple(documents), dest
+
+
+def _announced(line: Line, word: str) -> Heredoc | None:
+    """The heredoc that `word` stands for, when this line has any."""
+    if not line.heredocs or "<<" not in word:
+        return None
+    try:
+        return heredoc_of(word)
+    except WordError:
+        return None
+
+
+def _document(line: Line, announced: Heredoc, bodies: Mapping[str, Heredoc]) -> Heredoc:
+    body = bodies.get(announced.name)
+    if body is None:
+        raise line.error(f"the heredoc `{announced.name}` has no body")
+    if "/" in announced.name or announced.name in (".", ".."):
+        raise line.error(f"the heredoc's name `{announced.name}` cannot be a file's name")
+    return Heredoc(announced.name, body.content, announced.expand, announced.strip_tabs)
