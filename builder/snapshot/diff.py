@@ -37,7 +37,12 @@ class Change(NamedTuple):
 
 
 def write_upper(
-    upper: str, lowers: Sequence[str], sink: Callable[[bytes], None], *, clock: int | None = None
+    upper: str,
+    lowers: Sequence[str],
+    sink: Callable[[bytes], None],
+    *,
+    clock: int | None = None,
+    userxattr: bool = False,
 ) -> bool:
     """Write the layer of `upper` on top of `lowers` (host directories, topmost first) to `sink`, as a
     finished tar.
@@ -45,7 +50,7 @@ def write_upper(
     False when there is nothing to write: such a step has no layer, and `sink` was not called.
     """
     tar = TarWriter(sink)
-    write(changes(upper, lowers, clock=clock), tar)
+    write(changes(upper, lowers, clock=clock, userxattr=userxattr), tar)
     if not tar.entries:
         return False
     tar.finish()
@@ -70,19 +75,22 @@ def write(found: Iterator[Change], tar: TarWriter) -> None:
             os.close(fd)
 
 
-def changes(upper: str, lowers: Sequence[str] = (), *, clock: int | None = None) -> Iterator[Change]:
+def changes(
+    upper: str, lowers: Sequence[str] = (), *, clock: int | None = None, userxattr: bool = False
+) -> Iterator[Change]:
     """What `upper` adds to `lowers`, sorted, directories before their contents.
 
     Times are whole seconds, none later than `clock` where there is one (ARCHITECTURE.md 4.11).
     """
-    return _Differ(os.fsencode(upper), lowers, clock).run()
+    return _Differ(os.fsencode(upper), lowers, clock, userxattr).run()
 
 
 class _Differ:
-    def __init__(self, upper: bytes, lowers: Sequence[str], clock: int | None) -> None:
+    def __init__(self, upper: bytes, lowers: Sequence[str], clock: int | None, userxattr: bool) -> None:
         self._upper = upper
         self._lowers = tuple(lowers)
         self._clock = clock
+        self._userxattr = userxattr
         self._links: dict[tuple[int, int], bytes] = {}
         self._below: View | None = None
 
@@ -105,7 +113,7 @@ class _Differ:
             child = join(path, name)
             if kind is Kind.DIRECTORY:
                 yield Change(self._entry(child, kind, st, each.path))
-                if is_opaque(each.path) and self._exists_below(child):
+                if is_opaque(each.path, self._userxattr) and self._exists_below(child):
                     yield Change(Entry(join(child, OPAQUE), Kind.FILE, mtime=settle(0, self._clock)))
                 yield from self._directory(child, each.path)
             else:
@@ -145,7 +153,9 @@ class _Differ:
         (KERNEL.md 1.3).
         """
         if self._below is None:
-            self._below = View([DirectoryLayer(each) for each in reversed(self._lowers)])
+            self._below = View(
+                [DirectoryLayer(each, userxattr=self._userxattr) for each in reversed(self._lowers)]
+            )
         node = self._below.lstat(path)
         return node is not None and node.kind is Kind.DIRECTORY
 

@@ -181,7 +181,8 @@ class Snapshots:
         files = os.path.join(place, "keep", "fs")
         os.makedirs(files)
         take_root(files, lowers)
-        below = View([DirectoryLayer(each) for each in reversed(lowers)]) if lowers else None
+        chain = [DirectoryLayer(each, userxattr=self._userxattr) for each in reversed(lowers)]
+        below = View(chain) if chain else None
         with layer() as reader:
             apply(reader, files, style="overlay", userxattr=self._userxattr, lower=below, filter=edit)
         return self.keep(os.path.join(place, "keep"), name)

@@ -32,7 +32,6 @@ WHITEOUT = Node(Kind.CHAR, 0)
 """How a layer says that a name of the layers below is gone: overlay's own form, a character device 0:0."""
 
 _PLAIN_DIRECTORY = Node(Kind.DIRECTORY, 0o755)
-_OPAQUE_NAMES = ("trusted.overlay.opaque", "user.overlay.opaque")
 
 
 class Layer(Protocol):
@@ -52,9 +51,10 @@ class Layer(Protocol):
 class DirectoryLayer:
     """A layer that lies unpacked in the host directory `path`, which nobody changes meanwhile."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, userxattr: bool = False) -> None:
         self.path = path
         self._root = os.fsencode(path)
+        self._userxattr = userxattr
 
     def find(self, path: bytes) -> Node | None:
         full = join(self._root, path) if path else self._root
@@ -79,7 +79,7 @@ class DirectoryLayer:
         return False
 
     def opaque(self, path: bytes) -> bool:
-        return is_opaque(join(self._root, path) if path else self._root)
+        return is_opaque(join(self._root, path) if path else self._root, self._userxattr)
 
     def xattrs(self, path: bytes) -> Xattrs:
         return read_xattrs(join(self._root, path) if path else self._root)
@@ -283,13 +283,14 @@ def is_whiteout_node(node: Node) -> bool:
     return node.kind is Kind.CHAR and node.rdev == 0
 
 
-def is_opaque(path: bytes) -> bool:
-    """Whether the directory `path` of a layer hides what lies below it (`y`; `x` is another mark)."""
+def is_opaque(path: bytes, userxattr: bool = False) -> bool:
+    """Whether the directory `path` of a layer hides what lies below it (`y`; `x` is another mark).
+
+    Only in user namespaces (`userxattr`) is it a `user.` attribute: elsewhere any RUN could set that one.
+    """
+    name = "user.overlay.opaque" if userxattr else "trusted.overlay.opaque"
     try:
-        names = os.listxattr(path, follow_symlinks=False)
-        return any(
-            name in names and os.getxattr(path, name, follow_symlinks=False) == b"y" for name in _OPAQUE_NAMES
-        )
+        return os.getxattr(path, name, follow_symlinks=False) == b"y"
     except OSError:
         return False
 

@@ -178,6 +178,19 @@ class TestRealOverlays:
         entries, expected, applied = step(room, lambda root: None, lambda root: os.makedirs(f"{root}/a/b/c"))
         assert list(entries) == [b"a", b"a/b", b"a/b/c"] and applied == expected
 
+    def test_a_step_cannot_make_a_directory_opaque(self, room: str) -> None:
+        def base(root: str) -> None:
+            os.mkdir(f"{root}/d")
+            write(f"{root}/d/old")
+
+        def action(root: str) -> None:
+            write(f"{root}/d/new")
+            os.setxattr(f"{root}/d", "user.overlay.opaque", b"y")
+            os.setxattr(f"{root}/d", "trusted.overlay.opaque", b"y")
+
+        entries, expected, applied = step(room, base, action)
+        assert list(entries) == [b"d", b"d/new"] and applied == expected
+
     def test_nothing_is_no_layer(self, room: str) -> None:
         os.mkdir(f"{room}/upper")
         pipe = Pipe()
