@@ -12,7 +12,6 @@ import errno
 import hashlib
 import os
 import re
-import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -30,6 +29,7 @@ from oci.durable import (
     make_private,
     move,
     remove_if_dead,
+    remove_tree,
     sync_directory,
     write_all,
 )
@@ -212,7 +212,7 @@ class BlobStore:
         try:
             yield Staging(path, self)
         finally:
-            shutil.rmtree(path, ignore_errors=True)
+            remove_tree(path)
             os.close(lock)
 
     def make_directories(self) -> None:

@@ -7,8 +7,6 @@ import fcntl
 import hashlib
 import io
 import os
-import secrets
-import shutil
 import stat
 from collections.abc import Callable
 from contextlib import suppress
@@ -127,6 +125,13 @@ def make_directory(path: str) -> int:
     return os.open(path, DIRECTORY | os.O_NOFOLLOW)
 
 
+def remove_tree(path: str) -> None:
+    """Remove a directory and all below it, as far as it lets us."""
+    import shutil  # brings three codecs with it, which many commands never need
+
+    shutil.rmtree(path, ignore_errors=True)
+
+
 def make_private(directory: str) -> None:
     """Make a directory for its owner alone, unless it is there. It may vanish again at any time."""
     with suppress(FileExistsError):
@@ -136,7 +141,7 @@ def make_private(directory: str) -> None:
 def locked(directory: str, make: Callable[[str], int]) -> tuple[str, int]:
     """A new entry of `directory` and a descriptor that holds its lock for as long as it is open."""
     while True:
-        path = os.path.join(directory, secrets.token_hex(8))
+        path = os.path.join(directory, os.urandom(8).hex())
         try:
             fd = make(path)
         except FileNotFoundError:  # somebody removed it between making and opening, or `tmp/` itself
@@ -160,7 +165,7 @@ def remove_if_dead(path: str) -> bool:
         return False
     else:
         if stat.S_ISDIR(os.fstat(fd).st_mode):
-            shutil.rmtree(path, ignore_errors=True)
+            remove_tree(path)
         else:
             with suppress(FileNotFoundError):
                 os.unlink(path)
