@@ -27,15 +27,19 @@ def bench(
     os.mkdir(directory)
     made = Bench(directory, docker, pybuild)
     made.load_bases()
-    selected = {
-        item.callspec.params.get("case") for item in request.session.items if hasattr(item, "callspec")
-    }
-    made.start([case for case in CASES if case in selected])
+    chosen = [item.callspec.params.get("case") for item in request.session.items if hasattr(item, "callspec")]
+    made.start([case for case in chosen if isinstance(case, Case)])
     yield made
     made.close()
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def _parameters() -> Iterator[object]:
+    """Every third case of every topic is for all runs; the others belong to `make test-corpus`."""
+    for number, case in enumerate(CASES):
+        yield pytest.param(case, id=case.name, marks=[pytest.mark.corpus] if number % 3 else [])
+
+
+@pytest.mark.parametrize("case", list(_parameters()))
 def test_image_equals_its_reference(bench: Bench, case: Case) -> None:
     problems = bench.verdict(case).problems
     assert not problems, "\n".join(["", *problems])

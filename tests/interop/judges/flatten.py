@@ -18,6 +18,7 @@ import json
 import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from judges.files import Archive, Device, Dir, Expected, Fifo, File, Gone, Hard, Link
@@ -180,6 +181,7 @@ def _member(archive: tarfile.TarFile, name: str) -> bytes:
     return found.read()
 
 
+@lru_cache(maxsize=8)
 def _decompress(blob: bytes) -> bytes:
     if blob[:2] == b"\x1f\x8b":
         return gzip.decompress(blob)

@@ -104,17 +104,27 @@ CASES = (
         },
     ),
     Case(
-        "add-archive-through-link-and-chown",
-        "FROM busybox-test\nADD l.tar.gz /linked\nADD --chown=app:web l.tar.gz /owned/\nADD --chown=app f /owned/\n",
-        files={
-            "l.tar.gz": Link("real/a.tgz"),
-            "real/a.tgz": Archive({"d/a": "a", "l": Link("d")}, "gz"),
-            "f": "f",
+        "add-archive-through-link",
+        "FROM busybox-test\nADD l.tar.gz /linked\n",
+        files={"l.tar.gz": Link("real/a.tgz"), "real/a.tgz": Archive({"d/a": "a", "l": Link("d")}, "gz")},
+    ),
+    Case(
+        "add-archive-with-chown",
+        "FROM busybox-test\nADD --chown=app:web a.tar f /owned/\n",
+        files={"a.tar": Archive({"d": Dir(0o700), "d/a": "a", "l": Link("d", (5, 5)), "n/b": "b"}), "f": "f"},
+        reference="golden",
+        why="20.10 ignores --chown for what it unpacks; today it holds for every entry, not for parents the archive leaves out",
+        tree={
+            "/owned": Dir(owner=(1000, 33)),
+            "/owned/d": Dir(0o700, (1000, 33)),
+            "/owned/d/a": File("a", owner=(1000, 33)),
+            "/owned/l": Link("d", (1000, 33)),
+            "/owned/n": Dir(),
+            "/owned/n/b": File("b", owner=(1000, 33)),
+            "/owned/f": File("f", owner=(1000, 33)),
         },
-        newer={
-            "ADD l.tar.gz /owned/ # buildkit": "ADD --chown=app:web l.tar.gz /owned/ # buildkit",
-            "ADD f /owned/ # buildkit": "ADD --chown=app f /owned/ # buildkit",
-        },
+        config={},
+        history=("ADD --chown=app:web a.tar f /owned/ # buildkit",),
     ),
     Case(
         "add-archive-links-stay-inside",

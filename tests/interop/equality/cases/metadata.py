@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from equality.case import Case
 from judges.bases import CONFIGURED
-from judges.files import Dir
+from judges.files import Dir, File
 
 _HEALTH = "HEALTHCHECK {{Test:[{test}] Interval:{times[0]} Timeout:{times[1]} StartPeriod:{times[2]} StartInterval:{times[3]} Retries:{tries}}}"
 
@@ -13,6 +13,9 @@ _HEALTH = "HEALTHCHECK {{Test:[{test}] Interval:{times[0]} Timeout:{times[1]} St
 def _health(test: str, *times: str, tries: int = 0) -> str:
     return _HEALTH.format(test=test, times=times, tries=tries)
 
+
+# Who a step is, without repeating the primary group: 20.10 does not list it among the supplementary ones.
+_IDS = {"ids": "id -u; id -un; id -g; id -G | tr ' ' '\\n' | sort -nu | xargs\n"}
 
 CASES = (
     Case(
@@ -103,47 +106,72 @@ COPY f /three/
         "user-names-and-groups",
         """\
 FROM busybox-test
+COPY ids /ids
 USER app
-RUN id > /tmp/1; echo $HOME >> /tmp/1; touch /tmp/mine
+RUN sh /ids > /tmp/1; echo $HOME >> /tmp/1; touch /tmp/mine
 USER app:web
-RUN id > /tmp/2; echo $HOME >> /tmp/2
+RUN sh /ids > /tmp/2; echo $HOME >> /tmp/2
 USER web
-RUN id > /tmp/3; echo $HOME >> /tmp/3
+RUN sh /ids > /tmp/3; echo $HOME >> /tmp/3
 USER plain
-RUN id > /tmp/4; touch /tmp/plain
+RUN sh /ids > /tmp/4; touch /tmp/plain
 USER root
-RUN id > /tmp/5
+RUN sh /ids > /tmp/5
 """,
+        files=_IDS,
     ),
     Case(
         "user-numbers",
         """\
 FROM busybox-test
+COPY ids /ids
 USER 1000
-RUN id > /tmp/1; echo $HOME >> /tmp/1
+RUN sh /ids > /tmp/1; echo $HOME >> /tmp/1
 USER 1000:29
-RUN id > /tmp/2
+RUN sh /ids > /tmp/2
 USER 4242
-RUN id > /tmp/3; echo "[$HOME]" >> /tmp/3
+RUN sh /ids > /tmp/3; echo "[$HOME]" >> /tmp/3
 USER 4242:4343
-RUN id > /tmp/4
+RUN sh /ids > /tmp/4
 USER app:2000
-RUN id > /tmp/5
+RUN sh /ids > /tmp/5
 USER 33:app
-RUN id > /tmp/6
+RUN sh /ids > /tmp/6
 USER 0:0
-RUN id > /tmp/7
+RUN sh /ids > /tmp/7
 """,
+        files=_IDS,
+    ),
+    Case(
+        "user-primary-group-is-a-supplementary-one",
+        """\
+FROM busybox-test
+USER app
+RUN grep Groups /proc/self/status > /tmp/app
+USER app:33
+RUN grep Groups /proc/self/status > /tmp/app-web
+USER 0
+RUN grep Groups /proc/self/status > /tmp/root
+""",
+        reference="golden",
+        why="20.10 leaves the primary group out of the supplementary ones (CVE-2023-25173)",
+        tree={
+            "/tmp/app": File("Groups:\t29 33 1000 2000 \n", owner=(1000, 1000)),
+            "/tmp/app-web": File("Groups:\t33 \n", owner=(1000, 33)),
+            "/tmp/root": "Groups:\t0 \n",
+        },
     ),
     Case(
         "user-large-ids",
         """\
 FROM busybox-test
+COPY ids /ids
 USER 3000000:4000000
-RUN id > /tmp/id && mkdir /tmp/d
+RUN sh /ids > /tmp/id && mkdir /tmp/d
 USER 0
 RUN chown 2147483646:2147483646 /tmp/id
 """,
+        files=_IDS,
     ),
     Case(
         "fails-user-unknown",
@@ -211,6 +239,11 @@ HEALTHCHECK CMD probe
                 "CMD-SHELL probe", "0s", "0s", "0s", "0s"
             )
         },
+    ),
+    Case(
+        "fails-shell-not-json",
+        "FROM busybox-test\nSHELL /bin/sh -c\n",
+        fails=r"Dockerfile:2[\s\S]*JSON",
     ),
     Case(
         "stopsignal-forms",
@@ -289,6 +322,10 @@ ONBUILD LABEL fired=yes
 """
         },
         files={"payload": "p\n"},
+        newer={
+            'RUN /bin/sh -c echo "grandchild $WHO" >> /log # buildkit': "RUN |1 COUNT=7 /bin/sh -c "
+            'echo "grandchild $WHO" >> /log # buildkit'
+        },
     ),
     Case(
         "onbuild-copy-from-stage",

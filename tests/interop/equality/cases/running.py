@@ -42,9 +42,9 @@ RUN env | grep -v HOSTNAME | sort > /tmp/app-env; pwd >> /tmp/app-env; tty >> /t
         "run-capabilities-of-a-step",
         """\
 FROM busybox-test
-RUN grep -E '^(Cap(Inh|Prm|Eff|Bnd|Amb)|NoNewPrivs|Groups):' /proc/self/status > /root-status
+RUN grep -E '^(Cap(Inh|Prm|Eff|Bnd|Amb)|NoNewPrivs):' /proc/self/status > /root-status
 USER app
-RUN grep -E '^(Cap(Inh|Prm|Eff|Bnd|Amb)|NoNewPrivs|Groups):' /proc/self/status > /tmp/app-status
+RUN grep -E '^(Cap(Inh|Prm|Eff|Bnd|Amb)|NoNewPrivs):' /proc/self/status > /tmp/app-status
 """,
     ),
     Case(
@@ -53,7 +53,7 @@ RUN grep -E '^(Cap(Inh|Prm|Eff|Bnd|Amb)|NoNewPrivs|Groups):' /proc/self/status >
 FROM busybox-test
 RUN cd /dev && for n in null zero full random urandom tty; do stat -c '%n %a %u:%g %t,%T %F' $n; done > /nodes; \\
     stat -c '%N' fd stdin stdout stderr ptmx >> /nodes; stat -c '%n %a' shm mqueue pts >> /nodes; \\
-    awk '$2 !~ "^/(sys|proc)/" && $2 != "/" {print $2, $3}' /proc/mounts | grep -vE 'etc/(hosts|resolv.conf)' | sort >> /nodes
+    awk '$2 !~ "^/(sys|proc)/" && $2 != "/" && $3 != "devtmpfs" {print $2, $3}' /proc/mounts | grep -vE 'etc/(hosts|resolv.conf)' | sort >> /nodes
 RUN echo gone > /dev/shm/x; echo gone > /dev/made; (echo x > /sys/kernel/x; echo x > /proc/sys/kernel/hostname) 2> /dev/null; \\
     (echo x >> /etc/hosts) 2> /dev/null || echo read-only > /hosts-are
 """,

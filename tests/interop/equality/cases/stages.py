@@ -7,6 +7,7 @@ from equality.case import Case
 from judges.bases import CONFIGURED, PATH, TOOLS, busybox_tree, oci_layout
 from judges.files import Dir, File, Link
 
+_SEEN = 'echo "$KEPT $FIRST $PWD $(id -un)" > /tmp/seen'
 _BUSYBOX = busybox_tree()["bin/busybox"]
 assert isinstance(_BUSYBOX, File)
 
@@ -43,7 +44,14 @@ CASES = (
         'FROM scratch\nLABEL a=b\nCMD ["/none"]\nEXPOSE 80\n',
         base="scratch",
         tree={},
-        config={"Labels": {"a": "b"}, "Cmd": ["/none"], "ExposedPorts": {"80/tcp": {}}, "ArgsEscaped": True},
+        config={
+            "Env": [PATH],
+            "WorkingDir": "/",
+            "Labels": {"a": "b"},
+            "Cmd": ["/none"],
+            "ExposedPorts": {"80/tcp": {}},
+            "ArgsEscaped": True,
+        },
         history=("LABEL a=b", 'CMD ["/none"]', "EXPOSE [80/tcp]"),
         reference="golden",
         why="20.10 builds it, but `docker save` refuses an image without layers",
@@ -115,7 +123,10 @@ RUN echo "$KEPT $FIRST $PWD $(id -un)" > /tmp/seen
 FROM two
 LABEL from=three
 """,
-        newer={"EXPOSE map[1234/tcp:{}]": "EXPOSE [1234/tcp]"},
+        newer={
+            "EXPOSE map[1234/tcp:{}]": "EXPOSE [1234/tcp]",
+            f"RUN /bin/sh -c {_SEEN} # buildkit": f"RUN |1 KEPT=inherited /bin/sh -c {_SEEN} # buildkit",
+        },
     ),
     Case(
         "stages-unneeded-never-run",
@@ -160,7 +171,7 @@ COPY --from=made --chown=app /t /chowned
     ),
     Case(
         "from-configured-base-inherits",
-        "FROM config-test\nRUN id > id; pwd >> id; env | grep -E '^(FROM_BASE|LANG|HOME)=' | sort >> id\n",
+        "FROM config-test\nRUN id -u > id; id -g >> id; pwd >> id; env | grep -E '^(FROM_BASE|LANG|HOME)=' | sort >> id\n",
         base=CONFIGURED,
         config={},
         author="base author",
@@ -269,5 +280,28 @@ COPY own /own
         "FROM busybox-test AS final\n",
         args=("--target", "finale"),
         fails=r"finale[\s\S]*final",
+    ),
+    Case(
+        "fails-copy-from-a-later-stage",
+        "FROM busybox-test AS early\nCOPY --from=later /etc/motd /m\nFROM busybox-test AS later\n",
+        args=("--target", "early"),
+        reference="golden",
+        why="20.10 builds the later stage first; today a stage has to be defined before it is copied from",
+        fails=r"Dockerfile:2[\s\S]*later",
+    ),
+    Case(
+        "fails-stages-in-a-circle",
+        "FROM busybox-test AS early\nCOPY --from=later /etc/motd /m\nFROM early AS later\n",
+        fails=r"Dockerfile:[123][\s\S]*early",
+    ),
+    Case(
+        "fails-copy-from-a-variable",
+        "ARG S=busybox-test\nFROM busybox-test\nARG S\nCOPY --from=$S /etc/motd /m\n",
+        fails=r"Dockerfile:4[\s\S]*--from",
+    ),
+    Case(
+        "fails-from-an-empty-name",
+        "ARG NAME\nFROM $NAME\n",
+        fails=r"Dockerfile:2[\s\S]*NAME",
     ),
 )
