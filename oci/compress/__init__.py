@@ -21,62 +21,36 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import IO, TYPE_CHECKING, Protocol, cast
 
-from oci.errors import InvalidArchive, LimitExceeded
+from oci.compress.limits import DEFAULT_LIMITS, NO_LIMITS, Limits
+from oci.compress.members import MAGIC, Decoder, Frames, Members, Stream
+from oci.errors import InvalidArchive
 from oci.media_types import OCI_LAYER
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-BLOCK = 1 << 20
+__all__ = [
+    "ALL",
+    "BLOCK",
+    "DEFAULT_LIMITS",
+    "NO_LIMITS",
+    "Codec",
+    "Compressor",
+    "Decompressed",
+    "Limits",
+    "codec",
+    "detect",
+    "open_compressed",
+]
+
 ALL = ("gzip", "zstd", "xz", "bzip2", "uncompressed")
+BLOCK = 1 << 20
 
 _DICTIONARY = 32768
 # RFC 1952, 2.3: magic, deflate, no flags, no time, no hint about the effort, unknown operating system.
 _GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 _EMPTY_LAST_BLOCK = b"\x03\0"
 _LEVELS = {"gzip": (0, 9, 1), "zstd": (1, 22, 3), "uncompressed": (0, 0, 0)}
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much an archive may ask of us. Sizes are in bytes.
-
-    `ratio` (content to compressed bytes) counts only beyond `slack` bytes of content, since a small layer
-    may well be one zero-filled file; deflate's best is 1032, so a bomb is met at `slack` and cannot fill a
-    disk.
-    """
-
-    total: int = 1 << 40
-    ratio: int = 250
-    slack: int = 2 << 30
-    entries: int = 10_000_000
-    depth: int = 256
-    name: int = 4096
-    record: int = 1 << 20
-    """The most an extended header (pax, GNU long name, sparse map) may hold."""
-
-    def check_name(self, name: bytes) -> None:
-        """Raise LimitExceeded for a path that is too long or too deep."""
-        shown = name[:60].decode(errors="replace")
-        if len(name) > self.name:
-            raise LimitExceeded(f"a path of {len(name)} bytes ({shown}...); the limit is {self.name}")
-        if name.count(b"/") >= self.depth:
-            raise LimitExceeded(f"{shown}... lies deeper than {self.depth} directories")
-
-    def check_size(self, content: int, compressed: int) -> None:
-        """Raise LimitExceeded when `content` bytes are too many to have come from `compressed` ones."""
-        if content > self.total:
-            raise LimitExceeded(f"the content is larger than {self.total} bytes")
-        if content > self.slack and content > self.ratio * compressed:
-            raise LimitExceeded(
-                f"{compressed} compressed bytes gave more than {content}; beyond {self.ratio} to 1 "
-                "this is taken for a bomb"
-            )
-
-
-DEFAULT_LIMITS = Limits()
-NO_LIMITS = Limits(total=1 << 62, ratio=1 << 40)
-"""For layers we wrote ourselves."""
 
 
 class Compressor(Protocol):
@@ -237,33 +211,9 @@ def _pool() -> ThreadPoolExecutor:
 # ---- reading ----
 
 
-class Stream(Protocol):
-    def read(self, size: int, /) -> bytes: ...
-
-
-class _Decoder(Protocol):
-    """What bz2, lzma and isal agree upon."""
-
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def needs_input(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
-
-
-_MAGIC = {
-    "gzip": b"\x1f\x8b",
-    "zstd": b"\x28\xb5\x2f\xfd",
-    "xz": b"\xfd7zXZ\0",
-    "bzip2": b"BZh",
-}
-
-
 def detect(head: bytes) -> str:
     """The format of a stream that begins with `head`: one of `ALL`, "uncompressed" when no magic fits."""
-    for name, magic in _MAGIC.items():
+    for name, magic in MAGIC.items():
         if head.startswith(magic):
             return name
     if head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50:  # a skippable frame (RFC 8878, 3.1.2)
@@ -342,101 +292,22 @@ def _content(form: str, source: _Counted) -> Stream:
     if form == "gzip":
         from isal import igzip_lib
 
-        def gunzip() -> _Decoder:
-            decoder: _Decoder = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+        def gunzip() -> Decoder:
+            decoder: Decoder = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
             return decoder
 
         damaged = cast(type[Exception], igzip_lib.IsalError)
-        return _Members(source, form, gunzip, (damaged,))
+        return Members(source, form, gunzip, (damaged,))
     if form == "xz":
         import lzma
 
-        def unxz() -> _Decoder:
+        def unxz() -> Decoder:
             return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=1 << 30)
 
-        return _Members(source, form, unxz, (lzma.LZMAError,))
+        return Members(source, form, unxz, (lzma.LZMAError,))
     import bz2
 
-    return _Members(source, form, bz2.BZ2Decompressor, (OSError, ValueError))
-
-
-class _Members:
-    """Content of one or several members (gzip) or streams (xz, bzip2) in a row."""
-
-    _CHUNK = 1 << 17
-
-    def __init__(
-        self, source: _Counted, form: str, new: Callable[[], _Decoder], errors: tuple[type[Exception], ...]
-    ) -> None:
-        self._source = source
-        self._form = form
-        self._new = new
-        self._errors = errors
-        self._decoder: _Decoder | None = new()
-
-    def read(self, size: int, /) -> bytes:
-        while self._decoder is not None:
-            chunk = self._step(self._decoder, size)
-            if self._decoder.eof:
-                self._next_member(self._decoder.unused_data)
-            if chunk:
-                return chunk
-        return b""
-
-    def _step(self, decoder: _Decoder, size: int) -> bytes:
-        data = b""
-        if decoder.needs_input:
-            data = self._source.read(self._CHUNK)
-            if not data:
-                raise InvalidArchive(f"the {self._form} stream ends too early")
-        return self._decode(decoder, data, size)
-
-    def _decode(self, decoder: _Decoder, data: bytes, size: int) -> bytes:
-        try:
-            return decoder.decompress(data, size)
-        except self._errors as error:
-            raise InvalidArchive(f"the {self._form} stream is damaged: {error}") from None
-
-    def _next_member(self, rest: bytes) -> None:
-        """Begin what follows a member: another one, or zeros up to the end."""
-        while not rest.strip(b"\0"):
-            rest = self._source.read(self._CHUNK)
-            if not rest:
-                self._decoder = None
-                return
-        rest = rest.lstrip(b"\0")
-        magic = _MAGIC[self._form]
-        while len(rest) < len(magic) and (more := self._source.read(self._CHUNK)):
-            rest += more
-        if not rest.startswith(magic):
-            raise InvalidArchive(
-                f"the {self._form} stream is followed by {len(rest)} or more bytes of something else"
-            )
-        self._decoder = _Fed(self._new(), rest)
-
-
-class _Fed:
-    """A decoder whose first input is already there."""
-
-    def __init__(self, decoder: _Decoder, data: bytes) -> None:
-        self._decoder = decoder
-        self._data = data
-
-    @property
-    def eof(self) -> bool:
-        return self._decoder.eof
-
-    @property
-    def needs_input(self) -> bool:
-        return not self._data and self._decoder.needs_input
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._decoder.unused_data
-
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
-        first, self._data = self._data + data, b""
-        return self._decoder.decompress(first, max_length)
+    return Members(source, form, bz2.BZ2Decompressor, (OSError, ValueError))
 
 
 class _ZstdContent:
@@ -448,7 +319,7 @@ class _ZstdContent:
         import zstandard
 
         self._error = zstandard.ZstdError
-        self._frames = _Frames(source)
+        self._frames = Frames(source)
         # 128 MiB is the window a conforming decoder may refuse beyond; `zstd --ultra -22` needs all of it.
         unpack = zstandard.ZstdDecompressor(max_window_size=1 << 27)
         self._reader = unpack.stream_reader(
@@ -460,63 +331,3 @@ class _ZstdContent:
             return self._reader.read(size)
         except self._error as error:
             raise InvalidArchive(f"the zstd stream is damaged: {error}") from None
-
-
-class _Frames:
-    """Passes a zstd stream through and knows whether it stands between two frames (RFC 8878, 3.1)."""
-
-    def __init__(self, source: _Counted) -> None:
-        self._source = source
-        self._held = b""
-        self._skip = 0
-        self._inside = False
-        self._checksum = 0
-
-    def read(self, size: int) -> bytes:
-        data = self._source.read(size)
-        if data:
-            self._follow(data)
-        elif self._inside or self._held or self._skip:
-            raise InvalidArchive("the zstd stream ends too early")
-        return data
-
-    def _follow(self, data: bytes) -> None:
-        data = self._held + data
-        at = 0
-        while True:
-            step = min(self._skip, len(data) - at)
-            at += step
-            self._skip -= step
-            need = self._need(data, at)
-            if self._skip or len(data) - at < need:
-                break
-            at += need if need else 0
-            self._advance(data[at - need : at])
-        self._held = data[at:]
-
-    def _need(self, data: bytes, at: int) -> int:
-        """Bytes of the next header: a block's 3, a frame's up to 18 (its fifth byte says), a skippable
-        frame's 8.
-        """
-        if self._inside:
-            return 3
-        if data[at + 1 : at + 4] == b"\x2a\x4d\x18":
-            return 8
-        if len(data) - at < 5:
-            return 5
-        flags = data[at + 4]
-        single = flags >> 5 & 1
-        return 5 + (1 - single) + (0, 1, 2, 4)[flags & 3] + ((single, 2, 4, 8)[flags >> 6])
-
-    def _advance(self, header: bytes) -> None:
-        if self._inside:
-            block = int.from_bytes(header, "little")
-            self._skip = 1 if block >> 1 & 3 == 1 else block >> 3
-            if block & 1:
-                self._inside = False
-                self._skip += self._checksum
-        elif header[1:4] == b"\x2a\x4d\x18":
-            self._skip = int.from_bytes(header[4:8], "little")
-        else:
-            self._inside = True
-            self._checksum = 4 if header[4] >> 2 & 1 else 0
