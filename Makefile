@@ -36,7 +36,7 @@ test: packages lint
 	@scripts/run-tests
 
 unit: venv
-	$(PYTEST) -n 2 -m "not root and not interop"
+	$(PYTEST) -n 2 -m "not root and not interop and not corpus"
 
 test-corpus: packages venv
 	@scripts/run-corpus
