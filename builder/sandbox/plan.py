@@ -105,7 +105,8 @@ def pack(
     """`sandbox` as the bytes that `Plan` reads.
 
     `stubs` is a host directory that becomes the lowest overlay layer; the flags say which descriptors come
-    along: a network namespace, standard input, a standard error apart from the output. Raises ValueError for a name that is not known or a string the kernel could not take (a NUL byte).
+    along: a network namespace, standard input, a standard error apart from the output. Raises ValueError
+    for a name that is not known or a string the kernel could not take (a NUL byte).
     """
     values = _root(sandbox, stubs) | {
         "overlay_by": overlay_by,

@@ -97,11 +97,11 @@ class Launcher:
     ) -> Running:
         """Begin to run one sandbox; any number may run at once. Use the result in `with`.
 
-        `output_fd` becomes standard output, and standard error unless `error_fd` does: give a pipe (its other end sees EOF when the last
-        process of the step is gone and the caller has closed its own copy), never a log file, which the
-        step could reopen and truncate. `netns_fd` is a ready network namespace for `network="private"`;
-        without it a private network has only `lo`. The caller keeps and closes all descriptors, as soon as
-        this has returned if it likes.
+        `output_fd` becomes standard output, and standard error unless `error_fd` does: give a pipe (its
+        other end sees EOF when the last process of the step is gone and the caller has closed its own
+        copy), never a log file, which the step could reopen and truncate. `netns_fd` is a ready network
+        namespace for `network="private"`; without it a private network has only `lo`. The caller keeps and
+        closes all descriptors, as soon as this has returned if it likes.
 
         OSError: the launcher itself is gone. ValueError: a name or string that cannot be passed on.
         """

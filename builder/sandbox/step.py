@@ -184,7 +184,7 @@ class Step:
         self.doing = "exec"
         name = self.plan.argv[0]
         path = _find(name, env.get(b"PATH", DEFAULT_PATH))
-        for number in (13, 25):  # the interpreter ignores SIGPIPE and SIGXFSZ
+        for number in (13, 25, 32, 33):  # ignored by the interpreter, and by posix_spawn(3) for itself
             sys_.default_signal(number)
         try:
             os.execve(path, self.plan.argv, env)

@@ -43,14 +43,13 @@ _FSMOUNT_CLOEXEC = _FSOPEN_CLOEXEC = 1
 _MOVE_EMPTY_TO_EMPTY = 0x44
 _CLOSE_RANGE_CLOEXEC = 4
 
-# Calls since Linux 5.0 have one number everywhere; only these two differ.
-_CLONE, _PIVOT_ROOT = (56, 155) if os.uname().machine == "x86_64" else (220, 41)
+# Calls since Linux 5.0 have one number everywhere; only these three differ.
+_CLONE, _PIVOT_ROOT, _RT_SIGACTION = (56, 155, 13) if os.uname().machine == "x86_64" else (220, 41, 134)
 _PIDFD_SEND_SIGNAL, _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 424, 428, 429, 430, 431, 432
 _CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 436, 437, 442
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
-_libc.signal.restype = ctypes.c_void_p
 
 
 def failure(call: str, path: bytes | str = b"", note: str = "") -> OSError:
@@ -106,8 +105,8 @@ def prctl(option: int, argument: int = 0, second: int = 0) -> None:
 
 
 def default_signal(number: int) -> None:
-    """Give a signal its default action: the interpreter ignores SIGPIPE, and that would survive exec."""
-    _libc.signal(ctypes.c_int(number), ctypes.c_void_p(0))
+    """Give a signal its default action. The raw call: the C library keeps 32 and 33 to itself."""
+    _raw("rt_sigaction", _RT_SIGACTION, number, bytes(32), None, 8)
 
 
 def sethostname(name: bytes) -> None:
