@@ -29,7 +29,7 @@ IMAGE = "docker-image://"
 
 
 class Wanted(Protocol):
-    """Of a request, what concerns its inputs (`builder.build.BuildRequest`)."""
+    """Of a request, what concerns its inputs (`builder.building.BuildRequest`)."""
 
     @property
     def context(self) -> str: ...

@@ -16,7 +16,7 @@ from builder.cli.session import Session
 from builder.errors import ContextError, UsageError
 
 if TYPE_CHECKING:
-    from builder.build import BuildRequest, Built
+    from builder.building import BuildRequest, Built
 
 _LATER = {
     "--secret": "build secrets",
@@ -152,7 +152,7 @@ def command(session: Session, /, **flags: Any) -> None:
     for path in (flags["iidfile"], flags["metadata_file"]):
         _writable(path)
     with watching("quiet" if flags["quiet"] else flags["progress"]) as emit:
-        from builder.build import build
+        from builder.building import build
 
         gc.enable()
         built = build(request, emit)
@@ -160,7 +160,7 @@ def command(session: Session, /, **flags: Any) -> None:
 
 
 def _request(session: Session, flags: dict[str, Any]) -> BuildRequest:
-    from builder.build import BuildRequest
+    from builder.building import BuildRequest
     from builder.export.base import OutputSpec
 
     context, dockerfile, content = _sources(flags["context"], flags["dockerfile"])

@@ -21,7 +21,7 @@ def command(session: Session, name: str, path: str | None) -> None:
     entry = session.images.resolve(name)
     if not entry.names:
         raise UsageError(f"the image {name!r} has no name", hint=f"pybuild tag {name} NAME")
-    from builder.build import BuildRequest, build
+    from builder.building import BuildRequest, build
     from builder.export.base import OutputSpec
 
     build(

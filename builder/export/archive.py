@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -154,23 +153,6 @@ def replacing(path: str) -> Iterator[int]:
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
-        raise
-    sync_directory(os.path.dirname(target))
-
-
-@contextmanager
-def replacing_directory(path: str) -> Iterator[str]:
-    """A new directory that takes the place of `path` (which must be absent or empty) when the block ends
-    well.
-    """
-    target = os.path.abspath(path)
-    temporary = f"{target}.{secrets.token_hex(4)}.tmp"
-    os.mkdir(temporary, 0o755)
-    try:
-        yield temporary
-        os.rename(temporary, target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync_directory(os.path.dirname(target))
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Protocol
 
 from oci.digest import Digest
+from oci.errors import InvalidDigest
 from oci.layer import Layer
 
 
@@ -53,7 +54,7 @@ class Cache:
             return None
         try:
             return _decode(json.loads(text))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, InvalidDigest):
             return None
 
     def alias(self, definition: str) -> str | None:

@@ -285,7 +285,7 @@ class Executor:
             return parent.on_top(key, None)
         part = Part(done(layer), _copy_name(key, layer))
         result = parent.on_top(key, part)
-        part.index = written.layer(lambda path: self._opened(result, path))
+        part.index = _once(lambda: written.layer(lambda path: self._opened(result, path)))
         return result
 
     def _opened(self, result: Result, path: bytes) -> int:
@@ -378,7 +378,7 @@ class Executor:
             if part.directory:
                 layers.append(DirectoryLayer(part.directory))
             elif part.index is not None:
-                layers.append(part.index)
+                layers.append(part.index())
         return View(layers)
 
     @contextmanager

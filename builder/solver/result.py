@@ -31,13 +31,13 @@ class Part:
 
     `directory` holds the layer's files in overlay form: a RUN's upper directory, or what `unpack` made of
     the blob;
-    empty as long as nobody asked. `index` is what a COPY wrote, for looking things up without a directory.
+    empty as long as nobody asked. `index` tells what a COPY wrote, for looking things up without a directory.
     """
 
     layer: Future[Layer | None]
     name: str
     directory: str = ""
-    index: IndexLayer | None = None
+    index: Callable[[], IndexLayer] | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 

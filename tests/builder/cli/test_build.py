@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-import builder.build as engine
-from builder.build import BuildRequest, Built
+import builder.building as engine
+from builder.building import BuildRequest, Built
 from builder.cli import values
 from builder.contexts.git import commit_time
 from builder.errors import ContextError, StepFailed, UsageError

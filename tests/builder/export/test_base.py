@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from builder.errors import UsageError
+from builder.export.archive import ImageExporter, replacing
+from builder.export.base import CacheOnly, OutputSpec, exporter
+from builder.export.local import LocalExporter, TarExporter
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("-", OutputSpec("tar", "-")),
+        ("out", OutputSpec("local", "out")),
+        ("type=oci,dest=a.tar", OutputSpec("oci", "a.tar")),
+        ("type=docker,dest=-,name=x", OutputSpec("docker", "-", {"name": "x"})),
+        ("dest=a=b,type=tar", OutputSpec("tar", "a=b")),
+    ],
+)
+def test_outputs_are_read_as_buildx_reads_them(text: str, spec: OutputSpec) -> None:
+    assert OutputSpec.parse(text) == spec
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("dest=x", "no type"),
+        ("type=oci,x", "no key=value"),
+        ("type=oci", "needs a dest"),
+        ("type=docker", "needs a dest"),
+        ("type=tar", "needs a dest"),
+        ("type=local", "needs a dest"),
+        ("type=zip,dest=x", "unknown"),
+        ("type=oci,dest=x,compresion=gzip", "no option"),
+        ("type=oci,dest=x,compression=lzma", "unknown compression"),
+        ("type=oci,dest=x,compression=gzip,compression-level=99", "level"),
+        ("type=oci,dest=x,compression-level=high", "high"),
+        ("type=oci,dest=x,tar=perhaps", "neither true nor false"),
+        ("type=docker,dest=x,tar=false", "tar=false"),
+        ("type=oci,dest=-,tar=false", "tar=false"),
+        ("type=oci,dest=no/such/dir/x.tar", "does not exist"),
+        ("type=registry,name=x", "registries"),
+        ("type=local,dest=x,mode=delete", "mode=copy"),
+    ],
+)
+def test_bad_outputs_are_refused_before_anything_is_built(text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        exporter(OutputSpec.parse(text))
+
+
+def test_each_type_has_its_exporter(tmp_path: Path) -> None:
+    assert isinstance(exporter(OutputSpec("oci", str(tmp_path / "x"))), ImageExporter)
+    assert isinstance(exporter(OutputSpec("docker", "-")), ImageExporter)
+    assert isinstance(exporter(OutputSpec("tar", "-")), TarExporter)
+    assert isinstance(exporter(OutputSpec("local", str(tmp_path))), LocalExporter)
+    assert isinstance(exporter(OutputSpec("cacheonly")), CacheOnly)
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    import os
+
+    target = tmp_path / "out"
+    target.write_bytes(b"old")
+    with pytest.raises(ValueError), replacing(str(target)) as fd:
+        os.write(fd, b"half")
+        raise ValueError
+    assert target.read_bytes() == b"old" and os.listdir(tmp_path) == ["out"]
+    with replacing(str(target)) as fd:
+        os.write(fd, b"new")
+    assert target.read_bytes() == b"new" and os.listdir(tmp_path) == ["out"]
+
+
+def test_a_link_keeps_being_a_link(tmp_path: Path) -> None:
+    import os
+
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("real")
+    with replacing(str(tmp_path / "link")) as fd:
+        os.write(fd, b"new")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "real").read_bytes() == b"new"
