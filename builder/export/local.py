@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from builder.errors import UsageError
 from builder.export.archive import replacing
 from builder.export.base import Export, OutputSpec, refuse_missing_directory, refuse_unknown
+from builder.snapshot.times import settle
 from oci.durable import write_all
 from oci.tar import Entry, Kind, TarWriter
 
@@ -42,36 +42,38 @@ class TarExporter:
         """Write it. Raises OSError; a file of that name is then as it was."""
         with what.view() as view:
             if self.dest == "-":
-                write_tree(view, _STDOUT)
+                write_tree(view, _STDOUT, what.clock)
             else:
                 with replacing(self.dest) as fd:
-                    write_tree(view, fd)
+                    write_tree(view, fd, what.clock)
         return f"exporting to tar {self.dest}"
 
 
-def write_tree(view: View, fd: int) -> None:
-    """The files of `view` as a tar written to `fd`: everything but overlay's own marks, hard links kept."""
+def write_tree(view: View, fd: int, clock: int | None = None) -> None:
+    """The files of `view` as a tar written to `fd`, hard links kept, with the times that layers have."""
     tar = TarWriter(lambda block: write_all(fd, block))
     seen: dict[tuple[int, int], bytes] = {}
     with view.opener() as open_file:
         for path, node in view.walk():
             if path:
-                _add(tar, view, open_file, path, node, seen)
+                entry = entry_of(path, node, view.xattrs(path))
+                entry = replace(entry, mtime=settle(entry.mtime, clock))
+                _add(tar, open_file, entry, node, seen)
     tar.finish()
 
 
 def _add(
-    tar: TarWriter, view: View, open_file: Opener, path: bytes, node: Node, seen: dict[tuple[int, int], bytes]
+    tar: TarWriter, open_file: Opener, entry: Entry, node: Node, seen: dict[tuple[int, int], bytes]
 ) -> None:
-    entry = entry_of(path, node, view.xattrs(path))
     if node.kind is not Kind.FILE:
         tar.add(entry)
         return
-    first = seen.setdefault((node.dev, node.ino), path) if node.nlink > 1 and node.ino else path
-    if first != path:
+    linked = node.nlink > 1 and node.ino
+    first = seen.setdefault((node.dev, node.ino), entry.name) if linked else entry.name
+    if first != entry.name:
         tar.add(replace(entry, kind=Kind.HARDLINK, link=first, size=0, xattrs=()))
         return
-    fd = open_file(path)
+    fd = open_file(entry.name)
     try:
         tar.add_stream(entry, lambda size: os.read(fd, size))
     finally:
@@ -120,67 +122,78 @@ class LocalExporter:
         """Write it. Raises OSError."""
         os.makedirs(self.dest, exist_ok=True)
         with what.view() as view:
-            write_files(view, self.dest)
+            write_files(view, self.dest, what.clock)
         return f"exporting to directory {self.dest}"
 
 
-def write_files(view: View, dest: str) -> None:
+def write_files(view: View, dest: str, clock: int | None = None) -> None:
     """Copy the files of `view` into the directory `dest`, never through a symlink that lies in it."""
     root = os.open(dest, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with view.opener() as open_file:
-            _write_below(view, b"", root, open_file)
+            _Files(view, open_file, clock).below(b"", root)
     finally:
         os.close(root)
 
 
-def _write_below(view: View, path: bytes, directory: int, open_file: Opener) -> None:
-    for name in view.listdir(path):
-        child = path + b"/" + name if path else name
-        node = view.lstat(child)
-        if node is None:
-            continue
-        if node.kind is Kind.DIRECTORY:
-            _write_directory(view, child, name, node, directory, open_file)
-        elif node.kind is Kind.SYMLINK:
-            _clear(name, directory)
-            os.symlink(node.link, name, dir_fd=directory)
-        elif node.kind is Kind.FILE:
-            _clear(name, directory)
-            _write_file(open_file(child), name, node, directory)
+class _Files:
+    """The writing of one tree, directory by directory, each by its descriptor."""
 
+    def __init__(self, view: View, open_file: Opener, clock: int | None) -> None:
+        self._view = view
+        self._open = open_file
+        self._clock = clock
 
-def _write_directory(
-    view: View, path: bytes, name: bytes, node: Node, directory: int, open_file: Opener
-) -> None:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        fd = os.open(name, flags, dir_fd=directory)
-    except OSError:
-        _clear(name, directory)
-        os.mkdir(name, 0o700, dir_fd=directory)
-        fd = os.open(name, flags, dir_fd=directory)
-    try:
-        _write_below(view, path, fd, open_file)
-        os.fchmod(fd, node.mode & 0o777)
-        os.utime(fd, ns=(node.mtime_ns, node.mtime_ns))
-    finally:
-        os.close(fd)
+    def below(self, path: bytes, directory: int) -> None:
+        """All that is in `path`, into `directory`."""
+        for name in self._view.listdir(path):
+            child = path + b"/" + name if path else name
+            node = self._view.lstat(child)
+            if node is None:
+                continue
+            if node.kind is Kind.DIRECTORY:
+                self._directory(child, name, node, directory)
+            elif node.kind is Kind.SYMLINK:
+                _clear(name, directory)
+                os.symlink(node.link, name, dir_fd=directory)
+            elif node.kind is Kind.FILE:
+                _clear(name, directory)
+                self._file(child, name, node, directory)
 
-
-def _write_file(source: int, name: bytes, node: Node, directory: int) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        fd = os.open(name, flags, 0o600, dir_fd=directory)
+    def _directory(self, path: bytes, name: bytes, node: Node, directory: int) -> None:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            while chunk := os.read(source, _CHUNK):
-                write_all(fd, chunk)
-            os.fchmod(fd, node.mode & 0o777)
-            os.utime(fd, ns=(node.mtime_ns, node.mtime_ns))
+            fd = os.open(name, flags, dir_fd=directory)
+        except OSError:
+            _clear(name, directory)
+            os.mkdir(name, 0o700, dir_fd=directory)
+            fd = os.open(name, flags, dir_fd=directory)
+        try:
+            self.below(path, fd)
+            self._finish(fd, node)
         finally:
             os.close(fd)
-    finally:
-        os.close(source)
+
+    def _file(self, path: bytes, name: bytes, node: Node, directory: int) -> None:
+        source = self._open(path)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = os.open(name, flags, 0o600, dir_fd=directory)
+            try:
+                while chunk := os.read(source, _CHUNK):
+                    write_all(fd, chunk)
+                self._finish(fd, node)
+            finally:
+                os.close(fd)
+        finally:
+            os.close(source)
+
+    def _finish(self, fd: int, node: Node) -> None:
+        os.fchmod(fd, node.mode & 0o777)
+        mtime = node.mtime_ns
+        if self._clock is not None:
+            mtime = settle(mtime // 1_000_000_000, self._clock) * 1_000_000_000
+        os.utime(fd, ns=(mtime, mtime))
 
 
 def _clear(name: bytes, directory: int) -> None:
@@ -190,9 +203,4 @@ def _clear(name: bytes, directory: int) -> None:
     except FileNotFoundError:
         return
     except (IsADirectoryError, PermissionError):
-        _remove_tree(name, directory)
-
-
-def _remove_tree(name: bytes, directory: int) -> None:
-    remove: Callable[..., None] = shutil.rmtree
-    remove(name, dir_fd=directory)
+        shutil.rmtree(name, dir_fd=directory)

@@ -229,20 +229,22 @@ class Executor:
     ) -> tuple[Result, bool]:
         parent = inputs[0]
         known = None if step.fresh else self._cache.alias(definition)
+        before = definition_key(step, (parent.key,), clocked=self._clocked)
+        seen = not step.fresh and self._cache.alias(before) is not None
         if known is not None and not any(isinstance(source, ContextSource) for source in op.sources):
             found = self._hit(step, known, parent)
             if found is not None:
                 return found, True
         with ExitStack() as stack:
             selection = self._select(op, inputs, stack)
-            checksum = self._checksum(selection, read=known is not None and not step.fresh)
+            checksum = self._checksum(selection, read=seen)
             if checksum is not None:
                 key = content_key(step, parent.key, (checksum,), clocked=self._clocked)
                 found = self._hit(step, key, parent)
                 if found is not None:
                     self._cache.store_alias(definition, key)
                     return found, True
-            return self._copy(step, op, parent, selection, definition), False
+            return self._copy(step, op, parent, selection, (definition, before)), False
 
     def _select(self, op: Copy, inputs: tuple[Result, ...], stack: ExitStack) -> Selection:
         from builder.solver.copying import select
@@ -263,7 +265,9 @@ class Executor:
             return ""
         return self.content.checksum(selection.selected) if read else self.content.known(selection.selected)
 
-    def _copy(self, step: Step, op: Copy, parent: Result, selection: Selection, definition: str) -> Result:
+    def _copy(
+        self, step: Step, op: Copy, parent: Result, selection: Selection, aliases: tuple[str, ...]
+    ) -> Result:
         from builder.solver.copying import place
 
         plan = place(op, selection, self._view_of(parent)())
@@ -271,7 +275,8 @@ class Executor:
         layer, written = self._write_plan(plan)
         checksum = self.content.learn(selection.selected, written.digests) if selection.selected else ""
         key = content_key(step, parent.key, (checksum,), clocked=self._clocked)
-        self._cache.store_alias(definition, key)
+        for alias in aliases:
+            self._cache.store_alias(alias, key)
         return self._with_files(step, parent, key, (layer, written), created)
 
     def _with_files(
