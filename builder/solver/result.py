@@ -86,16 +86,23 @@ def parts_of(image: Image) -> tuple[Part, ...]:
 
 
 def unpacker(snapshots: Snapshotter, blobs: BlobStore, clock: int | None = None) -> Unpack:
-    """How a part's directory is made: from its blob, with the times that steps see when there is a clock."""
+    """How a part's directory is made: from its blob, with the times that steps see when there is a clock.
+
+    Limits against bombs hold where layers come in (load, import); what is in the store may have any size.
+    """
     edit = _reclocked(clock) if clock is not None else None
 
     def unpack(part: Part, lowers: tuple[str, ...]) -> str:
+        from oci.compress import NO_LIMITS
         from oci.layer import read_layer
 
         layer = part.layer.result()
         assert layer is not None
         return snapshots.unpack(
-            part.name, lambda: read_layer(blobs, layer.digest, layer.media_type), lowers, edit
+            part.name,
+            lambda: read_layer(blobs, layer.digest, layer.media_type, limits=NO_LIMITS),
+            lowers,
+            edit,
         )
 
     return unpack
