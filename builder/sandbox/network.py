@@ -248,7 +248,7 @@ class Gateway:
         table.
         """
         for chain in self._foreign():
-            if chain.policy == nft.DROP or any(r.drops for r in self._nft.rules(chain.family, chain.table)):
+            if not self._nft.lets_pass(chain):
                 for key in ("iif", "oif"):
                     match = nft.interface(key, f"{PREFIX}{self._number}x", prefix=True)
                     self._insert(chain, match + nft.verdict(nft.ACCEPT))

@@ -48,12 +48,13 @@ class Chain(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A rule; `comment` is empty when it has none."""
+    """A rule; `comment` is empty when it has none, `jump` when it goes to no other chain."""
 
     chain: str
     handle: bytes
     comment: str
     drops: bool
+    jump: str
 
 
 def _u32(value: int) -> bytes:
@@ -170,10 +171,25 @@ class Nft(Netlink):
         found = []
         for answer in self._list(_GETRULE, family, body):
             has = dict(attributes(answer[4:]))
-            rule = Rule(_name(answer, 2), has[3], _comment(has.get(7, b"")), _drops(has.get(4, b"")))
+            rule = Rule(_name(answer, 2), has[3], _comment(has.get(7, b"")), *_effect(has.get(4, b"")))
             if not chain or rule.chain == chain:
                 found.append(rule)
         return found
+
+    def lets_pass(self, chain: Chain) -> bool:
+        """Whether neither a chain's policy nor a rule on any way through it ends a packet."""
+        if chain.policy == DROP:
+            return False
+        rules = self.rules(chain.family, chain.table)
+        seen, waiting = set(), [chain.name]
+        while waiting:
+            name = waiting.pop()
+            seen.add(name)
+            here = [rule for rule in rules if rule.chain == name]
+            if any(rule.drops for rule in here):
+                return False
+            waiting += {rule.jump for rule in here if rule.jump} - seen
+        return True
 
     def insert_rule(self, chain: Chain, expressions: bytes, comment: str) -> None:
         """Put a rule first in a chain."""
@@ -209,13 +225,19 @@ def _comment(userdata: bytes) -> str:
     return ""
 
 
-def _drops(expressions: bytes) -> bool:
-    """Whether a rule may end a packet: `drop`, nft's `reject` or iptables' target of that name."""
+def _effect(expressions: bytes) -> tuple[bool, str]:
+    """Whether a rule may end a packet (`drop`, `reject`, a verdict map), and the chain it goes to, if any."""
+    drops, jump = False, ""
     for _, element in attributes(expressions):
         has = dict(attributes(element))
         name, data = has.get(1, b"").rstrip(b"\0"), has.get(2, b"")
         if name == b"reject" or (name == b"target" and (b"REJECT\0" in data or b"DROP\0" in data)):
-            return True
-        if name == b"immediate" and verdict(DROP)[4:] == attr(1, has[1]) + nest(2, data):
-            return True
-    return False
+            drops = True
+        elif name == b"lookup":
+            drops = drops or dict(attributes(data)).get(3) == _u32(0)  # what is in the map is not looked at
+        elif name == b"immediate":
+            value = dict(attributes(dict(attributes(data)).get(2, b"")))
+            verdict_ = dict(attributes(value.get(2, b"")))
+            drops = drops or verdict_.get(1) == _u32(DROP)
+            jump = verdict_.get(2, b"").rstrip(b"\0").decode()
+    return drops, jump

@@ -1,0 +1,438 @@
+"""Private networks on hosts of our own: each test's "host" is a network namespace with an uplink to another.
+
+So nothing here touches the machine's interfaces, firewall or sysctls. A thread has its own network namespace;
+what it starts (threads, processes) inherits it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from builder.sandbox import nft, syscalls
+from builder.sandbox.dns import Relay
+from builder.sandbox.netlink import Route
+from builder.sandbox.network import NetworkPool
+
+pytestmark = pytest.mark.root
+
+OUTSIDE, HOST = socket.inet_aton("198.51.100.1"), socket.inet_aton("198.51.100.2")
+PORT = 8000
+
+
+class Host:
+    """A network namespace that acts as the host, and an "outside" behind its uplink with a server."""
+
+    def __init__(self) -> None:
+        self.jobs: list[tuple[Callable[[], Any], list[Any], threading.Event]] = []
+        self.wake = threading.Condition()
+        self.closing = False
+        self.thread = threading.Thread(target=self._live)
+        self.thread.start()
+        self.do(self._build)
+
+    def do(self, job: Callable[[], Any]) -> Any:
+        """Run `job` in the host's network namespace."""
+        result: list[Any] = []
+        done = threading.Event()
+        with self.wake:
+            self.jobs.append((job, result, done))
+            self.wake.notify()
+        done.wait()
+        if isinstance(result[0], BaseException):
+            raise result[0]
+        return result[0]
+
+    def _live(self) -> None:
+        syscalls.unshare(syscalls.CLONE_NEWNET)
+        while True:
+            with self.wake:
+                self.wake.wait_for(lambda: self.jobs or self.closing)
+                if not self.jobs:
+                    return
+                job, result, done = self.jobs.pop(0)
+            try:
+                result.append(job())
+            except BaseException as error:
+                result.append(error)
+            done.set()
+
+    def _build(self) -> None:
+        here = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        host = Route()
+        host.up(1)
+        syscalls.unshare(syscalls.CLONE_NEWNET)
+        self.outside = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+        there = Route()
+        self.server = socket.create_server(("0.0.0.0", PORT))
+        syscalls.setns(here, syscalls.CLONE_NEWNET)
+        # With equal indices at both ends the kernel would take up to a second to notice the carrier.
+        host.veth("spare0", "spare1", here, 1400)
+        host.veth("up0", "out0", self.outside, 1400)
+        host.address(host.index("up0"), HOST, 24)
+        there.address(there.index("out0"), OUTSIDE, 24)
+        there.up(1)
+        there.up(there.index("out0"))
+        host.route(via=OUTSIDE)
+        for protocol in (host, there):
+            protocol.close()
+        os.close(here)
+        self.sysctl("ip_forward", "0")
+
+    def sysctl(self, name: str, value: str = "") -> str:
+        def access() -> str:
+            with open(f"/proc/sys/net/ipv4/{name}", "r+") as file:
+                if value:
+                    file.write(value)
+                    return value
+                return file.read().strip()
+
+        return str(self.do(access)) if threading.current_thread() is not self.thread else access()
+
+    def command(self, *argv: str) -> str:
+        def run() -> str:
+            return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+        return str(self.do(run))
+
+    def state(self) -> str:
+        """All of interfaces, rules and switches that a builder could change."""
+        kept = self.command("ip", "-br", "link") + self.command("nft", "list", "ruleset")
+        return kept + "".join(self.sysctl(name) for name in ("ip_forward", "conf/up0/forwarding"))
+
+    def settled(self, before: str) -> bool:
+        """The kernel takes some 20 ms to dissolve a namespace."""
+        deadline = time.monotonic() + 5
+        while self.state() != before:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def peer(self) -> str:
+        """Who connects to the outside server within two seconds; it gets a line."""
+        if not select.select([self.server], [], [], 2)[0]:
+            return ""
+        connection, (address, _) = self.server.accept()
+        connection.sendall(b"from outside\n")
+        connection.close()
+        return str(address)
+
+    def close(self) -> None:
+        with self.wake:
+            self.closing = True
+            self.wake.notify()
+        self.thread.join()
+        self.server.close()
+        os.close(self.outside)
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    made = Host()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pool(host: Host) -> Iterator[NetworkPool]:
+    with NetworkPool() as made:
+        host.do(made.start)
+        yield made
+
+
+def inside(netns: int, job: Callable[[], Any]) -> Any:
+    """Run `job` in a thread in that namespace."""
+    result: list[Any] = []
+
+    def run() -> None:
+        syscalls.setns(netns, syscalls.CLONE_NEWNET)
+        try:
+            result.append(job())
+        except OSError as error:
+            result.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return result[0]
+
+
+def fetch(address: str = "198.51.100.1", port: int = PORT, timeout: float = 2) -> Any:
+    def job() -> bytes:
+        with socket.create_connection((address, port), timeout) as connection:
+            return connection.recv(100)
+
+    return job
+
+
+def reaches_out(host: Host, netns: int) -> str:
+    """The address the outside sees, or nothing."""
+    seen: list[str] = []
+    accepting = threading.Thread(target=lambda: seen.append(host.peer()))
+    accepting.start()
+    got = inside(netns, fetch(timeout=1.5))
+    accepting.join()
+    return seen[0] if got == b"from outside\n" else ""
+
+
+def test_the_way_out_and_what_stays(host: Host) -> None:
+    before = host.state()
+    with NetworkPool() as pool:
+        host.do(pool.start)
+        netns = pool.take()
+        assert reaches_out(host, netns) == "198.51.100.2"
+        assert pool.gateway() == "10.213.0.1"
+        assert host.sysctl("conf/up0/forwarding") == "1"
+        assert host.sysctl("ip_forward") == "0"
+        os.close(netns)
+    assert host.settled(before)
+
+
+def test_a_step_reaches_out(host: Host, pool: NetworkPool, world: Any) -> None:
+    netns = pool.take()
+    accepting = threading.Thread(target=host.peer)
+    accepting.start()
+    script = f"nc 198.51.100.1 {PORT}; ip -o -4 addr show eth0; ip route"
+    _, output = world.run("sh", "-c", script, network="private", netns_fd=netns)
+    accepting.join()
+    os.close(netns)
+    assert output.startswith("from outside\n")
+    assert "10.213.0." in output
+    assert "default via 10.213.0.1 dev eth0" in output
+
+
+def test_host_and_no_network(host: Host, world: Any) -> None:
+    host.do(world.launcher.start)
+    assert "up0" in world.sh("ip -o link", network="host")
+    assert "198.51.100.2" in world.sh("ip -o addr", network="host")
+    for network in ("none", "private"):
+        assert [line.split()[1] for line in world.sh("ip -o link", network=network).splitlines()] == ["lo:"]
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        ["reject"],
+        ["tcp dport 8000 drop"],
+        ["ip protocol vmap { tcp : drop }"],
+        ["jump other", "reject with icmpx admin-prohibited"],
+    ],
+)
+def test_a_chain_that_drops(host: Host, rules: list[str]) -> None:
+    """Whatever the table is called; `other` is a chain that does the work."""
+    inner = rules.pop() if len(rules) > 1 else "accept"
+    chain = f"type filter hook forward priority 0; policy accept; {rules[0]};"
+    host.command("nft", f"table inet wall {{ chain other {{ {inner}; }} ; chain f {{ {chain} }} ; }}")
+    before = host.state()
+    with NetworkPool() as pool:
+        host.do(pool.start)
+        netns = pool.take()
+        assert reaches_out(host, netns) == "198.51.100.2"
+        os.close(netns)
+    assert host.settled(before)
+
+
+@pytest.mark.parametrize("forward", ["0", "1"])
+def test_beside_a_firewall_that_drops(host: Host, forward: str) -> None:
+    """Docker's policy and chains."""
+    host.sysctl("ip_forward", forward)
+    host.command("iptables", "-P", "FORWARD", "DROP")
+    host.command("iptables", "-N", "DOCKER-USER")
+    host.command("iptables", "-A", "FORWARD", "-j", "DOCKER-USER")
+    before = host.state()
+    with NetworkPool() as pool:
+        host.do(pool.start)
+        netns = pool.take()
+        assert reaches_out(host, netns) == "198.51.100.2"
+        assert "-A FORWARD -i pyb0x+ -m comment --comment pybuild_0 -j ACCEPT" in host.command(
+            "iptables", "-S"
+        )
+        os.close(netns)
+    assert host.settled(before)
+
+
+def test_a_firewall_that_lets_through_is_left_alone(host: Host, pool: NetworkPool) -> None:
+    host.command("iptables", "-A", "INPUT", "-p", "tcp", "--dport", "1", "-j", "DROP")
+    with NetworkPool() as other:
+        host.do(other.start)
+        os.close(other.take())
+        assert "pyb" not in host.command("iptables", "-S", "FORWARD")
+
+
+def test_nobody_reaches_in(host: Host, pool: NetworkPool) -> None:
+    """Neither other steps nor the network behind the uplink may open a connection to a step."""
+    first, second = pool.take(), pool.take()
+    listening = inside(first, lambda: socket.create_server(("0.0.0.0", PORT)))
+    address = inside(first, lambda: _address(first))
+    assert isinstance(inside(second, fetch(address, timeout=0.3)), OSError)
+
+    def from_outside() -> Any:
+        route = Route()
+        route.route(to=socket.inet_aton(address), via=HOST)
+        route.close()
+        return fetch(address, timeout=0.3)()
+
+    assert isinstance(inside(host.outside, from_outside), OSError)
+    assert not select.select([listening], [], [], 0)[0]
+    listening.close()
+    os.close(first)
+    os.close(second)
+
+
+def _address(netns: int) -> str:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("198.51.100.1", 9))
+        return str(probe.getsockname()[0])
+
+
+def test_two_builders(host: Host) -> None:
+    before = host.state()
+    with NetworkPool() as one:
+        host.do(one.start)
+        with NetworkPool() as other:
+            host.do(other.start)
+            spaces = one.take(), other.take()
+            assert {one.gateway(), other.gateway()} == {"10.213.0.1", "10.213.1.1"}
+            assert [reaches_out(host, netns) for netns in spaces] == ["198.51.100.2"] * 2
+        assert reaches_out(host, spaces[0]) == "198.51.100.2"  # the first to leave switches nothing off
+        for netns in spaces:
+            os.close(netns)
+    assert host.settled(before)
+
+
+def test_addresses_that_are_routed_elsewhere_are_avoided(host: Host) -> None:
+    host.command("ip", "route", "add", "10.213.0.0/16", "via", "198.51.100.1")
+    with NetworkPool() as pool:
+        host.do(pool.start)
+        assert pool.gateway() == "10.117.0.1"
+
+
+def test_after_kill_9_the_next_builder_cleans_up(host: Host) -> None:
+    host.command("iptables", "-P", "FORWARD", "DROP")
+    before = host.state()
+    code = (
+        "import time; from builder.sandbox.network import NetworkPool\n"
+        "pool = NetworkPool(); fd = pool.take(); print(pool.gateway(), flush=True); time.sleep(100)\n"
+    )
+    builder = host.do(
+        lambda: subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    )
+    assert builder.stdout.readline() == "10.213.0.1\n"
+    assert "pyb0x" in host.state()
+    builder.send_signal(signal.SIGKILL)
+    builder.wait()
+    builder.stdout.close()
+    deadline = time.monotonic() + 5
+    while "pyb0x1" in host.command("ip", "-br", "link") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    left = host.command("nft", "list", "tables")
+    assert "pybuild_0" not in left  # the kernel's part
+    with NetworkPool() as pool:
+        host.do(pool.start)
+        netns = pool.take()
+        assert host.command("iptables", "-S", "FORWARD").count("pybuild_") == 2
+        assert reaches_out(host, netns) == "198.51.100.2"
+        os.close(netns)
+    assert host.settled(before)
+
+
+def test_many_namespaces_use_addresses_again(host: Host, pool: NetworkPool) -> None:
+    held = pool.take()
+    for _ in range(300):
+        os.close(pool.take())
+    assert reaches_out(host, held) == "198.51.100.2"
+    os.close(held)
+    begun = time.monotonic()
+    links = lambda: host.command("ip", "-br", "link").count("pyb")  # noqa: E731
+    while links() > 4 and time.monotonic() - begun < 5:
+        time.sleep(0.05)
+    assert links() <= 4
+
+
+def test_a_host_without_any_route(host: Host) -> None:
+    host.command("ip", "route", "del", "default")
+    with NetworkPool() as pool:
+        host.do(pool.start)
+        netns = pool.take()
+        server = host.do(lambda: socket.create_server((pool.gateway(), 9000)))
+        assert isinstance(inside(netns, fetch(timeout=0.3)), OSError)
+        threading.Thread(target=lambda: server.accept()[0].close()).start()
+        assert inside(netns, fetch(pool.gateway(), 9000)) == b""
+        server.close()
+        os.close(netns)
+
+
+def test_what_cannot_be_had_is_named(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(95, "make nftables table pybuild_0: Operation not supported")
+
+    monkeypatch.setattr(nft.Nft, "make_table", refuse)
+    with NetworkPool() as pool:
+        host.do(pool.start)
+        with pytest.raises(OSError, match="make nftables table"):
+            pool.take()
+        with pytest.raises(OSError, match="make nftables table"):
+            pool.gateway()
+
+
+def test_nothing_leaks(host: Host) -> None:
+    def use() -> None:
+        with NetworkPool() as pool:
+            host.do(pool.start)
+            os.close(pool.take())
+
+    use()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        use()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_relay_for_names(host: Host, pool: NetworkPool) -> None:
+    """A resolver on the host's loopback answers a step, by UDP and TCP."""
+
+    def resolver() -> tuple[socket.socket, socket.socket]:
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        udp.bind(("127.0.0.53", 5353))
+        return udp, socket.create_server(("127.0.0.53", 5353))
+
+    udp, tcp = host.do(resolver)
+    netns, address = pool.take(), pool.gateway()
+    relay = host.do(lambda: Relay(socket.inet_aton(address), ["127.0.0.53"], upstream_port=5353))
+
+    def answer() -> None:
+        query, client = udp.recvfrom(512)
+        udp.sendto(query + b"!", client)
+        stream, _ = tcp.accept()
+        stream.sendall(stream.recv(512) + b"?")
+        stream.close()
+
+    answering = threading.Thread(target=answer)
+    answering.start()
+
+    def ask() -> tuple[bytes, bytes]:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as query:
+            query.settimeout(2)
+            query.sendto(b"query", (address, 53))
+            first = query.recv(512)
+        with socket.create_connection((address, 53), 2) as stream:
+            stream.sendall(b"stream")
+            return first, stream.recv(512)
+
+    assert inside(netns, ask) == (b"query!", b"stream?")
+    answering.join()
+    relay.close()
+    udp.close()
+    tcp.close()
+    os.close(netns)
