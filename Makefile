@@ -31,7 +31,7 @@ lint: venv
 	$(PY) -m mypy
 	.venv/bin/lint-imports --no-logo
 
-# Root and interop tests stay together on one worker (tests/conftest.py), beside the unit tests on the other.
+# Root and interop tests stay together on one worker, the unit tests run beside it (tests/conftest.py).
 test: packages lint
 	@scripts/run-tests
 

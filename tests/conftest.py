@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+MACHINE = ("tests/root/", "tests/interop/")
+"""Folders of tests that touch the machine: mounts, interfaces, daemons."""
 
-# First: pytest-xdist writes the groups into the test ids in the same hook.
-@pytest.hookimpl(tryfirst=True)
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that touch the machine (mounts, interfaces, daemons) stay on one worker, in order."""
+    """A test that touches the machine says so, and lies where the scheduler looks for it."""
     for item in items:
-        if item.get_closest_marker("root") or item.get_closest_marker("interop"):
-            item.add_marker(pytest.mark.xdist_group("machine"))
+        marked = bool(item.get_closest_marker("root") or item.get_closest_marker("interop"))
+        if marked != item.nodeid.startswith(MACHINE):
+            raise pytest.UsageError(
+                f"{item.nodeid}: tests marked root or interop live in {' and '.join(MACHINE)}"
+            )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One worker runs all tests that touch the machine, in order; the others run beside it.
+
+    By folder, because xdist's own groups (`--dist loadgroup`) are lost with newer versions of pytest: it
+    writes them into a private attribute of the tests.
+    """
+    from xdist.scheduler.loadscope import LoadScopeScheduling
+
+    class ByMachine(LoadScopeScheduling):  # type: ignore[misc,unused-ignore]
+        def _split_scope(self, nodeid: str) -> str:
+            return "machine" if nodeid.startswith(MACHINE) else nodeid
+
+    return ByMachine(config, log)
