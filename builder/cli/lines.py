@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from builder.cli.text import safe
+from builder.events import StepDone
 
 _STEERING = bytes(code for code in (*range(32), 0x7F) if code not in (9, 10))
 _LONGEST = 1 << 16
 """A line without an end is cut here: what shows it must not hold it all."""
+
+
+def ending(event: StepDone) -> str:
+    """How a step ended, in BuildKit's words; empty if it was done."""
+    if "build was cancelled" in event.error:  # the solver's words for steps that another's failure ended
+        return "CANCELED"
+    return "ERROR" if event.error else "CACHED" if event.cached else ""
 
 
 class Lines:

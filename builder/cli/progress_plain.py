@@ -13,7 +13,7 @@ import threading
 from typing import BinaryIO
 
 from builder.cli import text
-from builder.cli.lines import Lines
+from builder.cli.lines import Lines, ending
 from builder.events import Event, Exported, StepDone, StepLog, StepStarted, Transfer, Warning_
 
 
@@ -66,8 +66,8 @@ class Plain:
         if step is None:
             return
         self._lines(step, step.lines.finish(), event.time)
-        end = f"ERROR: {event.error}" if event.error else "CACHED" if event.cached else ""
-        self._write(f"#{step.number} {end or f'DONE {event.seconds:.1f}s'}\n")
+        end = ending(event) or f"DONE {event.seconds:.1f}s"
+        self._write(f"#{step.number} {end}{': ' + event.error if end == 'ERROR' else ''}\n")
 
     def _lines(self, step: _Step, lines: bytes, now: float) -> None:
         if lines:

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from builder.cli import text
-from builder.cli.lines import cleaned
+from builder.cli.lines import cleaned, ending
 from builder.events import Emit, Event, Exported, StepDone, StepLog, StepStarted, Transfer, Warning_
 
 _PER_SECOND = 8
@@ -100,8 +100,8 @@ class View:
         if row := self._rows.get(event.digest):
             self._done += 1
             row.seconds, row.error = event.seconds, event.error
-            row.end = "ERROR" if event.error else "CACHED" if event.cached else ""
-            if not event.error:
+            row.end = ending(event)
+            if row.end != "ERROR":
                 row.tail = b""
 
     def _transfer(self, event: Transfer) -> None:

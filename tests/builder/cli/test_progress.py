@@ -67,6 +67,15 @@ def test_plain_shows_what_a_cancelled_step_began_to_say() -> None:
     assert "half\n" in shown
 
 
+def test_a_step_that_anothers_failure_ended_did_not_fail() -> None:
+    events: list[Event] = [
+        StepStarted("a", 1, "RUN sleep", 0.0),
+        StepDone("a", 1.0, 1.0, error="the build was cancelled"),
+    ]
+    assert plain(events).endswith("#1 CANCELED\n")
+    assert drawn(events)[1].startswith(" => CANCELED RUN sleep")
+
+
 def test_plain_survives_a_reader_that_goes_away() -> None:
     read, write = os.pipe()
     os.close(read)
