@@ -62,6 +62,8 @@ def private_docker(directory: str) -> Iterator[Docker]:
     with open(os.path.join(directory, "log"), "wb") as log:
         process = subprocess.Popen(
             [
+                # The daemon ends with us, also when we are killed.
+                *(["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []),
                 daemon,
                 f"--data-root={directory}/data",
                 f"--exec-root={directory}/exec",
