@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from builder.errors import NotFound
 from builder.frontend.broken import broken
@@ -12,13 +12,16 @@ from builder.frontend.stage import Shared, StageBuild
 from builder.frontend.stages import SCRATCH, Context
 from builder.frontend.suggest import closest
 from builder.graph import Base, ContextSource, Copy, Record, Scratch, Step
-from builder.source import SourceRange
 from oci.errors import InvalidReference
-from oci.image import Image
-from oci.model import Platform, RunConfig
+from oci.model import RunConfig
 from oci.reference import Reference
 
-Resolve: TypeAlias = Callable[[str, Platform, SourceRange], Image]
+if TYPE_CHECKING:
+    from builder.source import SourceRange
+    from oci.image import Image
+    from oci.model import Platform
+
+Resolve: TypeAlias = "Callable[[str, Platform, SourceRange], Image]"
 """Finds an image by its full reference."""
 
 
