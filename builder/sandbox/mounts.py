@@ -12,6 +12,7 @@ import os
 import stat
 
 from builder.sandbox import syscalls as sys_
+from builder.sandbox.overlay import mount_overlay, mount_overlay_by_options
 from builder.sandbox.stubs import StubMaker
 from builder.sandbox.syscalls import (
     ATTR_NODEV,
@@ -89,7 +90,7 @@ class Stage:
 def mount_root(plan: Plan, stage: Stage) -> int:
     """Attach the new root to the stage; a descriptor of it."""
     if plan.lowers:
-        root = _overlay(plan)
+        root = mount_overlay(plan)
     else:
         root = open_tree(sys_.AT_FDCWD, plan.source, recursive=True)
         attributes = ATTR_NODEV | (ATTR_RDONLY if plan.read_only else 0)
@@ -97,7 +98,7 @@ def mount_root(plan: Plan, stage: Stage) -> int:
     if root >= 0:
         _attach(root, stage.fd, b"root")
         return root
-    _overlay_by_options(plan, stage)
+    mount_overlay_by_options(plan, stage.fd)
     return os.open(b"root", _O_DIR, dir_fd=stage.fd)
 
 
@@ -105,90 +106,6 @@ def _attach(mount: int, at: int, name: bytes) -> None:
     target = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
     move_mount(mount, target)
     os.close(target)
-
-
-def _overlay(plan: Plan) -> int:
-    """The overlay as a detached mount, or -1 where the kernel needs mount(2) (KERNEL.md 1.1).
-
-    Layers by descriptor (6.13), else by the descriptor's name in `lowerdir+` (6.8): no name of a directory
-    ever becomes part of an option string.
-    """
-    try:
-        context = sys_.fsopen(b"overlay")
-    except OSError:
-        return -1
-    for by in (1, 2):
-        if plan.overlay_by <= by and _configure(context, plan, by):
-            return sys_.fsmount(context, ATTR_NODEV | (ATTR_RDONLY if plan.read_only else 0))
-        os.close(context)
-        context = sys_.fsopen(b"overlay")
-    os.close(context)
-    return -1
-
-
-def _configure(context: int, plan: Plan, by: int) -> bool:
-    """False where this kernel does not know the way `by` at all."""
-    layers = [(b"lowerdir+", path) for path in plan.lowers]
-    layers += [(b"upperdir", plan.upper), (b"workdir", plan.work)] if plan.upper else []
-    for number, (key, path) in enumerate(layers):
-        fd = _open_layer(path)
-        try:
-            if by == 1:
-                sys_.fsconfig(context, sys_.SET_FD, key, None, fd)
-            else:
-                sys_.fsconfig(context, sys_.SET_STRING, key, b"/proc/self/fd/%d" % fd)
-        except OSError:
-            if number == 0:
-                return False
-            raise
-        finally:
-            os.close(fd)
-    for flag in _flags(plan):
-        sys_.fsconfig(context, sys_.SET_FLAG, flag)
-    for key in (b"index", b"metacopy", b"redirect_dir", b"xino"):
-        if not (plan.userxattr and key in (b"metacopy", b"redirect_dir")):
-            sys_.fsconfig(context, sys_.SET_STRING, key, b"off")
-    try:
-        sys_.fsconfig(context, sys_.SET_STRING, b"uuid", b"null")
-    except OSError:
-        pass  # before 6.6: then nothing is written to the upper directory either
-    sys_.fsconfig(context, sys_.CMD_CREATE, None)
-    return True
-
-
-def _flags(plan: Plan) -> list[bytes]:
-    volatile = [b"volatile"] if plan.volatile and plan.upper else []
-    return volatile + ([b"userxattr"] if plan.userxattr else [])
-
-
-def _open_layer(path: bytes) -> int:
-    try:
-        return os.open(path, _O_DIR)
-    except OSError as error:
-        raise OSError(error.errno, f"open layer: {error.strerror}", os.fsdecode(path)) from None
-
-
-def _overlay_by_options(plan: Plan, stage: Stage) -> None:
-    """mount(2) for kernels before 6.8. Layers are descriptor numbers, relative to /proc/self/fd: nothing to
-    escape, and some 700 of them fit into the one page the kernel reads.
-    """
-    lowers = [_open_layer(path) for path in plan.lowers]
-    options = b"lowerdir=" + b":".join(b"%d" % fd for fd in lowers)
-    if plan.upper:
-        options += b",upperdir=%d,workdir=%d" % (_open_layer(plan.upper), _open_layer(plan.work))
-    options += b"".join(b"," + flag for flag in _flags(plan)) + b",index=off,xino=off"
-    if not plan.userxattr:
-        options += b",metacopy=off,redirect_dir=off"
-    if len(options) > 4095:
-        raise OSError(
-            7, f"mount overlay: {len(lowers)} layers do not fit into this kernel's one page of options"
-        )
-    target = os.open(b"root", _O_DIR, dir_fd=stage.fd)
-    os.chdir("/proc/self/fd")
-    sys_.mount(b"overlay", b"%d" % target, b"overlay", 4 | (1 if plan.read_only else 0), options)
-    os.chdir("/")
-    for fd in (*lowers, target):
-        os.close(fd)
 
 
 class Tree:

@@ -4,42 +4,29 @@ Each is joined to the host by its own veth pair, not by a bridge: a bridge would
 pair goes with its namespace, and steps do not see each other. All pairs of one builder share a /24 under
 10.0.0.0/8; the gateway's address is on the host's end of each.
 
-What a builder leaves in the kernel and how it goes away:
+What a builder leaves in the kernel, and how it goes away:
 
-    namespaces, veth pairs          with the last descriptor, by the kernel table `pybuild_N` (NAT, guard)
-    with our netlink socket, by the kernel; its name claims the /24 accept rules in other tables    by
-    `close`, after a kill by the next builder: their comment names a table that is gone an uplink's
-    forwarding switch   the same; table `pybuild_uplink_NAME` remembers that it was off
+- namespaces and veth pairs: with their last descriptor, by the kernel;
+- the table `pybuild_N` (NAT, guard), whose name claims the /24: with our netlink socket, by the kernel;
+- accept rules in others' tables: by `close`, or after a kill by the next builder, because their comment
+  names a table that is gone;
+- an uplink's forwarding switch: likewise; the table `pybuild_uplink_NAME` remembers that it was off.
 """
 
 from __future__ import annotations
 
-import _socket
 import errno
 import ipaddress
 import os
-import struct
 import threading
-import time
 from typing import TYPE_CHECKING
 
-from builder.sandbox import nft, syscalls
-from builder.sandbox.netlink import Route
+from builder.sandbox.gateway import Gateway, read_file
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from builder.sandbox.dns import Relay
-
-PREFIX = "pyb"
-"""First letters of every interface of ours; `pyb3x7` is the seventh namespace of the builder with the
-network 3.
-"""
-
-_TABLE, _UPLINK = "pybuild_", "pybuild_uplink_"
-_NETWORKS = [bytes((10, second, third)) for second in (213, 117) for third in range(256)]
-_GUESTS = range(2, 255)
-_SYSCTL = "/proc/sys/net/ipv4/"
 
 
 class NetworkPool:
@@ -97,7 +84,7 @@ class NetworkPool:
         When the host has a resolver on its loopback only, a small relay answers at the gateway's address.
         """
         text = resolv_conf()
-        if b"nameserver" not in text and (local := _resolvers(_read("/etc/resolv.conf"), local=True)):
+        if b"nameserver" not in text and (local := _resolvers(read_file("/etc/resolv.conf"), local=True)):
             from builder.sandbox.dns import Relay
 
             gateway = self._wait_for_gateway()
@@ -161,237 +148,14 @@ class NetworkPool:
             gateway.close()
 
 
-class Gateway:
-    """The host's side: a claimed network, NAT, forwarding, and the making of namespaces. One thread at a
-    time.
-    """
-
-    def __init__(self) -> None:
-        self._host = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        self._route = Route()
-        self._nft = nft.Nft()
-        self._made = 0
-        try:
-            with _Exclusive():
-                self._claim()
-                self._drop_leftovers()
-                self._open_firewalls()
-                self._forward()
-        except BaseException:
-            self.close()
-            raise
-
-    def address(self, host: int) -> bytes:
-        """An address in our network."""
-        return self._network + bytes((host,))
-
-    def _claim(self) -> None:
-        """The first network that no route of the host touches and no other builder has."""
-        routes = self._route.routes()
-        links = self._route.links()
-        self._uplinks = sorted(
-            {
-                index
-                for _, length, index in routes
-                if length == 0 and index in links and links[index][0] != "lo"
-            }
-        )
-        self._names = {index: links[index][0] for index in self._uplinks}
-        self._mtu = min([links[index][1] for index in self._uplinks], default=1500)
-        for number, network in enumerate(_NETWORKS):
-            if not any(_overlap(network, to, length) for to, length, _ in routes if length) and self._own(
-                number
-            ):
-                self._number, self._network = number, network
-                return
-        raise OSError(
-            errno.EADDRNOTAVAIL, "claim network: every candidate under 10.0.0.0/8 is routed or in use"
-        )
-
-    def _own(self, number: int) -> bool:
-        """The builder's table: NAT for its network, and nobody opens a connection to a step."""
-        nat = nft.source_network(_NETWORKS[number]) + nft.masquerade()
-        guard = nft.interface("oif", PREFIX, prefix=True) + nft.not_an_answer() + nft.verdict(nft.DROP)
-        chains = (
-            ("postrouting", "nat", nft.POSTROUTING, 100, nat),
-            ("forward", "filter", nft.FORWARD, 0, guard),
-        )
-        try:
-            self._nft.make_table(f"{_TABLE}{number}", chains, owned=True)
-        except OSError as error:
-            if error.errno in (errno.EEXIST, errno.EPERM) and f"{_TABLE}{number}" in self._nft.tables():
-                return False
-            raise
-        return True
-
-    @property
-    def _comment(self) -> str:
-        return f"{_TABLE}{self._number}"
-
-    def _foreign(self) -> list[nft.Chain]:
-        chains = self._nft.base_chains(nft.FORWARD)
-        return [chain for chain in chains if not chain.table.startswith(_TABLE)]
-
-    def _drop_leftovers(self) -> None:
-        """Rules whose builder was killed: no table has the name in their comment any more."""
-        alive = self._nft.tables() - {self._comment}
-        for chain in self._foreign():
-            for rule in self._nft.rules(chain.family, chain.table, chain.name):
-                if rule.comment.startswith(_TABLE) and rule.comment not in alive:
-                    self._nft.delete_rule(chain, rule.handle)
-
-    def _open_firewalls(self) -> None:
-        """An accept in our table saves no packet that another table drops (KERNEL.md 5.3): it must stand in
-        there.
-
-        Only name comparisons, which `iptables -S` can show; connections *to* steps are stopped by our own
-        table.
-        """
-        for chain in self._foreign():
-            if not self._nft.lets_pass(chain):
-                for key in ("iif", "oif"):
-                    match = nft.interface(key, f"{PREFIX}{self._number}x", prefix=True)
-                    self._insert(chain, match + nft.verdict(nft.ACCEPT))
-
-    def _insert(self, chain: nft.Chain, expressions: bytes) -> None:
-        try:
-            self._nft.insert_rule(chain, expressions, self._comment)
-        except PermissionError:
-            pass  # another program owns that table; only its own configuration can let us through
-
-    def _forward(self) -> None:
-        """With ip_forward off, forwarding is switched on for our pairs and the uplinks, and only between
-        these.
-        """
-        self._switch = _read(_SYSCTL + "ip_forward").strip() != b"1"
-        if not self._switch:
-            return
-        tables = self._nft.tables()
-        for name in self._names.values():
-            if _read(f"{_SYSCTL}conf/{name}/forwarding").strip() == b"1":
-                continue
-            if _UPLINK + name not in tables:
-                guard = nft.interface("iif", name) + nft.interface("oif", PREFIX, prefix=True, equal=False)
-                chains = (("forward", "filter", nft.FORWARD, 0, guard + nft.verdict(nft.DROP)),)
-                self._nft.make_table(_UPLINK + name, chains, owned=False)
-            _write(f"{_SYSCTL}conf/{name}/forwarding", b"1")
-
-    def namespace(self) -> int:
-        """A new namespace with `lo`, `eth0`, an address and a default route; its descriptor."""
-        inside, fd = self._enter_new()
-        try:
-            name, host = self._connect(fd)
-            if self._switch:
-                _write(f"{_SYSCTL}conf/{name}/forwarding", b"1")
-            inside.up(1)
-            index = inside.index("eth0")
-            inside.address(index, self.address(host), 24)
-            inside.up(index)
-            inside.route(via=self.address(1))
-        except BaseException:
-            os.close(fd)
-            raise
-        finally:
-            inside.close()
-        return fd
-
-    def _enter_new(self) -> tuple[Route, int]:
-        syscalls.unshare(syscalls.CLONE_NEWNET)
-        try:
-            fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            return Route(), fd
-        finally:
-            syscalls.setns(self._host, syscalls.CLONE_NEWNET)
-
-    def _connect(self, netns: int) -> tuple[str, int]:
-        """The pair and the host's end of it: (name, last byte of the guest's address). An address still in
-        use is skipped.
-        """
-        for _ in _GUESTS:
-            host = _GUESTS[self._made % len(_GUESTS)]
-            self._made += 1
-            name = f"{PREFIX}{self._number}x{self._made % 100_000}"
-            if self._in_use(host):
-                continue
-            self._route.veth(name, "eth0", netns, self._mtu)
-            index = self._route.index(name)
-            self._route.address(index, self.address(1), 32)
-            self._route.route(to=self.address(host), index=index)
-            return name, host
-        raise OSError(errno.EADDRNOTAVAIL, "connect network: 253 namespaces of this build are alive")
-
-    def _in_use(self, host: int) -> bool:
-        if self._made <= len(_GUESTS):
-            return False
-        return any(to == self.address(host) for to, _, _ in self._route.routes())
-
-    def close(self) -> None:
-        """Take back rules and switches; the table goes with the socket, last."""
-        try:
-            if hasattr(self, "_number"):
-                with _Exclusive():
-                    self._take_back()
-        finally:
-            self._nft.close()
-            self._route.close()
-            os.close(self._host)
-
-    def _take_back(self) -> None:
-        for chain in self._foreign():
-            for rule in self._nft.rules(chain.family, chain.table, chain.name):
-                if rule.comment == self._comment:
-                    self._nft.delete_rule(chain, rule.handle)
-        tables = {table for table in self._nft.tables() if table.startswith(_TABLE)}
-        uplinks = {table for table in tables if table.startswith(_UPLINK)}
-        if tables - uplinks != {self._comment}:
-            return  # the last builder switches off
-        for table in uplinks:
-            name = table.removeprefix(_UPLINK)
-            if (
-                _read(_SYSCTL + "ip_forward").strip() != b"1"
-            ):  # else somebody has switched all of them on meanwhile
-                _write(f"{_SYSCTL}conf/{name}/forwarding", b"0")
-            self._nft.delete_table(table)
-
-
-class _Exclusive:
-    """One builder at a time looks at and changes what builders share: an abstract socket's name is a lock
-    that belongs to the network namespace and ends with its holder.
-    """
-
-    def __enter__(self) -> None:
-        self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
-        deadline = time.monotonic() + 10
-        while True:
-            try:
-                self._socket.bind(b"\0pybuild-network")
-                return
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
-                    self._socket.close()
-                    raise OSError(
-                        error.errno, f"bind network lock: {os.strerror(error.errno or 0)}"
-                    ) from None
-            time.sleep(0.002)
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
-
-
-def _overlap(network: bytes, to: bytes, length: int) -> bool:
-    ours, theirs = struct.unpack(">I", network + b"\0")[0], struct.unpack(">I", to)[0]
-    shift = 32 - min(24, length)
-    return bool(ours >> shift == theirs >> shift)
-
-
 def resolv_conf(path: str = "/etc/resolv.conf", upstream: str = "/run/systemd/resolve/resolv.conf") -> bytes:
     """The host's resolv.conf without resolvers on loopback or IPv6, which a private namespace cannot reach.
 
     With nothing but systemd-resolved's stub in it, the servers behind the stub are read from `upstream`.
     """
-    text = _read(path)
+    text = read_file(path)
     if not _resolvers(text, local=False) and _resolvers(text, local=True):
-        text = _read(upstream) or text
+        text = read_file(upstream) or text
     keep = set(_resolvers(text, local=False))
     lines = [
         line for line in text.splitlines() if not line.startswith(b"nameserver") or _server(line) in keep
@@ -415,16 +179,3 @@ def _resolvers(text: bytes, *, local: bool) -> list[str]:
 def _server(line: bytes) -> str:
     words = line.split()
     return words[1].decode("ascii", "replace") if len(words) > 1 and words[0] == b"nameserver" else ""
-
-
-def _read(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except FileNotFoundError:
-        return b""
-
-
-def _write(path: str, content: bytes) -> None:
-    with open(path, "wb", buffering=0) as file:
-        file.write(content)

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builder.sandbox.gateway import overlap
 from builder.sandbox.netlink import attr, attributes, nest
-from builder.sandbox.network import _overlap, resolv_conf
+from builder.sandbox.network import resolv_conf
 
 
 @given(st.lists(st.tuples(st.integers(1, 0x3FFF), st.binary(max_size=40))))
@@ -62,5 +63,5 @@ def test_behind_the_stub_of_systemd(tmp_path: Path) -> None:
         ((10, 212, 0, 0), 15, True),
     ],
 )
-def test_overlap(to: tuple[int, ...], length: int, overlaps: bool) -> None:
-    assert _overlap(bytes((10, 213, 0)), bytes(to), length) is overlaps
+def testoverlap(to: tuple[int, ...], length: int, overlaps: bool) -> None:
+    assert overlap(bytes((10, 213, 0)), bytes(to), length) is overlaps

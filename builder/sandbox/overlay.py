@@ -1,0 +1,122 @@
+"""The overlay that is a step's root: three ways for three ages of kernels, none with a name in an option
+string.
+"""
+
+from __future__ import annotations
+
+import os
+
+from builder.sandbox import syscalls as sys_
+from builder.sandbox.syscalls import ATTR_NODEV, ATTR_RDONLY
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builder.sandbox.plan import Plan
+
+_O_DIR = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def mount_overlay(plan: Plan) -> int:
+    """The overlay as a detached mount, or -1 where the kernel needs mount(2) (KERNEL.md 1.1).
+
+    Layers by descriptor (6.13), else by the descriptor's name in `lowerdir+` (6.8): no name of a directory
+    ever becomes part of an option string.
+    """
+    try:
+        context = sys_.fsopen(b"overlay")
+    except OSError:
+        return -1
+    for by, known in ((1, _set_by_descriptor), (2, _set_by_name)):
+        if plan.overlay_by <= by and known(context, plan):
+            return sys_.fsmount(context, ATTR_NODEV | (ATTR_RDONLY if plan.read_only else 0))
+        os.close(context)
+        context = sys_.fsopen(b"overlay")
+    os.close(context)
+    return -1
+
+
+def _layers(plan: Plan) -> list[tuple[bytes, bytes]]:
+    upper = [(b"upperdir", plan.upper), (b"workdir", plan.work)] if plan.upper else []
+    return [*((b"lowerdir+", path) for path in plan.lowers), *upper]
+
+
+def _set_by_descriptor(context: int, plan: Plan) -> bool:
+    """False where the very first layer is refused: the kernel does not know this way."""
+    for number, (key, path) in enumerate(_layers(plan)):
+        fd = _open_layer(path)
+        try:
+            sys_.fsconfig(context, sys_.SET_FD, key, None, fd)
+        except OSError:
+            if number == 0:
+                return False
+            raise
+        finally:
+            os.close(fd)
+    _create(context, plan)
+    return True
+
+
+def _set_by_name(context: int, plan: Plan) -> bool:
+    """False for any refusal: kernels before 6.5 take every name and complain, without a word, at the end."""
+    for key, path in _layers(plan):
+        fd = _open_layer(path)
+        try:
+            sys_.fsconfig(context, sys_.SET_STRING, key, b"/proc/self/fd/%d" % fd)
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+    try:
+        _create(context, plan)
+    except OSError:
+        return False
+    return True
+
+
+def _create(context: int, plan: Plan) -> None:
+    """Spell out what we rely on, because distributions change the defaults (KERNEL.md 1.2)."""
+    for flag in _flags(plan):
+        sys_.fsconfig(context, sys_.SET_FLAG, flag)
+    for key in (b"index", b"metacopy", b"redirect_dir", b"xino"):
+        if not (plan.userxattr and key in (b"metacopy", b"redirect_dir")):
+            sys_.fsconfig(context, sys_.SET_STRING, key, b"off")
+    try:
+        sys_.fsconfig(context, sys_.SET_STRING, b"uuid", b"null")
+    except OSError:
+        pass  # before 6.6: then nothing is written to the upper directory either
+    sys_.fsconfig(context, sys_.CMD_CREATE, None)
+
+
+def _flags(plan: Plan) -> list[bytes]:
+    volatile = [b"volatile"] if plan.volatile and plan.upper else []
+    return volatile + ([b"userxattr"] if plan.userxattr else [])
+
+
+def _open_layer(path: bytes) -> int:
+    try:
+        return os.open(path, _O_DIR)
+    except OSError as error:
+        raise OSError(error.errno, f"open layer: {error.strerror}", os.fsdecode(path)) from None
+
+
+def mount_overlay_by_options(plan: Plan, stage: int) -> None:
+    """mount(2), at `root` in the stage, for kernels before 6.8. Layers are descriptor numbers, relative to
+    /proc/self/fd: nothing to escape, and some 700 of them fit into the one page the kernel reads.
+    """
+    lowers = [_open_layer(path) for path in plan.lowers]
+    options = b"lowerdir=" + b":".join(b"%d" % fd for fd in lowers)
+    if plan.upper:
+        options += b",upperdir=%d,workdir=%d" % (_open_layer(plan.upper), _open_layer(plan.work))
+    options += b"".join(b"," + flag for flag in _flags(plan)) + b",index=off,xino=off"
+    if not plan.userxattr:
+        options += b",metacopy=off,redirect_dir=off"
+    if len(options) > 4095:
+        raise OSError(
+            7, f"mount overlay: {len(lowers)} layers do not fit into this kernel's one page of options"
+        )
+    target = os.open(b"root", _O_DIR, dir_fd=stage)
+    os.chdir("/proc/self/fd")
+    sys_.mount(b"overlay", b"%d" % target, b"overlay", 4 | (1 if plan.read_only else 0), options)
+    os.chdir("/")
+    for fd in (*lowers, target):
+        os.close(fd)
