@@ -31,9 +31,11 @@ def test_status_output_and_usage(world: Any) -> None:
 
 
 def test_a_step_sees_three_descriptors(world: Any) -> None:
-    os.set_inheritable(os.open("/etc", os.O_RDONLY), True)  # somebody else's carelessness in the builder
+    careless = os.open("/etc", os.O_RDONLY)  # somebody else's, in the builder
+    os.set_inheritable(careless, True)
     numbers = " ".join(map(str, range(64)))
     output = world.sh(f"for n in {numbers}; do [ -L /proc/$$/fd/$n ] && echo $n; done; true")
+    os.close(careless)
     assert output.split() == ["0", "1", "2"]
     assert world.sh("readlink /proc/self/fd/0; cat | wc -c").split() == ["/dev/null", "0"]
 
