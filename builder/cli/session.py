@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ class Session:
         from builder.state import default_root
 
         self.root = root or default_root()
-        self.config = config
+        self.config = _checked(config or os.environ.get("PYBUILD_CONFIG", ""))
         self.debug = debug
         self._state: StateDir | None = None
         self._images: Images | None = None
@@ -52,3 +53,18 @@ class Session:
         message = getattr(event, "message", "")
         if message:
             sys.stderr.write(f"warning: {message}\n")
+
+
+def _checked(path: str) -> str:
+    """A configuration that was named must be there and be TOML. What it may say comes with registries."""
+    if path:
+        import tomllib
+
+        from builder.errors import UsageError
+
+        try:
+            with open(path, "rb") as file:
+                tomllib.load(file)
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(f"the configuration {path!r} is no TOML: {error}") from None
+    return path

@@ -91,6 +91,18 @@ def test_streams_stay_apart(pybuild: Pybuild) -> None:
     assert pybuild("run", "bb", "sh", "-c", "echo out; echo err >&2") == (0, "out\n", "err\n")
 
 
+def test_export_gives_the_merged_files(pybuild: Pybuild, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM bb\nRUN echo new > /tmp/new\n")
+    assert pybuild("-t", "merged", str(tmp_path))[0] == 0
+    out = tmp_path / "out.tar"
+    code, said, err = pybuild("export", "-o", str(out), "merged")
+    assert (code, said) == (0, ""), err
+    with tarfile.open(out) as archive:
+        names = {name.lstrip("./") for name in archive.getnames()}
+    assert {"bin/busybox", "tmp/new"} <= names
+    assert pybuild("export", "-o", str(out), "nothing")[0] == 1
+
+
 def test_a_failed_step_shows_its_lines_and_its_last_words(pybuild: Pybuild, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM bb\nRUN echo before; echo why >&2; exit 9\n")
     code, out, err = pybuild("-t", "x", str(tmp_path))

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import click
@@ -199,6 +200,17 @@ def test_an_unexpected_error_has_its_traceback_only_when_asked(
     )
     assert main.run(["-D", "images"]) == 70
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_configuration_that_is_named_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "config.toml"
+    root = ["--root", str(tmp_path / "store")]
+    assert main.run([*root, "--config", str(path), "images"]) == 1
+    path.write_text("[registry")
+    assert main.run([*root, "--config", str(path), "images"]) == 2
+    assert "no TOML" in capsys.readouterr().err
+    path.write_text('[registry."127.0.0.1:5000"]\nhttp = true\n')
+    assert main.run([*root, "--config", str(path), "images"]) == 0
 
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path: object) -> None:
