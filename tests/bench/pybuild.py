@@ -81,5 +81,5 @@ def install(area: WorkArea) -> str:
     run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", dist)
     run(sys.executable, "-m", "venv", venv)
     (wheel,) = glob.glob(os.path.join(dist, "*.whl"))
-    run(f"{venv}/bin/python", "-m", "pip", "install", "--quiet", "--compile", wheel)
+    run(f"{venv}/bin/python", "-m", "pip", "install", "-qq", "--compile", wheel)
     return venv
