@@ -1,7 +1,7 @@
 """pybuild: Dockerfile text to a step graph, the graph to snapshots, snapshots to images.
 
-    from builder import BuildRequest, build
-    built = build(BuildRequest(context=".", tags=("myapp:1.0",)))
+from builder import BuildRequest, build
+built = build(BuildRequest(context=".", tags=("myapp:1.0",)))
 """
 
 from __future__ import annotations

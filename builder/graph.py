@@ -118,7 +118,7 @@ class Exec:
 class Copy:
     """Put files of `sources` into the first input at `dest` (absolute, cleaned).
 
-    `into_directory` says that `dest` was written with a trailing slash (or there are several sources).
+    `into_directory` says that `dest` was written with a trailing slash.
     `owner` and `mode`
     are as written after `--chown` and `--chmod`; owner names are resolved in the first input. `unpack` is
     ADD's

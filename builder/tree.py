@@ -170,10 +170,11 @@ def resolve(lookup: Callable[[bytes], Node | None], path: bytes) -> bytes:
     return follow(path, link_at)
 
 
-def read_xattrs(path: bytes | int) -> Xattrs:
+def read_xattrs(path: bytes | int, *, of_context: bool = False) -> Xattrs:
     """The extended attributes that belong into an image, sorted: `user.*` and file capabilities.
 
     Those of SELinux, access control lists and the kernel's own bookkeeping are the machine's, not the file's.
+    `of_context` leaves capabilities out too: as with Docker, a file of a context brings no privilege along.
     """
     follow = isinstance(path, int)
     try:
@@ -182,9 +183,8 @@ def read_xattrs(path: bytes | int) -> Xattrs:
         return ()
     if not names:
         return ()
-    kept = sorted(
-        os.fsencode(name) for name in names if name.startswith(_KEPT) and not name.startswith(_OVERLAYS)
-    )
+    wanted = _KEPT[:1] if of_context else _KEPT
+    kept = sorted(os.fsencode(name) for name in names if name.startswith(wanted))
     return tuple((name, os.getxattr(path, name, follow_symlinks=follow)) for name in kept)
 
 

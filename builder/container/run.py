@@ -108,7 +108,9 @@ def _with_streams(runner: Runner, sandbox: Sandbox, interactive: bool) -> Exit:
             pumps.append(threading.Thread(target=_pump, args=(read, ours), daemon=True))
             ends.append(write)
         stdin, feed = _pipe(stack) if interactive else (None, None)
-        with runner.begin(sandbox, ends[0].fd, errors=ends[1].fd, stdin=stdin.fd if stdin else None) as running:
+        with runner.begin(
+            sandbox, ends[0].fd, errors=ends[1].fd, stdin=stdin.fd if stdin else None
+        ) as running:
             for end in (*ends, *([stdin] if stdin else [])):
                 end.close()
             if feed is not None:

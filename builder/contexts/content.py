@@ -119,7 +119,7 @@ class Content:
             for path, node in selected.items:
                 if node.kind is Kind.FILE:
                     digest = remembered.get(_identity(node)) or _without_reading(node)
-                    digests[path] = digest or hash_file(open_file, path, node)
+                    digests[path] = digest or hash_file(open_file, path, node, selected.fixed)
         return self._remember(selected, digests)
 
     def _remember(self, selected: Selected, digests: Mapping[bytes, bytes]) -> bytes:
@@ -141,7 +141,7 @@ def file_digest(content: bytes, xattrs: Xattrs) -> bytes:
     return hashlib.sha256(_framed([content, *(part for pair in xattrs for part in pair)])).digest()
 
 
-def read_small(open_file: Opener, path: bytes, node: Node) -> tuple[bytes, Xattrs]:
+def read_small(open_file: Opener, path: bytes, node: Node, of_context: bool) -> tuple[bytes, Xattrs]:
     """Content and xattrs of a file, checked to be the one that was listed.
 
     Raises ContextError when it cannot be read or changed. Runs for every file of a context.
@@ -151,7 +151,7 @@ def read_small(open_file: Opener, path: bytes, node: Node) -> tuple[bytes, Xattr
         try:
             content = os.read(fd, node.size)
             if node.ino:
-                xattrs = read_xattrs(fd) if os.listxattr(fd) else ()
+                xattrs = read_xattrs(fd, of_context=of_context) if os.listxattr(fd) else ()
                 st = os.fstat(fd)
                 if (
                     st.st_mtime_ns != node.mtime_ns
@@ -170,10 +170,10 @@ def read_small(open_file: Opener, path: bytes, node: Node) -> tuple[bytes, Xattr
     return content, xattrs
 
 
-def hash_file(open_file: Opener, path: bytes, node: Node) -> bytes:
+def hash_file(open_file: Opener, path: bytes, node: Node, of_context: bool) -> bytes:
     """The digest of a file (see `file_digest`), read in pieces. Raises ContextError as `read_small` does."""
     if node.size < _CHUNK:
-        content, xattrs = read_small(open_file, path, node)
+        content, xattrs = read_small(open_file, path, node, of_context)
         return file_digest(hashlib.sha256(content).digest(), xattrs)
     sha256 = hashlib.sha256()
     try:
@@ -181,7 +181,7 @@ def hash_file(open_file: Opener, path: bytes, node: Node) -> bytes:
         try:
             while chunk := os.read(fd, _CHUNK):
                 sha256.update(chunk)
-            xattrs = read_xattrs(fd) if node.ino else node.xattrs
+            xattrs = read_xattrs(fd, of_context=of_context) if node.ino else node.xattrs
             check_unchanged(fd, path, node)
         finally:
             os.close(fd)

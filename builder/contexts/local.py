@@ -99,7 +99,7 @@ class LocalContext:
         with self._directory(parent_of(path)) as fd:
             # There is no call relative to a directory; /proc gives its descriptor a name that cannot be
             # swapped.
-            return read_xattrs(b"/proc/self/fd/%d/%s" % (fd, name))
+            return read_xattrs(b"/proc/self/fd/%d/%s" % (fd, name), of_context=True)
 
     def walk(self, path: bytes = b"") -> list[Item]:
         found = self._walks.get(path)

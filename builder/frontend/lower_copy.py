@@ -75,7 +75,7 @@ def _transfer(
     op = Copy(
         sources=origins,
         dest=rooted(stage.config.working_dir, written),
-        into_directory=_is_directory(written) or len(sources) + len(line.documents) > 1,
+        into_directory=_is_directory(written),
         owner=owner,
         mode=mode,
         unpack=unpack,

@@ -3,8 +3,7 @@
 What comes out is one line per instruction with the place where it was written and the heredoc bodies that
 belong to it. No instruction is understood here, but for the question whether it may hold a heredoc.
 
-A heredoc word is written without a space after `<<`. In RUN a space is accepted when the terminator really
-follows: so `RUN cat << EOF` is a heredoc and `RUN echo $((1 << 2))` is arithmetic.
+A heredoc word is written without a space after `<<`: `RUN cat << EOF` is none, as with BuildKit.
 """
 
 from __future__ import annotations
@@ -29,7 +28,6 @@ _DIRECTIVES = frozenset({"syntax", "escape", "check"})
 _KEYWORD = re.compile(r"[^\t\v\f\r ]+")
 _BLANKS = re.compile(r"[\t\v\f\r ]+")
 _HEREDOC = re.compile(r"(\d*)<<(-?)([^<]*)")
-_SPACED = re.compile(r"(\d*)<<")
 _LEADING_TABS = re.compile(r"^\t+", re.MULTILINE)
 _HOLDERS = frozenset({"ADD", "COPY", "RUN"})
 
@@ -126,7 +124,6 @@ class _Reader:
         self.at = 0
         self.escape = "\\"
         self.warnings: list[Warning_] = []
-        self._last_seen: dict[str, int] | None = None
 
     def read(self) -> Document:
         self._check_text()
@@ -243,30 +240,21 @@ class _Reader:
             return ()
         at = self._range(start, self.at - 1)
         try:
-            announced = self._announced(line, keyword)
+            announced = self._announced(line)
         except WordError as error:
             raise broken(f"a heredoc's name cannot be read: {error}", at=at) from None
         return tuple(self._body(each, at) for each in announced)
 
-    def _announced(self, line: str, keyword: str) -> list[Heredoc]:
+    def _announced(self, line: str) -> list[Heredoc]:
         try:
             words = Lexer(raw_quotes=True, raw_escapes=True, keep_unset=True).split(line, {})
         except WordError:
             return []
         found = []
-        for number, word in enumerate(words):
-            if keyword == "RUN" and _SPACED.fullmatch(word) and number + 1 < len(words):
-                heredoc = heredoc_of(word + words[number + 1])
-                if heredoc is not None and self._follows(heredoc.name):
-                    found.append(heredoc)
-            elif "<<" in word and (heredoc := heredoc_of(word)) is not None:
+        for word in words:
+            if "<<" in word and (heredoc := heredoc_of(word)) is not None:
                 found.append(heredoc)
         return found
-
-    def _follows(self, terminator: str) -> bool:
-        if self._last_seen is None:
-            self._last_seen = {row.rstrip("\r"): number for number, row in enumerate(self.rows)}
-        return self._last_seen.get(terminator, -1) >= self.at
 
     def _body(self, heredoc: Heredoc, at: SourceRange) -> Heredoc:
         start = self.at

@@ -129,7 +129,7 @@ class _Writing:
         first = self._links.get((origin, node.dev, node.ino)) if node.nlink > 1 and node.ino else None
         if first is not None:
             return self._digests[origin][self._plan.placed[first].source]
-        return hash_file(self._opener(origin), path, node)
+        return hash_file(self._opener(origin), path, node, self._of_context(origin))
 
     def mtime(self, placed: Placed) -> int:
         """The time of an entry, in seconds."""
@@ -186,7 +186,8 @@ class _Writing:
         if node.size > _SMALL:
             digest = self._large(path, placed)
         else:
-            content, xattrs = read_small(self._openers.get(origin) or self._opener(origin), source, node)
+            opener = self._openers.get(origin) or self._opener(origin)
+            content, xattrs = read_small(opener, source, node, self._of_context(origin))
             mtime = self.mtime(placed)
             self._tar.add(
                 Entry(path, _FILE, node.mode, node.uid, node.gid, node.size, mtime, b"", 0, 0, xattrs),
@@ -214,7 +215,8 @@ class _Writing:
             return chunk
 
         try:
-            xattrs = read_xattrs(fd) if node.ino else node.xattrs
+            of_context = self._of_context(placed.origin)
+            xattrs = read_xattrs(fd, of_context=of_context) if node.ino else node.xattrs
             if xattrs:
                 self.xattrs[path] = xattrs
             mtime = self.mtime(placed)
@@ -256,6 +258,9 @@ class _Writing:
         )
         for name in names[1:]:
             self._tar.add(_hardlink(name, names[0], placed, self.mtime(placed)))
+
+    def _of_context(self, origin: int) -> bool:
+        return origin >= 0 and self._selected(origin).fixed
 
     def _selected(self, origin: int) -> Selected:
         source: Source = self._plan.sources[origin]

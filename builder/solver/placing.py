@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from builder.contexts.content import Selected
-from builder.errors import BuildError, SandboxError
+from builder.errors import BuildError, DockerfileError, SandboxError
 from builder.graph import Copy, InlineFile, Mkdir
 from builder.solver import modes
 from builder.solver.identity import resolve_owner
@@ -69,6 +69,8 @@ def place(op: Copy, selection: Selection, target: Tree) -> Plan:
     owner = resolve_owner(target, op.owner) if op.owner else None
     placing = Placing(target, owner, modes.parse(op.mode) if op.mode else None)
     dest = clean(op.dest)
+    if len(selection.sources) > 1 and not op.into_directory:
+        _check_several(placing, selection, dest)
     for index, source in enumerate(selection.sources):
         if op.unpack and isinstance(source, Selected):
             from builder.solver.unpacking import place_archive
@@ -77,6 +79,18 @@ def place(op: Copy, selection: Selection, target: Tree) -> Plan:
                 continue
         placing.source(source, index, dest, op.into_directory)
     return placing.plan(selection.sources)
+
+
+def _check_several(placing: Placing, selection: Selection, dest: bytes) -> None:
+    """BuildKit would write one file after the other to the same place, and only the last would be left."""
+    there = placing.lstat(placing.resolve(dest))
+    if there is not None and there.kind is Kind.DIRECTORY:
+        return
+    if any(_head(source)[0].kind is not Kind.DIRECTORY for source in selection.sources):
+        raise DockerfileError(
+            f"several sources, but the destination /{os.fsdecode(dest)} is no directory",
+            hint=f"end it with a slash: /{os.fsdecode(dest)}/",
+        )
 
 
 def place_directory(op: Mkdir, target: Tree) -> Plan:

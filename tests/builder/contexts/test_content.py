@@ -57,9 +57,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     seen: list[bytes] = []
     original = content_module.hash_file
 
-    def watched(open_file: object, path: bytes, node: object) -> bytes:
+    def watched(open_file: object, path: bytes, node: object, of_context: bool) -> bytes:
         seen.append(path)
-        return original(open_file, path, node)  # type: ignore[arg-type]
+        return original(open_file, path, node, of_context)  # type: ignore[arg-type]
 
     monkeypatch.setattr(content_module, "hash_file", watched)
     return seen
@@ -173,7 +173,7 @@ def test_what_was_learned_counts(root: Path, read: list[bytes]) -> None:
         with tree.opener() as open_file:
             for path, node in tree.walk():
                 if node.size:
-                    digests[path] = content_module.hash_file(open_file, path, node)
+                    digests[path] = content_module.hash_file(open_file, path, node, True)
         learned = Content(memory, time.time_ns() + LATER).learn(selection, [digests])
     assert learned == Look(root).checksum() == Look(root, memory).known()
 

@@ -170,7 +170,6 @@ RUNS = [
     ('SHELL ["/bin/bash", "-ec"]\nRUN a', ("/bin/bash", "-ec", "a")),
     ('SHELL ["/x"]\nRUN ["a"]', ("a",)),
     ("RUN <<EOF\na $b\n\nEOF", ("/bin/sh", "-c", "a $b\n\n")),
-    ("RUN << EOF\na\nEOF", ("/bin/sh", "-c", "a\n")),
     ("RUN <<-EOF\n\ta\n\tEOF", ("/bin/sh", "-c", "a\n")),
     ("RUN <<'EOF'\na\nEOF", ("/bin/sh", "-c", "a\n")),
     ("RUN <<EOF sh -s\na\nEOF", ("/bin/sh", "-c", "<<EOF sh -s\na\nEOF")),
@@ -234,7 +233,7 @@ COPIES = [
     ("COPY a ./x/.", Copy((ContextSource(("a",)),), "/w/x", True)),
     ("COPY a ../../../x", Copy((ContextSource(("a",)),), "/x")),
     ("COPY a $NO", Copy((ContextSource(("a",)),), "/w", True)),
-    ("COPY a b /c", Copy((ContextSource(("a", "b")),), "/c", True)),
+    ("COPY a b /c", Copy((ContextSource(("a", "b")),), "/c")),
     ("COPY . /", Copy((ContextSource((".",)),), "/", True)),
     ("COPY ./a//b/ /c", Copy((ContextSource(("a/b",)),), "/c")),
     ("COPY /a ../b /c/", Copy((ContextSource(("a", "b")),), "/c", True)),
@@ -256,7 +255,6 @@ COPIES = [
         Copy(
             (ContextSource(("a",)), InlineSource((InlineFile("e", b"1\n"), InlineFile("f", b"2\n")))),
             "/d",
-            True,
         ),
     ),
 ]
