@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
@@ -39,6 +40,10 @@ from oci.progress import Progress, no_progress
 from oci.strict_json import MAX_DOCUMENT
 
 _NAME = {"sha256": re.compile(r"[a-f0-9]{64}"), "sha512": re.compile(r"[a-f0-9]{128}")}
+
+PARTIAL = "partial-"
+"""How names of partly pulled blobs in `tmp/` begin; the digest follows."""
+_PARTIAL_LIFE_S = 7 * 86400
 
 
 class BlobStore:
@@ -127,7 +132,7 @@ class BlobStore:
         What this process has written or verified, and did not change since, is moved by the kernel.
         """
         fd = self.open_fd(digest)
-        if self._verified.get(digest) == _identity(fd):
+        if self.is_verified(digest, fd):
             with os.fdopen(fd, "rb", buffering=0):
                 return move(fd, out, progress)
         total = 0
@@ -138,6 +143,16 @@ class BlobStore:
                 progress(len(chunk))
         self._remember(digest)
         return total
+
+    def is_verified(self, digest: Digest, fd: int) -> bool:
+        """Whether this process wrote or verified the blob open as `fd`, and nobody changed it since."""
+        return self._verified.get(digest) == _identity(fd)
+
+    def adopt(self, path: str, fd: int, digest: Digest) -> None:
+        """Make a finished file of `temporary`, open as `fd`, a blob. The digest is the caller's word."""
+        os.fchmod(fd, self._file_mode)
+        os.fsync(fd)
+        self._place(path, digest)
 
     def writer(self, *, hashing: bool = True, algorithm: str = "sha256") -> BlobWriter:
         """A blob under construction; leaving its `with` block without `commit` leaves no trace.
@@ -193,14 +208,17 @@ class BlobStore:
         return path
 
     def clean(self) -> int:
-        """Remove what killed writers left in `tmp/`; how many entries. Living writers are left alone."""
+        """Remove what killed writers left in `tmp/`; how many entries. Living writers are left alone, and for
+        a while what was pulled only in part, so that the next pull may go on there."""
         removed = 0
         try:
             names = os.listdir(self.temporary)
         except FileNotFoundError:
             return 0
         for name in names:
-            removed += remove_if_dead(os.path.join(self.temporary, name))
+            path = os.path.join(self.temporary, name)
+            if not (name.startswith(PARTIAL) and _is_recent(path)):
+                removed += remove_if_dead(path)
         with suppress(OSError):  # not empty: somebody is writing
             os.rmdir(self.temporary)
         return removed
@@ -358,6 +376,14 @@ def _step(parent: int, name: str, flags: int) -> int:
         return os.open(name, flags, dir_fd=parent)
     finally:
         os.close(parent)
+
+
+def _is_recent(path: str) -> bool:
+    """Whether somebody wrote to a partly pulled blob within the last week."""
+    try:
+        return time.time() - os.lstat(path).st_mtime < _PARTIAL_LIFE_S
+    except OSError:
+        return False
 
 
 def _identity(fd: int) -> tuple[int, ...]:

@@ -9,7 +9,12 @@
     │   └── UnsafePath      an entry that would leave its root
     ├── LimitExceeded       input larger than the limits allow (a bomb, or a document beyond its cap)
     ├── BlobNotFound        a digest the store does not hold
-    └── DigestMismatch      bytes that are not those their descriptor promises
+    ├── DigestMismatch      bytes that are not those their descriptor promises
+    └── RegistryError       a registry refused, could not be reached, or answered what it may not (exit code 3)
+        ├── Unauthorized    who we are is unknown there, or not allowed to do this (exit code 4)
+        ├── ManifestUnknown no such repository, tag, manifest or blob
+        ├── TooManyRequests the registry's limit, after all the waiting we may do
+        └── WrongContent    it sent other bytes than their digest promises; also a DigestMismatch
 
 Messages are for the person at the keyboard: what was read, what was expected.
 """
@@ -53,3 +58,36 @@ class BlobNotFound(OciError):
 
 class DigestMismatch(OciError):
     """Bytes differ from what their digest or size promises."""
+
+
+class RegistryError(OciError):
+    """A registry refused, could not be reached, or answered what it may not.
+
+    `status` is the HTTP status, 0 if there was none; `codes` are the registry's own (distribution-spec: Error
+    Codes). Messages never hold credentials.
+    """
+
+    exit_code = 3
+
+    def __init__(self, message: str, *, status: int = 0, codes: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.codes = codes
+
+
+class Unauthorized(RegistryError):
+    """Credentials are missing, wrong, or do not reach this far."""
+
+    exit_code = 4
+
+
+class ManifestUnknown(RegistryError):
+    """The registry has no such repository, tag, manifest or blob."""
+
+
+class TooManyRequests(RegistryError):
+    """The registry's rate limit holds on for longer than we wait."""
+
+
+class WrongContent(RegistryError, DigestMismatch):
+    """A registry sent bytes that are not those their digest or size promises."""

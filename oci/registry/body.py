@@ -1,0 +1,125 @@
+"""Request bodies that stream: from a blob in a store, or from bytes as another registry sends them.
+
+requests and urllib3 pass such a body on untouched (it has a length and yields itself); our connection then
+asks it to write itself to the socket, so files go by sendfile where nothing has to be hashed.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+
+from oci.errors import DigestMismatch
+from oci.progress import Progress, no_progress
+
+PIECE = 1 << 20
+_KERNEL_PIECE = 8 << 20
+
+Alive = Callable[[int], None]
+"""Told how many bytes have moved; raises to break the transfer off."""
+
+
+class Outgoing:
+    """A body of `size` bytes. `write` puts them on a connected socket."""
+
+    def __init__(self, size: int, *, progress: Progress = no_progress) -> None:
+        self.size = size
+        self.sent = 0
+        self._progress = progress
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[Outgoing]:
+        yield self
+
+    def write(self, sock: socket.socket, alive: Alive) -> None:
+        """Send everything. Raises BrokenPipeError when the peer has already answered: it wants no more."""
+        raise NotImplementedError
+
+    def _moved(self, count: int, alive: Alive) -> None:
+        self.sent += count
+        self._progress(count)
+        alive(count)
+
+    def _send(self, sock: socket.socket, data: bytes | memoryview, alive: Alive) -> None:
+        view = memoryview(data)
+        while view:
+            if answered(sock):
+                raise BrokenPipeError("the registry answered before it had everything")
+            count = sock.send(view)
+            view = view[count:]
+            self._moved(count, alive)
+
+
+class FileBody(Outgoing):
+    """The bytes of an open file from `offset` on; the kernel moves them. The caller keeps the file open."""
+
+    def __init__(self, fd: int, offset: int, size: int, *, progress: Progress = no_progress) -> None:
+        super().__init__(size, progress=progress)
+        self._fd = fd
+        self._offset = offset
+
+    def write(self, sock: socket.socket, alive: Alive) -> None:
+        if isinstance(sock, ssl.SSLSocket):
+            return self._write_plain(sock, alive)
+        end = self._offset + self.size
+        position = self._offset
+        while position < end:
+            if answered(sock):
+                raise BrokenPipeError("the registry answered before it had everything")
+            try:
+                count = os.sendfile(sock.fileno(), self._fd, position, min(end - position, _KERNEL_PIECE))
+            except BlockingIOError:
+                _wait_writable(sock)
+                continue
+            if not count:
+                raise DigestMismatch("the blob's file was cut short while it was sent")
+            position += count
+            self._moved(count, alive)
+        return None
+
+    def _write_plain(self, sock: socket.socket, alive: Alive) -> None:
+        position, end = self._offset, self._offset + self.size
+        while position < end:
+            piece = os.pread(self._fd, min(PIECE, end - position), position)
+            if not piece:
+                raise DigestMismatch("the blob's file was cut short while it was sent")
+            self._send(sock, piece, alive)
+            position += len(piece)
+
+
+class PiecesBody(Outgoing):
+    """Bytes as somebody else yields them. `pieces` must add up to `size`, or raise."""
+
+    def __init__(self, pieces: Iterator[bytes], size: int, *, progress: Progress = no_progress) -> None:
+        super().__init__(size, progress=progress)
+        self._pieces = pieces
+
+    def write(self, sock: socket.socket, alive: Alive) -> None:
+        for piece in self._pieces:
+            self._send(sock, piece, alive)
+
+
+def answered(sock: socket.socket) -> bool:
+    """Whether the peer has sent something, or hung up, while we were still sending. TLS has words of its own
+    to say at any time, so there we learn it only at the end."""
+    if isinstance(sock, ssl.SSLSocket):
+        return False
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _wait_writable(sock: socket.socket) -> None:
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+    timeout = sock.gettimeout()
+    if not poll.poll(None if timeout is None else timeout * 1000):
+        raise TimeoutError("timed out")

@@ -1,0 +1,404 @@
+"""One request after all: the right scheme, Authorization that stays with its host, redirects, retries.
+
+Borders (S84-S87): Authorization goes to the registry's own origin and nowhere else; whoever redirects us
+elsewhere, or names another origin for an upload, gets the request without it, and never less TLS than before.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
+
+from oci.errors import ManifestUnknown, RegistryError, TooManyRequests, Unauthorized
+from oci.registry.auth import Credential, CredentialStore
+from oci.registry.body import Outgoing
+from oci.registry.config import Endpoint, HostConfig, RegistryConfig, host_name, ip_literal, is_loopback
+from oci.registry.headers import retry_after
+from oci.registry.patience import Attempts, Backoff, Interrupted, Patience, Stop
+from oci.registry.redact import redact, shown_url
+from oci.registry.refusals import MAX_ERROR, refusal, warnings_of
+from oci.registry.tokens import MAX_TOKEN, NOTHING, Authority, Scopes
+
+if TYPE_CHECKING:
+    from oci.registry.transport import Answer, Transport
+
+Warn = Callable[[str], None]
+Body = Callable[[], Outgoing] | bytes | None
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+_PASSING = (408, 429, 500, 502, 503, 504)
+_MAX_REDIRECTS = 5
+
+
+class Calls:
+    """Requests to registries, for all threads of a client. `sleep(seconds, stop)` waits; tests give their
+    own."""
+
+    def __init__(
+        self,
+        config: RegistryConfig,
+        credentials: CredentialStore | None,
+        *,
+        offline: bool = False,
+        parallel: int = 6,
+        patience: Patience | None = None,
+        warn: Warn | None = None,
+        sleep: Callable[[float, Stop], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        user_agent: str = "pybuild",
+    ) -> None:
+        self.config = config
+        self.offline = offline
+        self.parallel = parallel
+        self.patience = patience or Patience()
+        self._credentials = credentials
+        self._warn = warn or (lambda text: None)
+        self._sleep = sleep or (lambda seconds, stop: stop.sleep(seconds))
+        self._clock = clock
+        self._user_agent = user_agent
+        self._lock = threading.RLock()
+        self._made: Transport | None = None
+        self._schemes: dict[str, str] = {}
+        self._authorities: dict[Endpoint, Authority] = {}
+        self._backoffs: dict[str, Backoff] = {}
+        self._found: dict[tuple[str, str], Credential | None] = {}
+        self._warned: set[str] = set()
+        self._answering: set[str] = set()
+        self.singles: dict[str, bool] = {}
+
+    def close(self) -> None:
+        """Close all connections."""
+        if self._made:
+            self._made.close()
+
+    def stop(self) -> Stop:
+        """A new operation's stop; setting it wakes what waits on the network for it."""
+        stop = Stop()
+        stop.on_stop(lambda: self._made.break_off(stop) if self._made else None)
+        return stop
+
+    def warn(self, text: str) -> None:
+        """Tell the user something once."""
+        if text not in self._warned:
+            self._warned.add(text)
+            self._warn(text)
+
+    def attempts(self, endpoint: Endpoint) -> Attempts:
+        """A fresh count of failures, waiting with all others who use the host."""
+        return Attempts(self.patience, self._backoff(endpoint.address))
+
+    def use(self, endpoint: Endpoint, credential: Credential) -> None:
+        """Use this credential for a registry, as `login` does before it keeps one."""
+        with self._lock:
+            self._found = {key: value for key, value in self._found.items() if key[0] != endpoint.host}
+            self._found[(endpoint.host, "")] = credential
+            self._authorities.pop(endpoint, None)
+
+    def base(self, endpoint: Endpoint, stop: Stop) -> str:
+        """`https://address/v2/`, or `http`, once it is known which."""
+        with self._lock:
+            if endpoint.address not in self._schemes:
+                self._check_online(endpoint.host)
+                self._schemes[endpoint.address] = self._scheme(endpoint, stop)
+            return f"{self._schemes[endpoint.address]}://{endpoint.address}/v2/"
+
+    def call(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        target: str,
+        *,
+        doing: str,
+        stop: Stop,
+        ok: tuple[int, ...] = (200,),
+        headers: Mapping[str, str] | None = None,
+        body: Body = None,
+        scopes: Scopes = NOTHING,
+        retry: bool = True,
+        wait: float | None = None,
+    ) -> Answer:
+        """The answer to a request, its status one of `ok`. Use it in `with`.
+
+        `target` is a path below `/v2/`, or a URL the registry gave us. `doing` begins every message. Without
+        `retry`, what may pass is raised as Interrupted at once: the caller knows better how to go on. Raises
+        Unauthorized, ManifestUnknown, TooManyRequests, RegistryError.
+        """
+        url = urljoin(self.base(endpoint, stop), target)
+        attempts = self.attempts(endpoint)
+        while True:
+            try:
+                answer = self._authorized(
+                    endpoint, method, url, headers or {}, body, scopes, stop, wait, doing
+                )
+                return self._judged(answer, ok, doing)
+            except Interrupted as error:
+                if not retry:
+                    raise
+                self._after(error, attempts)
+
+    def fetch(self, url: str, *, doing: str, stop: Stop, headers: Mapping[str, str] | None = None) -> Answer:
+        """GET a URL that is no registry's (a layer's `urls`), without any credential."""
+        attempts = Attempts(self.patience, self._backoff(urlsplit(url).netloc))
+        while True:
+            try:
+                answer = self._follow(None, "GET", url, headers or {}, None, "", stop, None, doing)
+                return self._judged(answer, (200, 206), doing)
+            except Interrupted as error:
+                self._after(error, attempts)
+
+    def failed(self, error: Interrupted, attempts: Attempts) -> None:
+        """Count a failure of an operation that retries by itself; raises when it was the last."""
+        self._after(error, attempts)
+
+    def _after(self, error: Interrupted, attempts: Attempts) -> None:
+        try:
+            attempts.failed(error)
+        except Interrupted:
+            kind = TooManyRequests if error.status == 429 else RegistryError
+            raise kind(
+                f"{error} (given up after trying again)", status=error.status, codes=error.codes
+            ) from None
+
+    def _judged(self, answer: Answer, ok: tuple[int, ...], doing: str) -> Answer:
+        for text in warnings_of(answer.headers):
+            self.warn(f"{urlsplit(answer.url).netloc}: {text}")
+        if answer.status in ok:
+            return answer
+        with answer:
+            error = refusal(answer, doing)
+        if answer.status in _PASSING:
+            asked = retry_after(answer.headers.get("Retry-After", ""), time.time())
+            raise Interrupted(str(error), status=error.status, codes=error.codes, delay=asked)
+        raise error
+
+    def _authorized(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Body,
+        scopes: Scopes,
+        stop: Stop,
+        wait: float | None,
+        doing: str,
+    ) -> Answer:
+        authority = self._authority(endpoint, stop)
+        own = origin(self.base(endpoint, stop))
+        for last in (False, False, True):
+            sent = authority.header(scopes) if origin(url) == own else ""
+            answer = self._follow(own, method, url, headers, body, sent, stop, wait, doing)
+            if answer.status != 401 or last or origin(answer.url) != own:
+                return answer
+            if not authority.answer(answer.headers.get("WWW-Authenticate", ""), scopes, sent):
+                return answer
+            answer.close()
+        raise AssertionError
+
+    def _follow(
+        self,
+        own: str | None,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Body,
+        authorization: str,
+        stop: Stop,
+        wait: float | None,
+        doing: str,
+    ) -> Answer:
+        """Send, and go where redirects lead; Authorization goes to `own` alone."""
+        for _ in range(_MAX_REDIRECTS + 1):
+            self._wait(url, stop)
+            secret = {"Authorization": authorization} if authorization and origin(url) == own else {}
+            answer = self._send(method, url, {**headers, **secret}, body, stop, wait, doing)
+            location = answer.headers.get("Location", "")
+            if answer.status not in _REDIRECTS or not location:
+                return answer
+            answer.close()
+            if answer.status == 303 and method not in ("GET", "HEAD"):
+                raise RegistryError(f"{doing}: redirected by 303, which would lose the request's body")
+            url = redirected(url, location, doing)
+        raise RegistryError(f"{doing}: more than {_MAX_REDIRECTS} redirects")
+
+    def _send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Body,
+        stop: Stop,
+        wait: float | None,
+        doing: str,
+    ) -> Answer:
+        from oci.registry.transport import Refused
+
+        address = urlsplit(url).netloc
+        try:
+            content = body() if callable(body) else body
+            answer = self._transport.send(method, url, headers, content, self._host(address), stop, wait=wait)
+        except Interrupted as error:
+            raise Interrupted(f"{doing}: {error}", delay=error.delay) from None
+        except Refused as error:
+            if address in self._answering:  # it was there a moment ago: it restarts, perhaps
+                raise Interrupted(f"{doing}: {error}") from None
+            raise RegistryError(f"{doing}: {error}") from None
+        except RegistryError as error:
+            raise type(error)(f"{doing}: {error}") from None
+        self._answering.add(address)
+        return answer
+
+    def _wait(self, url: str, stop: Stop) -> None:
+        backoff = self._backoff(urlsplit(url).netloc)
+        while remaining := backoff.remaining():
+            self._sleep(remaining, stop)
+            stop.check()
+
+    def _backoff(self, address: str) -> Backoff:
+        with self._lock:
+            if address not in self._backoffs:
+                self._backoffs[address] = Backoff(self.patience, clock=self._clock)
+            return self._backoffs[address]
+
+    def _host(self, address: str) -> HostConfig:
+        """What holds for an address. The call's own --tls-verify is about registries that were asked for,
+        not about token servers and others they lead to (S87)."""
+        with self._lock:
+            name = "docker.io" if address == "registry-1.docker.io" else address
+            if address in self._schemes:
+                return self.config.host(name)
+            return self.config.hosts.get(name, HostConfig())
+
+    def _authority(self, endpoint: Endpoint, stop: Stop) -> Authority:
+        plain = self.base(endpoint, stop).startswith("http://")
+        with self._lock:
+            if endpoint not in self._authorities:
+                self._authorities[endpoint] = Authority(
+                    endpoint,
+                    lambda repository: self._credential(endpoint.host, repository),
+                    lambda *request: self._ask(endpoint, *request, stop=stop),
+                    plain_http=plain,
+                    realms=self.config.host(endpoint.host).realms,
+                    clock=self._clock,
+                )
+            return self._authorities[endpoint]
+
+    def _credential(self, host: str, repository: str) -> Credential | None:
+        with self._lock:
+            if self._found.get((host, "")):
+                return self._found[(host, "")]
+            key = (host, repository)
+            if key not in self._found:
+                self._found[key] = self._credentials.get(host, repository) if self._credentials else None
+            return self._found[key]
+
+    def _ask(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        *,
+        stop: Stop,
+    ) -> tuple[int, bytes]:
+        """Ask a token server. It may not redirect a password anywhere."""
+        doing = f"{endpoint.host}: asking {shown_url(url)} for a token"
+        attempts = Attempts(self.patience, self._backoff(urlsplit(url).netloc))
+        while True:
+            try:
+                self._wait(url, stop)
+                with self._send(method, url, headers, body, stop, None, doing) as answer:
+                    if answer.status in _PASSING:
+                        self._judged(answer, (), doing)
+                    return answer.status, answer.document(MAX_TOKEN if answer.status == 200 else MAX_ERROR)
+            except Interrupted as error:
+                self._after(error, attempts)
+
+    def _scheme(self, endpoint: Endpoint, stop: Stop) -> str:
+        schemes = self.config.schemes(endpoint.host)
+        found = self.config.host(endpoint.host)
+        if found.insecure and "https" in schemes:
+            self.warn(f"{endpoint.host}: its certificate is not verified (insecure)")
+        if len(schemes) == 1:
+            return schemes[0]
+        self._schemes[endpoint.address] = schemes[0]
+        try:
+            return self._first_to_answer(endpoint, schemes, stop)
+        finally:
+            del self._schemes[endpoint.address]
+
+    def _first_to_answer(self, endpoint: Endpoint, schemes: tuple[str, ...], stop: Stop) -> str:
+        """Which scheme a host speaks. Nothing secret is sent to find out."""
+        failure: RegistryError | None = None
+        for scheme in schemes:
+            try:
+                doing = f"{endpoint.host}: looking for a registry"
+                with self._send(
+                    "GET", f"{scheme}://{endpoint.address}/v2/", {}, None, stop, 10.0, doing
+                ) as answer:
+                    location = answer.headers.get("Location", "")
+                    if scheme == "http" and (answer.status == 400 or location.startswith("https://")):
+                        continue  # what TLS servers answer to plain text
+                    return scheme
+            except RegistryError as error:
+                failure = failure or error
+        raise failure or RegistryError(f"{endpoint.host}: no registry answers there")
+
+    @property
+    def _transport(self) -> Transport:
+        with self._lock:
+            if self._made is None:
+                from oci.registry.transport import Transport
+
+                self._made = Transport(
+                    parallel=self.parallel, patience=self.patience, user_agent=self._user_agent
+                )
+            return self._made
+
+    def _check_online(self, host: str) -> None:
+        if self.offline:
+            raise RegistryError(f"{host}: not asked, because of --offline")
+
+
+def origin(url: str) -> str:
+    """Scheme, host and port of a URL, the way borders are drawn."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return f"{parts.scheme}://{(parts.hostname or '').lower()}:{port}"
+
+
+def redirected(url: str, location: str, doing: str) -> str:
+    """Where `location` leads from `url`. Raises RegistryError for what nobody should follow: other schemes,
+    less TLS, user information, and from the outside to addresses of this machine or its link."""
+    try:
+        target = urljoin(url, location)
+        here, there = urlsplit(url), urlsplit(target)
+        name, _ = there.hostname or "", there.port
+    except ValueError:
+        raise RegistryError(f"{doing}: sent on to {redact(repr(location), 100)}, which is no URL") from None
+    shown = shown_url(target)
+    if there.scheme not in ("http", "https") or not name or "@" in there.netloc:
+        raise RegistryError(f"{doing}: sent on to {shown}, which is no plain http(s) URL")
+    if here.scheme == "https" and there.scheme == "http":
+        raise RegistryError(f"{doing}: sent on from https to plain http ({shown}); not followed")
+    address = ip_literal(name)
+    inner = is_loopback(name) or (address is not None and (address.is_link_local or address.is_unspecified))
+    if inner and not is_loopback(host_name(here.netloc)) and name != (here.hostname or ""):
+        raise RegistryError(
+            f"{doing}: sent on to {shown}, an address of this machine or its link; not followed"
+        )
+    return target
+
+
+def is_unknown(error: RegistryError) -> bool:
+    """Whether an error means: there is no such thing here."""
+    return isinstance(error, ManifestUnknown)
+
+
+def is_forbidden(error: RegistryError) -> bool:
+    """Whether an error means: not with these credentials."""
+    return isinstance(error, Unauthorized)
