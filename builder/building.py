@@ -84,6 +84,7 @@ def build(request: BuildRequest, emit: Emit = discard) -> Built:
         state = stack.enter_context(StateDir(request.root or default_root(), emit))
         lease = stack.enter_context(state.lease())
         images = Images(state)
+        images.layout.blobs.clean()
         inputs = stack.enter_context(Inputs(request, images, emit))
         plan = _plan(request, inputs, emit)
         executor = stack.enter_context(_executor(request, plan, state, images, inputs, emit))
