@@ -37,6 +37,7 @@ _OURS = ("snapshots", "containers", "logs", "locks", "leases")
 _KNOWN = frozenset({"oci-layout", "index.json", "blobs", "tmp", "quarantine", "schema", *_OURS})
 _FILE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _LOGS_KEPT = 50
+_PATIENCE_S = 10.0
 
 
 def default_root() -> str:
@@ -255,8 +256,15 @@ def _version(fd: int, root: str) -> int:
 
 
 def _bring_up(fd: int, root: str) -> None:
-    """Migrate to our version, alone: processes that use the old one are waited for."""
-    fcntl.flock(fd, fcntl.LOCK_EX)
+    """Migrate to our version, alone: processes that use the old one are waited for, but not for ever."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while not _flock(fd, fcntl.LOCK_EX, wait=False):
+        if time.monotonic() > deadline:
+            raise CacheError(
+                f"{root} has an older layout, and an older pybuild is using it",
+                hint="wait for its builds to end, or name another store with --root",
+            )
+        time.sleep(0.05)
     version = _version(fd, root)
     while 0 < version < SCHEMA:
         MIGRATIONS[version](root)

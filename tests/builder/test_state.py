@@ -82,6 +82,13 @@ def test_an_older_store_is_migrated_once(tmp_path: Path, monkeypatch: pytest.Mon
         StateDir(root)
 
 
+def test_a_migration_does_not_wait_for_ever(state: StateDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SCHEMA", SCHEMA + 1)
+    monkeypatch.setattr(module, "_PATIENCE_S", 0.1)
+    with pytest.raises(CacheError, match="older pybuild is using it"):
+        StateDir(state.root)
+
+
 def test_a_nonsense_version_is_an_error_not_a_new_store(state: StateDir) -> None:
     Path(state.root, "schema").write_text("seven")
     with pytest.raises(CacheError, match="seven"):
@@ -137,7 +144,7 @@ def hold_a_lease(root: str, ready: object) -> None:
 def test_a_lease_protects_until_its_process_is_killed(state: StateDir) -> None:
     spawn = multiprocessing.get_context("fork")
     ready = spawn.Event()
-    process = spawn.Process(target=hold_a_lease, args=(state.root, ready))
+    process = spawn.Process(target=hold_a_lease, args=(state.root, ready), daemon=True)
     process.start()
     assert ready.wait(20)
     with state.collecting() as leased:
