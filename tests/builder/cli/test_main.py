@@ -215,7 +215,7 @@ def test_a_configuration_that_is_named_is_read(tmp_path: Path, capsys: pytest.Ca
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path: object) -> None:
     command = f"{sys.executable} -m builder.cli.main --root {tmp_path}/store images"
-    script = f"{command} >/dev/null && ({command}; echo code $? >&2) | true"
+    script = f"{command} >/dev/null && (sleep 0.5; {command}; echo code $? >&2) | true"
     done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.stderr == "code 0\n"
 
