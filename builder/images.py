@@ -174,7 +174,7 @@ class Images:
         """
         deleted, freed = set(), 0
         with self._state.collecting() as leased, self.layout.editing() as names:
-            kept = self._recorded()
+            kept = self._recorded() | self._pushed()
             for digest in unreferenced(self.layout, names.entries, candidates) - kept:
                 with suppress(FileNotFoundError):
                     status = os.stat(self.layout.blobs.path(digest))
@@ -188,6 +188,14 @@ class Images:
         if not os.path.exists(os.path.join(self._state.root, "state.db")):
             return set()
         return {Digest.parse(text) for _, row in self._state.steps().items() for text in _DIGEST.findall(row)}
+
+    def _pushed(self) -> set[Digest]:
+        """Every digest that the store's registry holds for its clients, named or not."""
+        if not os.path.exists(os.path.join(self._state.root, "registry")):
+            return set()
+        from oci.registry.server.links import kept
+
+        return kept(self._state.root)
 
     def _forget(self, names: Names, text: str, force: bool) -> tuple[list[Descriptor], tuple[str, ...]]:
         """Take names out of the index: what no name points at any more, and the names taken."""

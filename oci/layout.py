@@ -73,7 +73,10 @@ class Layout:
             names = Names(index.manifests, self.blobs)
             yield names
             if names.entries != list(index.manifests):
-                self.blobs.replace("index.json", replace(index, manifests=tuple(names.entries)).to_json())
+                content = replace(index, manifests=tuple(names.entries)).to_json()
+                if len(content) > MAX_DOCUMENT:  # nobody could read it again
+                    raise LimitExceeded(f"{self.root} has too many names: remove some")
+                self.blobs.replace("index.json", content)
 
     @contextmanager
     def _lock(self) -> Iterator[None]:

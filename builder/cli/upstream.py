@@ -1,0 +1,63 @@
+"""The registry behind `pybuild registry serve --proxy`: our own client, as the server wants to see it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+from builder.cli.session import Session
+from builder.errors import UsageError
+from oci.blobs import BlobStore
+from oci.errors import InvalidReference
+from oci.model import Descriptor
+from oci.reference import Reference
+from oci.registry.auth import CredentialStore
+from oci.registry.client import Client
+from oci.registry.config import HostConfig, RegistryConfig
+
+_HUB = ("registry-1.docker.io", "index.docker.io")
+
+
+class Registry:
+    """Fetches from one registry with this user's configuration and credentials."""
+
+    def __init__(self, session: Session, url: str) -> None:
+        self._host, self._prefix, config = _configured(url, RegistryConfig.load(session.config or None))
+        self._client = Client(config, CredentialStore.default(), warn=_warn)
+
+    def fetch_manifest(self, repository: str, reference: str) -> tuple[str, bytes]:
+        """A manifest by tag or digest."""
+        separator = "@" if ":" in reference else ":"
+        descriptor, content = self._client.fetch_manifest(
+            self._reference(f"{repository}{separator}{reference}")
+        )
+        return descriptor.media_type, content
+
+    def fetch_blob(self, repository: str, descriptor: Descriptor, store: BlobStore) -> None:
+        """A blob into the store, verified."""
+        self._client.fetch_blob(self._reference(repository), descriptor, store)
+
+    def _reference(self, text: str) -> Reference:
+        return Reference.parse(f"{self._host}/{self._prefix}{text}")
+
+
+def _configured(url: str, config: RegistryConfig) -> tuple[str, str, RegistryConfig]:
+    """Host, path prefix and configuration that a URL, or a bare host, stands for."""
+    parts = urlsplit(url if "://" in url else f"https://{url}")
+    host = "docker.io" if parts.netloc in _HUB else parts.netloc
+    prefix = parts.path.strip("/")
+    try:
+        right = parts.scheme in ("http", "https") and Reference.parse(f"{host}/a/b").domain == host
+    except InvalidReference:
+        right = False
+    if not right or parts.username or parts.query or parts.fragment:
+        raise UsageError(f"--proxy {url!r} is no registry", hint="e.g. https://registry.example:5000")
+    if "://" in url:
+        known = config.hosts.get(host, HostConfig())
+        config = replace(config, hosts={**config.hosts, host: replace(known, http=parts.scheme == "http")})
+    return host, f"{prefix}/" if prefix else "", config
+
+
+def _warn(message: str) -> None:
+    sys.stderr.write(f"warning: {message}\n")

@@ -1,0 +1,132 @@
+"""Which endpoint a request is for, and what every answer has in common (distribution-spec: Endpoints)."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+
+from oci.errors import OciError
+from oci.registry.server import listing, problems
+from oci.registry.server.auth import Htpasswd
+from oci.registry.server.blobs import Blobs
+from oci.registry.server.manifests import Manifests
+from oci.registry.server.names import is_repository
+from oci.registry.server.options import Options
+from oci.registry.server.problems import Problem
+from oci.registry.server.proxy import Proxy
+from oci.registry.server.receive import Gone
+from oci.registry.server.repositories import Repositories
+from oci.registry.server.request import Request
+from oci.registry.server.response import Response, json_type
+from oci.registry.server.uploads import Uploads
+
+_VERSION = ("Docker-Distribution-API-Version", "registry/2.0")
+_NO_SNIFFING = ("X-Content-Type-Options", "nosniff")
+_PATH = re.compile(
+    r"/v2/(?P<name>.+)/(?:(?P<kind>manifests|blobs|referrers)/(?P<what>[^/]+)|(?P<list>tags)/list"
+    r"|blobs/(?P<uploads>uploads)(?:/(?P<id>[^/]*))?)"
+)
+_READS = frozenset({"GET", "HEAD"})
+
+Endpoint = Callable[[Request, str, str], Response]
+
+
+class App:
+    """Answers requests. It never raises but for connections that are gone."""
+
+    def __init__(self, repositories: Repositories, options: Options) -> None:
+        proxy = Proxy(options.upstream, repositories) if options.upstream else None
+        self._users = Htpasswd(options.htpasswd) if options.htpasswd else None
+        self._writable = not (options.read_only or proxy)
+        self._repositories = repositories
+        self.uploads = Uploads(repositories, options)
+        blobs = Blobs(repositories, proxy)
+        manifests = Manifests(repositories, proxy)
+        self._endpoints: dict[str, dict[str, Endpoint]] = {
+            "manifests": {
+                "GET": manifests.get,
+                "HEAD": manifests.get,
+                "PUT": manifests.put,
+                "DELETE": manifests.delete,
+            },
+            "blobs": {"GET": blobs.get, "HEAD": blobs.get, "DELETE": blobs.delete},
+            "uploads": {"POST": self.uploads.start},
+            "upload": {
+                "GET": self.uploads.status,
+                "PATCH": self.uploads.append,
+                "PUT": self.uploads.finish,
+                "DELETE": self.uploads.cancel,
+            },
+            "referrers": {"GET": self._referrers, "HEAD": self._referrers},
+            "tags": {"GET": self._tags, "HEAD": self._tags},
+        }
+
+    def answer(self, request: Request) -> Response:
+        """The answer, whatever happens. Raises Gone."""
+        try:
+            response = self._routed(request)
+        except Gone:
+            raise
+        except Exception as error:
+            if not isinstance(error, Problem | OciError):
+                _report(error)
+            response = Response.of(problems.of(error))
+        response.headers[:0] = [_VERSION, _NO_SNIFFING]
+        return response
+
+    def _routed(self, request: Request) -> Response:
+        if self._users is not None:
+            request.user = self._users.user(request.headers.get("authorization", ""))
+        if request.path in ("/v2/", "/v2"):
+            return _plain(request, {"GET": _base, "HEAD": _base})
+        if request.path == "/v2/_catalog":
+            return _plain(request, {"GET": self._catalog, "HEAD": self._catalog})
+        match = _PATH.fullmatch(request.path)
+        if match is None:
+            raise Problem(404, "UNSUPPORTED", "there is nothing here; a registry's API is below /v2/")
+        kind = match["kind"] or match["list"] or ("upload" if match["id"] else "uploads")
+        endpoint = self._endpoint(kind, request.method)
+        name = match["name"]
+        if not is_repository(name):
+            status = 404 if request.method in _READS else 400
+            raise Problem(
+                status, "NAME_INVALID", f"{name[:300]!r} is no repository's name", detail={"name": name[:300]}
+            )
+        return endpoint(request, name, match["what"] or match["id"] or "")
+
+    def _endpoint(self, kind: str, method: str) -> Endpoint:
+        methods = self._endpoints[kind]
+        allowed = [each for each in methods if self._writable or each in _READS]
+        if method not in allowed:
+            why = "this registry is read-only" if method in methods else f"{method} is not for this"
+            headers = (("Allow", ", ".join(allowed)),)
+            raise Problem(405, "UNSUPPORTED", why, headers=headers)
+        return methods[method]
+
+    def _tags(self, request: Request, name: str, what: str) -> Response:
+        return listing.tags(request, self._repositories, name)
+
+    def _catalog(self, request: Request) -> Response:
+        return listing.catalog(request, self._repositories)
+
+    def _referrers(self, request: Request, name: str, what: str) -> Response:
+        return listing.referrers(request, self._repositories, name, what)
+
+
+def _plain(request: Request, methods: dict[str, Callable[[Request], Response]]) -> Response:
+    if request.method not in methods:
+        raise Problem(
+            405, "UNSUPPORTED", f"{request.method} is not for this", headers=(("Allow", "GET, HEAD"),)
+        )
+    return methods[request.method](request)
+
+
+def _base(request: Request) -> Response:
+    return Response(200, [*json_type()], b"{}")
+
+
+def _report(error: Exception) -> None:
+    import traceback
+
+    traceback.print_exception(error, file=sys.stderr)

@@ -1,0 +1,141 @@
+"""Manifests, indexes and artifacts: by tag and by digest (distribution-spec: Pulling, Pushing, Deleting
+manifests).
+"""
+
+from __future__ import annotations
+
+from oci.digest import Digest
+from oci.errors import BlobNotFound, DigestMismatch
+from oci.model import Descriptor
+from oci.registry.server import documents
+from oci.registry.server.blobs import matches
+from oci.registry.server.documents import Document, digest_of
+from oci.registry.server.names import is_tag
+from oci.registry.server.problems import Problem
+from oci.registry.server.proxy import Proxy
+from oci.registry.server.repositories import Repositories
+from oci.registry.server.request import Request
+from oci.registry.server.response import Response
+from oci.strict_json import MAX_DOCUMENT
+
+MAX_TAGS = 100
+"""Tags of one push (`?tag=` repeated)."""
+
+
+class Manifests:
+    """The endpoint /v2/<name>/manifests/<tag or digest>."""
+
+    def __init__(self, repositories: Repositories, proxy: Proxy | None) -> None:
+        self._repositories = repositories
+        self._store = repositories.blobs
+        self._proxy = proxy
+
+    def get(self, request: Request, name: str, what: str) -> Response:
+        """The manifest as it was pushed, byte for byte, with the type it was pushed as."""
+        found = self._proxy.manifest(name, what) if self._proxy else None
+        digest, media_type = found or self._local(name, what)
+        headers = [
+            ("Content-Type", media_type),
+            ("Docker-Content-Digest", str(digest)),
+            ("ETag", f'"{digest}"'),
+        ]
+        if matches(request, digest):
+            return Response(304, headers)
+        try:
+            if request.method == "HEAD":
+                return Response(200, headers, length=self._store.size(digest))
+            return Response(200, headers, self._store.read(digest))
+        except BlobNotFound:
+            raise _unknown(name, what) from None
+        except DigestMismatch as error:
+            raise Problem(500, "UNKNOWN", str(error)) from None
+
+    def put(self, request: Request, name: str, what: str) -> Response:
+        """Take a manifest, and make it visible under its digest and its tags."""
+        expected, tags = _destination(request, what)
+        content = request.body.read(MAX_DOCUMENT)
+        document = documents.read(content, request.headers.get("content-type", ""))
+        digest = Digest.of(content, expected.algorithm if expected else "sha256")
+        if expected is not None and digest != expected:
+            raise Problem(
+                400, "DIGEST_INVALID", f"the manifest's digest is {digest}", detail={"digest": str(expected)}
+            )
+        with self._repositories.guard() as protection:
+            protection.add(
+                (digest, *document.need, *document.blobs, *(each.digest for each in document.manifests))
+            )
+            self._check(name, document)
+            self._write(digest, content)
+            descriptor = Descriptor(document.media_type, digest, len(content))
+            self._repositories.put(name, descriptor, document, tags)
+        headers = [("Location", f"/v2/{name}/manifests/{digest}"), ("Docker-Content-Digest", str(digest))]
+        if document.subject is not None:
+            headers.append(("OCI-Subject", str(document.subject)))
+        headers += [("OCI-Tag", tag) for tag in request.query.get("tag", ()) if expected is not None]
+        return Response(201, headers)
+
+    def delete(self, request: Request, name: str, what: str) -> Response:
+        """Delete a tag, or a manifest with all tags that mean it."""
+        digest = digest_of(what)
+        if digest is not None:
+            gone = self._repositories.remove(name, digest)
+        else:
+            gone = is_tag(what) and self._repositories.untag(name, what)
+        if not gone:
+            raise _unknown(name, what)
+        return Response(202)
+
+    def _local(self, name: str, what: str) -> tuple[Digest, str]:
+        digest = digest_of(what)
+        if digest is not None:
+            linked = self._repositories.manifest(name, digest)
+            if linked is not None:
+                return digest, linked.media_type
+        elif is_tag(what) and (descriptor := self._repositories.resolve(name, what)):
+            return descriptor.digest, descriptor.media_type
+        raise _unknown(name, what)
+
+    def _check(self, name: str, document: Document) -> None:
+        """All that an image cannot be without must be here. An index may be sparse: lack some images."""
+        missing = [digest for digest in document.need if not self._repositories.has_blob(name, digest)]
+        if missing:
+            raise Problem.all(
+                [
+                    Problem(
+                        404,
+                        "MANIFEST_BLOB_UNKNOWN",
+                        f"the manifest needs {digest}, which the repository does not have",
+                        detail={"digest": str(digest)},
+                    )
+                    for digest in missing[:100]
+                ]
+            )
+
+    def _write(self, digest: Digest, content: bytes) -> None:
+        if digest not in self._store:
+            with self._store.writer(algorithm=digest.algorithm) as writer:
+                writer.write(content)
+                writer.commit(digest)
+
+
+def _destination(request: Request, what: str) -> tuple[Digest | None, tuple[str, ...]]:
+    """The digest that is claimed, and the tags that are wanted. Raises Problem (400)."""
+    digest = digest_of(what)
+    if digest is None and ":" in what:
+        raise Problem(400, "DIGEST_INVALID", f"{what[:200]!r} is no digest", detail={"digest": what[:200]})
+    tags = tuple(request.query.get("tag", ())) if digest is not None else (what,)
+    if len(tags) > MAX_TAGS:
+        raise Problem(414, "UNSUPPORTED", f"{len(tags)} tags; at most {MAX_TAGS} are taken at once")
+    for tag in tags:
+        if not is_tag(tag):
+            raise Problem(400, "MANIFEST_INVALID", f"{tag[:200]!r} is no tag", detail={"tag": tag[:200]})
+    return digest, tags
+
+
+def _unknown(name: str, what: str) -> Problem:
+    return Problem(
+        404,
+        "MANIFEST_UNKNOWN",
+        f"{name} has no manifest {what[:200]}",
+        detail={"name": name, "reference": what[:200]},
+    )
