@@ -11,11 +11,11 @@ order.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from hashlib import sha256
 
 from builder.contexts.content import (
     Digests,
@@ -33,7 +33,7 @@ from builder.snapshot.view import IndexLayer
 from builder.solver.placing import BELOW, MADE, Placed, Plan, place, place_directory
 from builder.solver.selection import Selection, Source, select
 from builder.solver.unpacking import opened
-from builder.tree import Node, Opener, Tree, Xattrs, join, order, read_xattrs
+from builder.tree import Node, Opener, Xattrs, join, order, read_xattrs
 from oci.tar import ChangedWhileReading, Entry, Kind, TarReader, TarWriter
 from oci.whiteout import OPAQUE
 
@@ -83,6 +83,16 @@ def write(plan: Plan, tar: TarWriter, *, now: int, clock: int | None = None) -> 
         return Written(plan, writing.finish(), writing.xattrs, writing.mtime)
 
 
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What is the same for all files of one tree. `mtime` is their time, where they have one in common."""
+
+    open_file: Opener
+    of_context: bool
+    mtime: int | None
+    digests: Digests
+
+
 class _Writing:
     def __init__(self, plan: Plan, tar: TarWriter, now: int, clock: int | None) -> None:
         self.exit = ExitStack()
@@ -92,19 +102,20 @@ class _Writing:
         self._now = now if clock is None else clock
         self._clock = clock
         self._digests: list[Digests] = [{} for _ in plan.sources]
-        self._openers: dict[int, Opener] = {}
+        self._readings: dict[int, _Reading] = {}
         self._links: dict[tuple[int, int, int], bytes] = {}
         self._members: dict[int, dict[int, list[bytes]]] = {}
         self._times = self._fixed_times()
 
     def run(self) -> None:
         """All entries, in order."""
+        self._begin()
         rows = self._plan.placed
         for opaque in self._plan.opaque:
             rows = {**rows, join(opaque, OPAQUE): Placed(Node(Kind.FILE, 0o644), MADE)}
         for path in sorted(rows, key=order):
             placed = rows[path]
-            if placed.node.kind is not Kind.FILE:
+            if placed.node[0] is not _FILE:
                 self._tar.add(self._entry(path, placed))
             elif placed.member >= 0:
                 self._members.setdefault(placed.origin, {}).setdefault(placed.member, []).append(path)
@@ -129,7 +140,8 @@ class _Writing:
         first = self._links.get((origin, node.dev, node.ino)) if node.nlink > 1 and node.ino else None
         if first is not None:
             return self._digests[origin][self._plan.placed[first].source]
-        return hash_file(self._opener(origin), path, node, self._of_context(origin))
+        reading = self._readings[origin]
+        return hash_file(reading.open_file, path, node, reading.of_context)
 
     def mtime(self, placed: Placed) -> int:
         """The time of an entry, in seconds."""
@@ -170,53 +182,63 @@ class _Writing:
         )
 
     def _file(self, path: bytes, placed: Placed) -> None:
+        """One regular file. Runs for every file of a context: it looks up what it must only."""
         node, origin, source, _ = placed
-        if origin == MADE:
-            self._tar.add(Entry(path, Kind.FILE, mtime=self._now))
-            return
-        if origin >= 0 and isinstance(inline := self._plan.sources[origin], InlineFile):
-            entry = Entry(path, _FILE, node.mode, node.uid, node.gid, node.size, self.mtime(placed))
-            self._tar.add(entry, inline.content)
-            return
-        if node.nlink > 1 and node.ino:
-            first = self._links.setdefault((origin, node.dev, node.ino), path)
-            if first != path:
-                self._tar.add(_hardlink(path, first, placed, self.mtime(placed)))
-                return
-        if node.size > _SMALL:
-            digest = self._large(path, placed)
+        reading = self._readings.get(origin)
+        if reading is None:
+            self._unread(path, placed)
+        elif node.nlink > 1 and node.ino and self._first(path, placed) != path:
+            self._tar.add(_hardlink(path, self._first(path, placed), placed, self.mtime(placed)))
+        elif node.size > _SMALL:
+            reading.digests[source] = self._large(path, placed, reading)
         else:
-            opener = self._openers.get(origin) or self._opener(origin)
-            content, xattrs = read_small(opener, source, node, self._of_context(origin))
-            mtime = self.mtime(placed)
-            self._tar.add(
-                Entry(path, _FILE, node.mode, node.uid, node.gid, node.size, mtime, b"", 0, 0, xattrs),
-                content,
-            )
-            digest = hashlib.sha256(content).digest()
-            if xattrs:
-                self.xattrs[path] = xattrs
-                digest = file_digest(digest, xattrs)
-        if origin >= 0:
-            self._digests[origin][source] = digest
+            reading.digests[source] = self._small(path, placed, reading)
 
-    def _large(self, path: bytes, placed: Placed) -> bytes:
+    def _unread(self, path: bytes, placed: Placed) -> None:
+        """A file that lies in no tree: written in the Dockerfile, or an opaque directory's mark."""
+        node, origin, _, _ = placed
+        inline = self._plan.sources[origin] if origin >= 0 else None
+        content = inline.content if isinstance(inline, InlineFile) else b""
+        self._tar.add_file(path, node.mode, node.uid, node.gid, self.mtime(placed), content)
+
+    def _first(self, path: bytes, placed: Placed) -> bytes:
+        """The first name in the layer of the file that `path` is a name of."""
+        node = placed.node
+        return self._links.setdefault((placed.origin, node.dev, node.ino), path)
+
+    def _small(self, path: bytes, placed: Placed, reading: _Reading) -> bytes:
+        """A file read at once. Its digest."""
+        node = placed.node
+        content, xattrs = read_small(reading.open_file, placed.source, node, reading.of_context)
+        mtime = reading.mtime
+        if mtime is None:
+            mtime = settle(node.mtime_ns // _NANO, self._clock)
+        digest = sha256(content).digest()
+        if not xattrs:
+            self._tar.add_file(path, node.mode, node.uid, node.gid, mtime, content)
+            return digest
+        self.xattrs[path] = xattrs
+        self._tar.add(
+            Entry(path, _FILE, node.mode, node.uid, node.gid, node.size, mtime, xattrs=xattrs), content
+        )
+        return file_digest(digest, xattrs)
+
+    def _large(self, path: bytes, placed: Placed, reading: _Reading) -> bytes:
         """A file read in pieces on its way into the archive. Its digest."""
         node = placed.node
-        sha256 = hashlib.sha256()
+        hashed = sha256()
         try:
-            fd = self._opener(placed.origin)(placed.source)
+            fd = reading.open_file(placed.source)
         except OSError as error:
             raise unreadable(placed.source, error) from None
 
         def read(size: int) -> bytes:
             chunk = os.read(fd, size)
-            sha256.update(chunk)
+            hashed.update(chunk)
             return chunk
 
         try:
-            of_context = self._of_context(placed.origin)
-            xattrs = read_xattrs(fd, of_context=of_context) if node.ino else node.xattrs
+            xattrs = read_xattrs(fd, of_context=reading.of_context) if node.ino else node.xattrs
             if xattrs:
                 self.xattrs[path] = xattrs
             mtime = self.mtime(placed)
@@ -227,7 +249,7 @@ class _Writing:
             raise changed(placed.source) from None
         finally:
             os.close(fd)
-        return file_digest(sha256.digest(), xattrs)
+        return file_digest(hashed.digest(), xattrs)
 
     def _archive(self, source: Selected, members: dict[int, list[bytes]]) -> None:
         """The files of an unpacked archive, in its order, each under its first name and linked from the
@@ -259,21 +281,24 @@ class _Writing:
         for name in names[1:]:
             self._tar.add(_hardlink(name, names[0], placed, self.mtime(placed)))
 
-    def _of_context(self, origin: int) -> bool:
-        return origin >= 0 and self._selected(origin).fixed
-
     def _selected(self, origin: int) -> Selected:
         source: Source = self._plan.sources[origin]
         assert isinstance(source, Selected)
         return source
 
-    def _opener(self, origin: int) -> Opener:
-        opener = self._openers.get(origin)
-        if opener is None:
-            tree: Tree | None = self._plan.target if origin == BELOW else self._selected(origin).tree
-            assert tree is not None
-            opener = self._openers[origin] = self.exit.enter_context(tree.opener())
-        return opener
+    def _begin(self) -> None:
+        """Make ready to read from every tree."""
+        for origin, source in enumerate(self._plan.sources):
+            if isinstance(source, Selected):
+                self._readings[origin] = _Reading(
+                    self.exit.enter_context(source.tree.opener()),
+                    source.fixed,
+                    self._times.get(origin),
+                    self._digests[origin],
+                )
+        if self._plan.target is not None:
+            opener = self.exit.enter_context(self._plan.target.opener())
+            self._readings[BELOW] = _Reading(opener, False, None, {})
 
 
 def _hardlink(path: bytes, to: bytes, placed: Placed, mtime: int) -> Entry:

@@ -62,15 +62,23 @@ class TarWriter:
         size = len(data)
         if size != entry.size:
             raise _changed(entry, size)
+        self._put(header(entry), data)
+
+    def add_file(self, name: bytes, mode: int, uid: int, gid: int, mtime: int, data: bytes) -> None:
+        """`add` for a regular file without extended attributes, from plain values: most files are such.
+
+        Raises InvalidArchive for what tar cannot say.
+        """
+        size = len(data)
+        block = _plain(name, mode, uid, gid, size, mtime)
+        self._put(block or header(Entry(name, _FILE, mode, uid, gid, size, mtime)), data)
+
+    def _put(self, block: bytes, data: bytes) -> None:
+        """Append the header `block` and the whole content behind it."""
         self.entries += 1
-        block = header(entry)
-        self._pending += len(block)
-        if size:
-            padding = _PADDING[size & 511]
-            self._parts += (block, data, padding)
-            self._pending += size + len(padding)
-        else:
-            self._parts.append(block)
+        padding = _PADDING[len(data) & 511]
+        self._parts += (block, data, padding)
+        self._pending += len(block) + len(data) + len(padding)
         if self._pending >= BLOCK:
             self._flush()
 
@@ -139,30 +147,28 @@ def _changed(entry: Entry, got: int) -> ChangedWhileReading:
 def header(entry: Entry) -> bytes:
     """The header blocks of `entry`: one of ustar, or a pax header and its records before it."""
     name = entry.name
-    if entry.kind == Kind.DIRECTORY:
+    if entry.kind == _FILE and not entry.xattrs:
+        block = _plain(name, entry.mode, entry.uid, entry.gid, entry.size, entry.mtime)
+        if block:
+            return block
+    elif entry.kind == Kind.DIRECTORY:
         name = name + b"/" if name else b"./"
-    if (
-        entry.kind == _FILE
-        and len(name) <= 100
-        and not entry.xattrs
-        and name.isascii()
-        and 0 <= entry.mtime <= _MAX_OCTAL12
-        and 0 <= entry.size <= _MAX_OCTAL12
-        and 0 <= entry.uid <= _MAX_ID
-        and 0 <= entry.gid <= _MAX_ID
-        and name
-        and b"\0" not in name
-    ):
-        head = _HEAD % (
-            name.ljust(100, b"\0"),
-            entry.mode & 0o7777,
-            entry.uid,
-            entry.gid,
-            entry.size,
-            entry.mtime,
-        )
-        return b"%b%06o\0 %b" % (head, (adler32(head) & 0xFFFF) - 1 + _FILE_TAIL_SUM, _FILE_TAIL)
     return _general(entry, name)
+
+
+def _plain(name: bytes, mode: int, uid: int, gid: int, size: int, mtime: int) -> bytes:
+    """The header of a regular file, b"" when it needs more than the plain fields of ustar."""
+    # The limits are one less than powers of two: a bit-wise or passes them exactly when each number does.
+    if (
+        not 0 < len(name) <= 100
+        or not 0 <= mtime | size <= _MAX_OCTAL12
+        or not 0 <= uid | gid <= _MAX_ID
+        or not name.isascii()
+        or b"\0" in name
+    ):
+        return b""
+    head = _HEAD % (name.ljust(100, b"\0"), mode & 0o7777, uid, gid, size, mtime)
+    return head + b"%06o\0 " % ((adler32(head) & 0xFFFF) - 1 + _FILE_TAIL_SUM) + _FILE_TAIL
 
 
 def _general(entry: Entry, name: bytes) -> bytes:
