@@ -159,10 +159,11 @@ def _platform(request: BuildRequest) -> Platform:
 def _plan(request: BuildRequest, inputs: Inputs, emit: Emit) -> Plan:
     from builder.frontend.lower import plan
 
-    return plan(inputs.dockerfile(), _options(request, inputs, emit), inputs.resolve)
+    return plan(inputs.dockerfile(), plan_options(request, inputs, emit), inputs.resolve)
 
 
-def _options(request: BuildRequest, inputs: Inputs, emit: Emit) -> PlanOptions:
+def plan_options(request: BuildRequest, inputs: Inputs, emit: Emit) -> PlanOptions:
+    """What of a request shapes the graph. Raises BuildError for named contexts that are not there."""
     from builder.frontend.lower import PlanOptions
 
     return PlanOptions(
@@ -182,6 +183,7 @@ def _options(request: BuildRequest, inputs: Inputs, emit: Emit) -> PlanOptions:
         ulimits=request.ulimits,
         clock=request.clock,
         warn=emit,
+        ignore=inputs.ignore,
     )
 
 

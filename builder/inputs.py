@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol
 
 from builder.errors import NotFound, UsageError
-from builder.events import Emit, Warning_
+from builder.events import Emit
 from builder.source import SourceFile, SourceRange
 from oci import platforms
 from oci.errors import InvalidReference, OciError
@@ -21,6 +21,7 @@ from oci.reference import Reference
 
 if TYPE_CHECKING:
     from builder.images import Images
+    from builder.patterns import IgnoreFile
     from builder.tree import Tree
     from oci.model import Descriptor, Platform
 
@@ -42,14 +43,18 @@ class Wanted(Protocol):
 
 
 class Inputs:
-    """The inputs of one build; each is opened when first asked for, and closed with the `with` block."""
+    """The inputs of one build; each is opened when first asked for, and closed with the `with` block.
 
-    def __init__(self, wanted: Wanted, images: Images, emit: Emit) -> None:
+    Without `images` there is no store, and no image is found.
+    """
+
+    def __init__(self, wanted: Wanted, images: Images | None, emit: Emit) -> None:
         self._wanted = wanted
         self._images = images
         self._emit = emit
         self._exit = ExitStack()
         self._trees: dict[str, Tree] = {}
+        self._ignores: dict[str, IgnoreFile | None] = {}
         self._lock = threading.Lock()
 
     def __enter__(self) -> Inputs:
@@ -75,14 +80,25 @@ class Inputs:
                 self._trees[name] = self._open(name)
             return self._trees[name]
 
+    def ignore(self, name: str = "") -> IgnoreFile | None:
+        """The ignore file of the main context or of a named directory. Raises ContextError when it cannot be
+        understood.
+        """
+        from builder.contexts.local import read_ignore
+
+        if name not in self._ignores:
+            dockerfile = "" if name else self._wanted.dockerfile
+            self._ignores[name] = read_ignore(self._path(name), dockerfile)
+        return self._ignores[name]
+
     def resolve(self, name: str, platform: Platform, at: SourceRange | None) -> Image:
         """The image that `name` means, from the local store. Raises NotFound with the line that wants it."""
         try:
             reference = Reference.parse(name)
         except InvalidReference as error:
             raise UsageError(str(error), at=at) from None
-        descriptor = self._images.find(reference)
-        if descriptor is None:
+        descriptor = self._images.find(reference) if self._images else None
+        if self._images is None or descriptor is None:
             raise NotFound(
                 f"the image {reference.with_default_tag().familiar()!r} is not in the local store",
                 at=at,
@@ -92,22 +108,16 @@ class Inputs:
         chosen = select(blobs, descriptor, platform)
         if chosen is None:
             raise NotFound(f"the local image {name!r} has nothing for {platform}", at=at)
-        return self._fitting(Image.load(blobs, chosen), name, platform)
-
-    def _fitting(self, image: Image, name: str, platform: Platform) -> Image:
-        if not platforms.matches(platform, image.platform):
-            text = f"the base {name} is for {image.platform}, the build for {platform}"
-            self._emit(Warning_("InvalidBaseImagePlatform", text))
-        return image
+        return Image.load(blobs, chosen)
 
     def _open(self, name: str) -> Tree:
-        from builder.contexts.local import LocalContext, read_ignore
+        from builder.contexts.local import LocalContext
 
-        path = self._wanted.context if not name else self._wanted.contexts[name]
-        dockerfile = self._wanted.dockerfile if not name else ""
-        ignore = read_ignore(path, dockerfile)
         shown = f"context {name!r}" if name else "context"
-        return self._exit.enter_context(LocalContext(path, ignore, shown))
+        return self._exit.enter_context(LocalContext(self._path(name), self.ignore(name), shown))
+
+    def _path(self, name: str) -> str:
+        return self._wanted.contexts[name] if name else self._wanted.context
 
     def _named(self, name: str, value: str) -> Image | None:
         if value.startswith(IMAGE):
@@ -128,6 +138,8 @@ class Inputs:
         from oci.layout import Layout
 
         path, wanted = _split_layout(where)
+        if self._images is None:
+            raise NotFound(f"--build-context {name}: there is no store to copy the image to")
         blobs = self._images.layout.blobs
         try:
             layout = Layout.open(path)

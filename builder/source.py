@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 _CONTEXT_LINES = 3
 
@@ -16,7 +17,11 @@ class SourceFile:
 
     def lines(self) -> list[str]:
         """The lines without their ends."""
-        return self.text.split("\n")
+        return list(_lines(self.text))
+
+    def line(self, number: int) -> str:
+        """One line, counted from 1, without its end."""
+        return _lines(self.text)[number - 1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,7 @@ class SourceRange:
 
     def excerpt(self) -> str:
         """The lines around the range, numbered, those of the range marked with `>>>`."""
-        lines = self.file.lines()
+        lines = _lines(self.file.text)
         start = max(1, self.first - _CONTEXT_LINES)
         stop = min(len(lines), self.last + _CONTEXT_LINES)
         width = len(str(stop))
@@ -41,3 +46,9 @@ class SourceRange:
             mark = ">>>" if self.first <= number <= self.last else "   "
             rows.append(f"{number:>{width}} | {mark} {lines[number - 1]}".rstrip())
         return "\n".join(rows)
+
+
+@lru_cache(maxsize=4)
+def _lines(text: str) -> tuple[str, ...]:
+    """A large file with many places to quote is split once."""
+    return tuple(text.split("\n"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from builder.errors import NotFound
 from builder.frontend.broken import broken
@@ -25,14 +25,24 @@ Resolve: TypeAlias = "Callable[[str, Platform, SourceRange], Image]"
 """Finds an image by its full reference."""
 
 
+class Resolved(NamedTuple):
+    """An image that was found: under which name, for which platform, and for which line."""
+
+    name: str
+    wanted: Platform
+    image: Image
+    at: SourceRange
+
+
 class Bases:
-    """Finds and remembers bases."""
+    """Finds and remembers bases. `resolved` are the images that were looked for by name."""
 
     def __init__(self, shared: Shared, resolve: Resolve, stage_names: Iterable[str] = ()) -> None:
         self.shared = shared
         self._stage_names = tuple(stage_names)
         self._resolve = resolve
         self._images: dict[tuple[str, Platform], Image] = {}
+        self.resolved: list[Resolved] = []
 
     def image(self, origin: Context | str, platform: Platform, at: SourceRange) -> Image | None:
         """The image `origin` means; None for scratch and for a directory."""
@@ -44,6 +54,7 @@ class Bases:
         key = (reference, platform)
         if key not in self._images:
             self._images[key] = self._found(origin, reference, platform, at)
+            self.resolved.append(Resolved(origin, platform, self._images[key], at))
         return self._images[key]
 
     def _found(self, name: str, reference: str, platform: Platform, at: SourceRange) -> Image:

@@ -10,7 +10,7 @@ of the file, never recursively.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,10 @@ from builder.frontend import instructions as ins
 from builder.frontend import lower_config, lower_copy, lower_run, scope
 from builder.frontend.bases import Bases, Resolve
 from builder.frontend.broken import broken
+from builder.frontend.lint.linter import Linter
+from builder.frontend.lint.rules import Finding
+from builder.frontend.lint.scene import File, Walk
+from builder.frontend.lint.settings import Settings
 from builder.frontend.parser import parse, trigger
 from builder.frontend.reader import read
 from builder.frontend.stage import PlanOptions, Shared, StageBuild
@@ -28,7 +32,9 @@ from builder.graph import Plan, Step
 from oci.model import ImageConfig
 
 if TYPE_CHECKING:
+    from builder.frontend.reader import Document
     from builder.source import SourceFile
+    from oci.image import Image
     from oci.model import Platform
 
 __all__ = ["PlanOptions", "Resolve", "plan"]
@@ -37,6 +43,8 @@ _COUNTED = (ins.Run, ins.Copy, ins.Add, ins.Workdir)
 """The instructions that `[2/5]` counts, besides FROM of an image."""
 
 _KNOWN_ARGS = ("BUILDKIT_", "SOURCE_DATE_EPOCH")
+_SYNTAX_ARG = "BUILDKIT_SYNTAX"
+_HOSTNAME_ARG = "BUILDKIT_SANDBOX_HOSTNAME"
 
 
 def plan(source: SourceFile, options: PlanOptions, resolve: Resolve) -> Plan:
@@ -46,17 +54,56 @@ def plan(source: SourceFile, options: PlanOptions, resolve: Resolve) -> Plan:
     `docker.io/library/debian:12`. Raises DockerfileError, UsageError for a target that is no stage, and what
     `resolve` raises.
     """
-    document = read(source)
-    for warning in document.warnings:
-        options.warn(warning)
-    dockerfile = parse(document)
-    shared = _shared(dockerfile, options)
-    graph = Graph(dockerfile, shared)
-    target = graph.target(options.target)
-    bases = Bases(shared, resolve, graph.names())
-    builds = _lowered(graph, bases, target)
-    _warn_of_unused(dockerfile, builds, options)
-    return _finished(graph, builds, target, options)
+    lowering = Lowering(source, options, resolve, lambda finding: options.warn(finding.warning()))
+    target = lowering.graph.target(options.target)
+    builds = lowering.lower((target,))
+    lowering.linter.finish()
+    _warn_of_foreign_syntax(lowering.document, options)
+    _warn_of_unused(lowering.dockerfile, builds, options)
+    return _finished(lowering.graph, builds, target, options)
+
+
+class Lowering:
+    """A Dockerfile that was read, checked as far as its text goes, and whose stages can be lowered.
+
+    `tell` gets what the checks find; `is_known` says of an image whether it is a real one. Raises
+    DockerfileError.
+    """
+
+    def __init__(
+        self,
+        source: SourceFile,
+        options: PlanOptions,
+        resolve: Resolve,
+        tell: Callable[[Finding], None],
+        is_known: Callable[[Image], bool] = lambda image: True,
+        *,
+        checking: bool = False,
+    ) -> None:
+        self.document = read(source)
+        self.dockerfile = parse(self.document)
+        shared = _shared(self.dockerfile, options)
+        settings = Settings.of(self.document, shared.given)
+        file = File.of(self.document, self.dockerfile, shared)
+        self.linter = Linter(file, settings, tell, checking=checking)
+        self.linter.check_file()
+        self.graph = Graph(self.dockerfile, shared)
+        self.bases = Bases(shared, resolve, self.graph.names())
+        self._is_known = is_known
+
+    def lower(self, targets: Iterable[int]) -> dict[int, StageBuild]:
+        """The stages that `targets` need, checked, then built. Raises DockerfileError and what `resolve`
+        raises.
+        """
+        needed = _needed(self.graph, self.bases, targets)
+        self.linter.check_stages(Walk(self.graph, self.bases, self._is_known).moments(needed))
+        try:
+            builds: dict[int, StageBuild] = {}
+            for index in needed:
+                builds[index] = _stage(self.graph, self.bases, builds, self.graph.nodes[index])
+            return builds
+        finally:
+            self.linter.check_bases(self.bases.resolved)
 
 
 def _shared(dockerfile: ins.Dockerfile, options: PlanOptions) -> Shared:
@@ -66,25 +113,24 @@ def _shared(dockerfile: ins.Dockerfile, options: PlanOptions) -> Shared:
     given = dict(options.build_args)
     if options.clock is not None:
         given.setdefault(scope.CLOCK_ARG, str(options.clock))
+    if given.get(_HOSTNAME_ARG):
+        options = replace(options, hostname=given[_HOSTNAME_ARG])
     values = scope.global_args(start, dockerfile.args, given, lexer)
     return Shared(options, lexer, given, values, scope.proxy_env(given))
 
 
-def _lowered(graph: Graph, bases: Bases, target: int) -> dict[int, StageBuild]:
-    """The stages `target` needs, built. Triggers come first: what they copy from is needed too."""
+def _needed(graph: Graph, bases: Bases, targets: Iterable[int]) -> list[int]:
+    """The stages that `targets` need, in order. Triggers come first: what they copy from is needed too."""
     known: set[int] = set()
+    targets = tuple(targets)
     while True:
-        needed = graph.reachable(target)
+        needed = graph.reachable(*targets)
         fresh = [index for index in needed if index not in known]
         if not fresh:
-            break
+            return needed
         for index in fresh:
             graph.add_triggers(graph.nodes[index], _triggers(graph, bases, graph.nodes[index]))
         known.update(fresh)
-    builds: dict[int, StageBuild] = {}
-    for index in needed:
-        builds[index] = _stage(graph, bases, builds, graph.nodes[index])
-    return builds
 
 
 def _platform(graph: Graph, node: Node) -> Platform:
@@ -174,6 +220,14 @@ def _origin(
     if not isinstance(origin, str) and origin.image is None:
         return origin.name
     return bases.step(origin, graph.shared.options.platform, line.at)
+
+
+def _warn_of_foreign_syntax(document: Document, options: PlanOptions) -> None:
+    """`# syntax=` is never fetched or run; only one that names another language is worth a word."""
+    for each in document.directives:
+        if each.name == "syntax" and "dockerfile" not in each.value and _SYNTAX_ARG not in options.build_args:
+            message = f"`# syntax={each.value[:80]}` is not used: the file is read as a Dockerfile"
+            options.warn(Warning_("SyntaxNotUsed", message, str(each.at), each.at.excerpt()))
 
 
 def _warn_of_unused(

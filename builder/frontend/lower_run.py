@@ -78,7 +78,7 @@ def _command(stage: StageBuild, line: ins.Run) -> tuple[tuple[str, ...], tuple[I
     if not line.heredocs:
         return command_line(stage, line.command), ()
     text = line.command.argv[0]
-    if not _is_alone(text):
+    if not is_alone(text):
         bodies = "".join(f"\n{each.content}{each.name}" for each in line.heredocs)
         return _in_shell(stage, text + bodies), ()
     script = line.heredocs[0]
@@ -91,7 +91,7 @@ def _in_shell(stage: StageBuild, text: str) -> tuple[str, ...]:
     return command_line(stage, ins.Command((text,), shell=True))
 
 
-def _is_alone(text: str) -> bool:
+def is_alone(text: str) -> bool:
     """Whether a heredoc is all there is: `RUN <<EOF`."""
     try:
         return heredoc_of(_SPACE_AFTER.sub(r"\1", text)) is not None
@@ -108,7 +108,7 @@ def _file(script: Heredoc, line: ins.Run) -> InlineFile:
 def _shown(stage: StageBuild, line: ins.Run) -> str:
     lexer = stage.shared.lexer.variant(raw_quotes=True, keep_unset=True)
     text = line.code
-    if line.heredocs and _is_alone(line.command.argv[0]):
+    if line.heredocs and is_alone(line.command.argv[0]):
         first, *rest = line.heredocs[0].content.strip().split("\n", 1)
         text = f"{text} ({first.rstrip()}{'...' if rest else ''})"
     try:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from builder.events import Warning_
 from builder.frontend.broken import broken
 from builder.frontend.flags import NotStrings, json_words, split_flags
 from builder.frontend.words import SPACE, Lexer, WordError
@@ -20,8 +19,8 @@ from builder.source import SourceFile, SourceRange
 MAX_INSTRUCTIONS = 20_000
 """More instructions than any image can have layers; a bound for the time one file may take."""
 
-MAX_WARNINGS = 20
-"""Enough to see what is meant."""
+MAX_EMPTY = 20
+"""How many empty continuations are remembered: enough to see what is meant."""
 
 _DIRECTIVE = re.compile(r"([a-zA-Z][a-zA-Z0-9]*)[ \t\f\v]*=[ \t\f\v]*(.+?)[ \t\f\v\r]*$", re.DOTALL)
 _DIRECTIVES = frozenset({"syntax", "escape", "check"})
@@ -70,13 +69,15 @@ class LogicalLine:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A Dockerfile, read but not understood."""
+    """A Dockerfile, read but not understood. `empty_continuations` are the last lines of instructions that
+    hold an empty line.
+    """
 
     source: SourceFile
     escape: str
     directives: tuple[Directive, ...]
     lines: tuple[LogicalLine, ...]
-    warnings: tuple[Warning_, ...] = ()
+    empty_continuations: tuple[SourceRange, ...] = ()
 
 
 def decode(content: bytes, name: str) -> SourceFile:
@@ -123,7 +124,7 @@ class _Reader:
             self.rows.pop()
         self.at = 0
         self.escape = "\\"
-        self.warnings: list[Warning_] = []
+        self.empty: list[SourceRange] = []
 
     def read(self) -> Document:
         self._check_text()
@@ -141,7 +142,7 @@ class _Reader:
                 f"{self.source.name} has no instructions",
                 hint="a Dockerfile begins with FROM, for example `FROM debian:stable-slim`",
             )
-        return Document(self.source, self.escape, directives, tuple(lines), tuple(self.warnings))
+        return Document(self.source, self.escape, directives, tuple(lines), tuple(self.empty))
 
     def _check_text(self) -> None:
         nul = self.source.text.find("\0")
@@ -198,12 +199,12 @@ class _Reader:
             return None
         parts = [text]
         if continues:
-            self._continuation(start, parts)
+            self._continuation(parts)
         line = "".join(parts)
         heredocs = self._heredocs(line, start)
         return LogicalLine(line, self._range(start, self.at - 1), heredocs)
 
-    def _continuation(self, start: int, parts: list[str]) -> None:
+    def _continuation(self, parts: list[str]) -> None:
         continues = True
         empty = False
         while continues and self.at < len(self.rows):
@@ -217,13 +218,8 @@ class _Reader:
                 continue
             text, continues = self._without_continuation(row)
             parts.append(text)
-        if empty:
-            self._warn_of_empty_line(self._range(start, self.at - 1))
-
-    def _warn_of_empty_line(self, at: SourceRange) -> None:
-        if len(self.warnings) < MAX_WARNINGS:
-            message = "an empty line inside an instruction; it will become an error"
-            self.warnings.append(Warning_("NoEmptyContinuation", message, str(at), at.excerpt()))
+        if empty and len(self.empty) < MAX_EMPTY:
+            self.empty.append(self._range(self.at - 1, self.at - 1))
 
     def _without_continuation(self, row: str) -> tuple[str, bool]:
         """`row` without the escape character that continues it. One that is escaped itself does not."""

@@ -17,6 +17,7 @@ from builder.graph import Network, Op, Record, Step
 from oci.model import RunConfig
 
 if TYPE_CHECKING:
+    from builder.patterns import IgnoreFile
     from builder.source import SourceRange
     from oci.image import Image
     from oci.model import Platform
@@ -29,6 +30,11 @@ def _silent(_: Warning_) -> None:
     """Nobody listens."""
 
 
+def _nothing_ignored() -> IgnoreFile | None:
+    """There is no ignore file."""
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
     """What the command line says about a build, as far as it shapes the graph.
@@ -36,7 +42,7 @@ class PlanOptions:
     `contexts` maps a named context to its image, or to None when it is a directory. `clock` is the
     SOURCE_DATE_EPOCH or None; only whether there is one matters here. `platform_is_default` says that nobody
     asked for `platform`: the result then keeps the platform of its base. `allow` holds entitlements such as
-    `network.host`. `no_cache_filter` names stages.
+    `network.host`. `no_cache_filter` names stages. `ignore` reads the context's ignore file when it is asked.
     """
 
     platform: Platform
@@ -57,6 +63,7 @@ class PlanOptions:
     ulimits: tuple[tuple[str, int, int], ...] = ()
     clock: int | None = None
     warn: Callable[[Warning_], None] = _silent
+    ignore: Callable[[], IgnoreFile | None] = _nothing_ignored
 
 
 @dataclass(slots=True)

@@ -221,10 +221,10 @@ class Graph:
             )
         return index
 
-    def reachable(self, target: int) -> list[int]:
-        """The stages `target` needs, itself included, in the order of the file."""
-        found = {target}
-        stack = [target]
+    def reachable(self, *targets: int) -> list[int]:
+        """The stages that `targets` need, themselves included, in the order of the file."""
+        found = set(targets)
+        stack = [*targets]
         while stack:
             for each in self.nodes[stack.pop()].needs - found:
                 found.add(each)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from builder.errors import DockerfileError
-from builder.frontend.reader import MAX_INSTRUCTIONS, MAX_WARNINGS, Document, decode, heredoc_of, read
+from builder.frontend.reader import MAX_EMPTY, MAX_INSTRUCTIONS, Document, decode, heredoc_of, read
 
 
 def doc(text: str | bytes) -> Document:
@@ -145,5 +145,5 @@ def test_text_that_cannot_be_read_says_where(text: str, message: str, line: int)
 
 def test_empty_continuation_lines_are_warned_about_and_not_without_end() -> None:
     document = doc("FROM a\nRUN x \\\n\n y\n")
-    assert [(each.code, each.at) for each in document.warnings] == [("NoEmptyContinuation", "Dockerfile:2")]
-    assert len(doc("FROM a\n" + "RUN x \\\n\n y\n" * 100).warnings) == MAX_WARNINGS
+    assert [(each.first, each.last) for each in document.empty_continuations] == [(4, 4)]
+    assert len(doc("FROM a\n" + "RUN x \\\n\n y\n" * 100).empty_continuations) == MAX_EMPTY
