@@ -97,18 +97,23 @@ class Inputs:
             reference = Reference.parse(name)
         except InvalidReference as error:
             raise UsageError(str(error), at=at) from None
-        descriptor = self._images.find(reference) if self._images else None
-        if self._images is None or descriptor is None:
-            raise NotFound(
-                f"the image {reference.with_default_tag().familiar()!r} is not in the local store",
-                at=at,
-                hint="pulling comes with the registries; until then use pybuild load or pybuild import",
-            )
+        if self._images is None:
+            raise NotFound(f"the image {reference.familiar()!r} is not in the local store", at=at)
+        descriptor = self._images.find(reference) or self._by_id(self._images, reference, at)
         blobs = self._images.layout.blobs
         chosen = select(blobs, descriptor, platform)
         if chosen is None:
             raise NotFound(f"the local image {name!r} has nothing for {platform}", at=at)
         return Image.load(blobs, chosen)
+
+    def _by_id(self, images: Images, reference: Reference, at: SourceRange | None) -> Descriptor:
+        """The image whose id begins so, as `FROM <id>` means it. Raises NotFound, with what may be meant."""
+        shown = reference.familiar()
+        try:
+            return images.resolve(shown.removesuffix(":latest")).descriptor
+        except NotFound as error:
+            text = f"the image {shown!r} is not in the local store; pulling comes with the registries"
+            raise NotFound(text, at=at, hint=error.hint) from None
 
     def _open(self, name: str) -> Tree:
         from builder.contexts.local import LocalContext

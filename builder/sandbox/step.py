@@ -140,10 +140,18 @@ class Step:
                 os.fchown(fd, self.plan.uid, self.plan.gid)  # so that a USER may open /dev/stdout again
 
     def _working_directory(self) -> None:
-        """As root, like runc, so that USER may work in a directory it could not enter by itself."""
+        """As root, like runc, so that USER may work in a directory it could not enter by itself.
+
+        A directory that is missing is made, as BuildKit and Docker do; it belongs to the step's user.
+        """
         cwd = os.fsdecode(self.plan.cwd)
         self.doing = f"working directory {cwd}"
-        os.chdir(cwd)
+        try:
+            os.chdir(cwd)
+        except FileNotFoundError:
+            os.makedirs(cwd, 0o755)
+            os.chown(cwd, self.plan.uid, self.plan.gid)
+            os.chdir(cwd)
         if not os.getcwd().startswith("/"):
             raise OSError(errno.ENOENT, "chdir: the directory is outside of the root")
 

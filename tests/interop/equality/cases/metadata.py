@@ -43,9 +43,9 @@ LABEL org.opencontainers.image.title="x" com.example/slash=y
         "expose-forms",
         "FROM busybox-test\nEXPOSE 80 443/tcp 53/udp 9999/SCTP\nEXPOSE 7000-7003 6000-6001/udp\nEXPOSE 80\n",
         newer={
-            "EXPOSE map[443/tcp:{} 53/udp:{} 80/tcp:{} 9999/sctp:{}]": "EXPOSE [80/tcp 443/tcp 53/udp 9999/sctp]",
+            "EXPOSE map[443/tcp:{} 53/udp:{} 80/tcp:{} 9999/sctp:{}]": "EXPOSE [443/tcp 53/udp 80/tcp 9999/sctp]",
             "EXPOSE map[6000/udp:{} 6001/udp:{} 7000/tcp:{} 7001/tcp:{} 7002/tcp:{} 7003/tcp:{}]": "EXPOSE "
-            "[7000/tcp 7001/tcp 7002/tcp 7003/tcp 6000/udp 6001/udp]",
+            "[6000/udp 6001/udp 7000/tcp 7001/tcp 7002/tcp 7003/tcp]",
             "EXPOSE map[80/tcp:{}]": "EXPOSE [80/tcp]",
         },
     ),
