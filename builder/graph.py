@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from builder.giturl import GitUrl
+    from builder.source import SourceRange
     from oci.image import Image
     from oci.model import ImageConfig, Platform
-
-    from builder.source import SourceRange
 
 SEMANTICS = "1"
 """Version of what the ops mean. A change in meaning changes it, and with it every cache key (SECURITY.md
@@ -55,7 +55,29 @@ class InlineSource:
     files: tuple[InlineFile, ...]
 
 
-CopySource = ContextSource | StepSource | InlineSource
+@dataclass(frozen=True, slots=True)
+class HttpSource:
+    """The file behind a URL. `name` is what it is called in a directory, empty when its URL does not say.
+
+    `checksum` is the digest it must have (empty: any), `unpack` whether an archive is unpacked.
+    """
+
+    url: str
+    name: str = ""
+    checksum: str = ""
+    unpack: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GitSource:
+    """A commit of a git repository: its files, with `.git` when `keep_git_dir`."""
+
+    git: GitUrl
+    keep_git_dir: bool = False
+
+
+RemoteSource = HttpSource | GitSource
+CopySource = ContextSource | StepSource | InlineSource | HttpSource | GitSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +140,14 @@ class Exec:
 class Copy:
     """Put files of `sources` into the first input at `dest` (absolute, cleaned).
 
-    `into_directory` says that `dest` was written with a trailing slash.
-    `owner` and `mode`
-    are as written after `--chown` and `--chmod`; owner names are resolved in the first input. `unpack` is
-    ADD's
-    meaning: a local tar archive is unpacked. At most one source is a StepSource and its step is the second
-    input.
+    `into_directory` says that `dest` was written with a trailing slash. `owner` and `mode` are as written
+    after `--chown` and `--chmod`; owner names are resolved in the first input. `unpack` is ADD's meaning: a
+    tar archive of a context or a step is unpacked. At most one source is a StepSource and its step is the
+    second input.
+
+    `link` reads nothing of the first input: the layer is the same whatever lies below. `parents` keeps the
+    directories above a source; its paths are then `<root>/./<pattern>` or `<pattern>`. `exclude` are
+    patterns of what stays behind. A path that is not there is no error when `optional`.
     """
 
     sources: tuple[CopySource, ...]
@@ -132,9 +156,19 @@ class Copy:
     owner: str = ""
     mode: str = ""
     unpack: bool = False
+    link: bool = False
+    parents: bool = False
+    exclude: tuple[str, ...] = ()
+    optional: bool = False
 
     def definition(self) -> dict[str, Any]:
-        return {
+        more = {
+            "link": self.link,
+            "parents": self.parents,
+            "exclude": self.exclude,
+            "optional": self.optional,
+        }
+        return {name: value for name, value in more.items() if value} | {
             "op": "copy",
             "sources": [_source(source) for source in self.sources],
             "dest": self.dest,
@@ -244,3 +278,7 @@ def _source(source: CopySource) -> dict[str, Any]:
             return {"step": 1, "paths": paths}
         case InlineSource(files):
             return {"inline": _files(files)}
+        case HttpSource(url, name, checksum, unpack):
+            return {"http": url, "name": name, "checksum": checksum, "unpack": unpack}
+        case GitSource(git, keep):
+            return {"git": git.definition(), "keep": keep}

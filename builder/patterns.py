@@ -66,6 +66,11 @@ class State:
     table: _Table
     decided: int
 
+    @property
+    def settled(self) -> bool:
+        """Whether no pattern can match anything below any more: all there has this directory's answer."""
+        return self.table.empty
+
 
 class IgnoreFile:
     """Which paths of a context are left out.
@@ -168,11 +173,12 @@ class IgnoreFile:
 class _Table:
     """What can match in a directory whose patterns stand at `places`."""
 
-    __slots__ = ("_below", "_names", "_owner", "_places", "_wild", "takes_back")
+    __slots__ = ("_below", "_names", "_owner", "_places", "_wild", "empty", "takes_back")
 
     def __init__(self, owner: IgnoreFile, places: frozenset[_Place]) -> None:
         self._owner = owner
         self._places = sorted(places)
+        self.empty = not places
         self._names: dict[bytes, int] = {}
         self._below: dict[tuple[bytes, int], _Table] = {}
         self.takes_back = any(not owner.left_out[owner.group_of[number]] for number, _ in places)

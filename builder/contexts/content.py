@@ -62,6 +62,9 @@ class Selected:
     items: list[Item] = field(repr=False)
     """`base` first, directories before their contents."""
     fixed: bool = False
+    """Whether these are a context's own files, whose times a clock replaces."""
+    unpack: bool = False
+    """Whether an archive is to be unpacked."""
 
     @property
     def node(self) -> Node:

@@ -74,7 +74,7 @@ _TRANSFER = {"chown": str, "chmod": str, "link": bool, "exclude": list}
 
 
 def copy(line: Line) -> ins.Copy:
-    options = line.options({"from": str, **_TRANSFER, "parents": bool})
+    options = line.options({"from": str, **_TRANSFER, "parents": bool, "if-exists": bool})
     sources, documents, dest = _sources(line)
     return ins.Copy(
         line.code,
@@ -88,6 +88,7 @@ def copy(line: Line) -> ins.Copy:
         _many(options, "exclude"),
         str(options.get("from", "")),
         bool(options.get("parents")),
+        bool(options.get("if-exists")),
     )
 
 

@@ -180,10 +180,11 @@ class Transfer(Written):
 
 @dataclass(frozen=True, slots=True)
 class Copy(Transfer):
-    """`COPY [flags] source... dest`. `origin` is `--from`."""
+    """`COPY [flags] source... dest`. `origin` is `--from`; `if_exists`, ours, passes over what is missing."""
 
     origin: str = ""
     parents: bool = False
+    if_exists: bool = False
 
 
 @dataclass(frozen=True, slots=True)

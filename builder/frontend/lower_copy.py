@@ -9,103 +9,167 @@ from typing import TYPE_CHECKING
 from builder.frontend import instructions as ins
 from builder.frontend.broken import broken
 from builder.frontend.lower_config import rooted
-from builder.frontend.lower_run import LATER
 from builder.frontend.scope import unreadable
 from builder.frontend.stage import StageBuild
 from builder.frontend.words import WordError
-from builder.graph import ContextSource, Copy, CopySource, InlineFile, InlineSource, Step, StepSource
+from builder.giturl import GitUrl, GitUrlError, parse, with_checksum
+from builder.graph import (
+    ContextSource,
+    Copy,
+    CopySource,
+    GitSource,
+    HttpSource,
+    InlineFile,
+    InlineSource,
+    Step,
+    StepSource,
+)
 
 if TYPE_CHECKING:
     from builder.frontend.reader import Heredoc
     from builder.source import SourceRange
 
 _URL = re.compile(r"https?://")
-_GIT = re.compile(r"git://|ssh://|git@[^/]+:|https?://[^#?]+\.git(?:[#?/]|$)")
+_USERINFO = re.compile(r"(?<=://)[^/\s@]*@")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+_NUMBERS = re.compile(r"\d+(?::\d*)?|:\d+")
 _OCTAL = re.compile(r"0*[0-7]{1,4}")
 _SYMBOLIC = re.compile(r"[ugoa]*(?:[-+=](?:[rwxXst]*|[ugo]))+")
 
 
 def copy(stage: StageBuild, line: ins.Copy, origin: Step | str) -> None:
     """`origin` is the step to copy from, or the name of a directory context (empty is the main one)."""
-    if line.parents:
-        raise broken("COPY --parents is not supported yet", at=line.at, hint=LATER)
     sources = [stage.expand(each, line.at) for each in line.sources]
     for source in sources:
-        if _URL.match(source) or _GIT.match(source):
+        if _URL.match(source) or _repository(source, line.at):
             raise broken(f"COPY cannot fetch `{source}`", at=line.at, hint="ADD takes URLs; COPY takes files")
-    _transfer(stage, line, sources, origin, unpack=False)
+    cleaned = tuple((_pivoted if line.parents else _cleaned)(each) for each in sources)
+    found: tuple[CopySource, ...] = ()
+    if cleaned:
+        found = (StepSource(cleaned) if isinstance(origin, Step) else ContextSource(cleaned, origin),)
+    inputs = (origin,) if cleaned and isinstance(origin, Step) else ()
+    _transfer(stage, line, sources, found, inputs)
 
 
 def add(stage: StageBuild, line: ins.Add) -> None:
+    """ADD: files and archives of the context, URLs, repositories."""
     sources = [stage.expand(each, line.at) for each in line.sources]
-    for source in sources:
-        if _URL.match(source) or _GIT.match(source):
-            kind = "a git repository" if _GIT.match(source) else "a URL"
-            raise broken(
-                f"ADD of {kind} is not supported yet: {source}",
-                at=line.at,
-                hint=f"{LATER}; until then fetch it in a RUN, or put it into the context",
-            )
-    if line.checksum:
+    checksum = stage.expand(line.checksum, line.at)
+    found = tuple(_added(line, source, checksum) for source in sources)
+    remote = isinstance(found[0], HttpSource | GitSource) if found else False
+    if checksum and (len(found) != 1 or not remote):
         raise broken(
-            "ADD --checksum needs a URL or a git repository",
+            "ADD --checksum needs one URL or git repository, and nothing else",
             at=line.at,
-            hint="a context file has no checksum",
+            hint="a context file has no checksum; give each URL an ADD of its own",
         )
-    _transfer(stage, line, sources, "", unpack=line.unpack is not False)
+    _transfer(stage, line, sources, _joined(found), ())
+
+
+def _added(line: ins.Add, source: str, checksum: str) -> CopySource:
+    git = _repository(source, line.at)
+    if git is not None:
+        return _git_source(line, git, checksum)
+    if line.keep_git_dir and _URL.match(source):
+        raise broken(f"--keep-git-dir is for git repositories, and `{source}` is none", at=line.at)
+    if _URL.match(source):
+        return _http_source(line, source, checksum)
+    return ContextSource((_cleaned(source),))
+
+
+def _git_source(line: ins.Add, git: GitUrl, checksum: str) -> GitSource:
+    keep = line.keep_git_dir
+    if keep is not None and git.keep_git_dir is not None and keep is not git.keep_git_dir:
+        raise broken("--keep-git-dir and the URL's keep-git-dir contradict each other", at=line.at)
+    try:
+        return GitSource(with_checksum(git, checksum), bool(keep or git.keep_git_dir))
+    except GitUrlError as error:
+        raise broken(f"ADD {git}: {error}", at=line.at) from None
+
+
+def _http_source(line: ins.Add, url: str, checksum: str) -> HttpSource:
+    from urllib.parse import unquote, urlsplit
+
+    if checksum and not _DIGEST.fullmatch(checksum):
+        raise broken(
+            f"--checksum={checksum} is no digest", at=line.at, hint="write sha256: and 64 hex digits"
+        )
+    try:
+        parts = urlsplit(url)
+        name = posixpath.basename(posixpath.normpath(unquote(parts.path)))
+        known = parts.hostname and parts.port is not False
+    except ValueError:
+        known = None
+    if not known:
+        raise broken(f"`{url}` is no URL that can be fetched", at=line.at)
+    return HttpSource(url, "" if name in (".", "..") else name, checksum, bool(line.unpack))
+
+
+def _repository(source: str, at: SourceRange) -> GitUrl | None:
+    try:
+        return parse(source)
+    except GitUrlError as error:
+        raise broken(f"{_USERINFO.sub('', source)}: {error}", at=at) from None
+
+
+def _joined(sources: tuple[CopySource, ...]) -> tuple[CopySource, ...]:
+    """`sources` with those of the context that follow each other as one."""
+    found: list[CopySource] = []
+    for source in sources:
+        last = found[-1] if found else None
+        if isinstance(source, ContextSource) and isinstance(last, ContextSource):
+            found[-1] = ContextSource(last.paths + source.paths)
+        else:
+            found.append(source)
+    return tuple(found)
 
 
 def _transfer(
-    stage: StageBuild, line: ins.Copy | ins.Add, sources: list[str], origin: Step | str, *, unpack: bool
+    stage: StageBuild,
+    line: ins.Copy | ins.Add,
+    written: list[str],
+    sources: tuple[CopySource, ...],
+    inputs: tuple[Step, ...],
 ) -> None:
-    keyword = "ADD" if isinstance(line, ins.Add) else "COPY"
-    if line.exclude:
-        raise broken(f"{keyword} --exclude is not supported yet", at=line.at, hint=LATER)
-    if line.link:
-        stage.shared.warn_once(
-            "LinkIsOrdinaryCopy",
-            f"{keyword} --link copies onto the layers below, like {keyword} without it: "
-            "a symbolic link at the destination is followed",
-            line.at,
-        )
     owner, mode = stage.expand(line.chown, line.at), _mode(stage.expand(line.chmod, line.at), line.at)
-    written = stage.expand(line.dest, line.at)
-    paths = tuple(_cleaned(each) for each in sources)
-    origins, inputs = _origins(stage, line, paths, origin)
+    if line.link and owner and not _NUMBERS.fullmatch(owner):
+        raise broken(
+            f"--link reads nothing of the image, so it cannot know who {owner!r} is",
+            at=line.at,
+            hint="write numbers, like --chown=1000:1000, or leave --link out",
+        )
+    dest = stage.expand(line.dest, line.at)
+    if line.documents:
+        sources += (InlineSource(tuple(_inline(stage, each, line.at) for each in line.documents)),)
     op = Copy(
-        sources=origins,
-        dest=rooted(stage.config.working_dir, written),
-        into_directory=_is_directory(written),
+        sources=sources,
+        dest=rooted(stage.config.working_dir, dest),
+        into_directory=_is_directory(dest),
         owner=owner,
         mode=mode,
-        unpack=unpack,
+        unpack=isinstance(line, ins.Add) and line.unpack is not False,
+        link=line.link,
+        parents=isinstance(line, ins.Copy) and line.parents,
+        exclude=tuple(stage.expand(each, line.at) for each in line.exclude),
+        optional=isinstance(line, ins.Copy) and line.if_exists,
     )
-    step = stage.add(op, stage.shown(line.code), line.at, *inputs)
+    step = stage.add(op, _USERINFO.sub("", stage.shown(line.code)), line.at, *inputs)
+    stage.say(_history(line, op, written, dest), step)
+
+
+def _history(line: ins.Copy | ins.Add, op: Copy, sources: list[str], dest: str) -> str:
+    """What history says, as BuildKit words it; passwords in URLs are left out."""
     words = [
-        keyword,
-        *([f"--chown={owner}"] if owner else []),
-        *([f"--chmod={mode}"] if mode else []),
-        *sources,
+        "ADD" if isinstance(line, ins.Add) else "COPY",
+        *(["--parents"] if op.parents else []),
+        *([f"--chown={op.owner}"] if op.owner else []),
+        *([f"--chmod={op.mode}"] if op.mode else []),
+        *(_USERINFO.sub("", each) if _URL.match(each) else each for each in sources),
         *(f"<<{each.name}" for each in line.documents),
-        written,
+        dest,
         "# buildkit",
     ]
-    stage.say(" ".join(words), step)
-
-
-def _origins(
-    stage: StageBuild, line: ins.Transfer, paths: tuple[str, ...], origin: Step | str
-) -> tuple[tuple[CopySource, ...], tuple[Step, ...]]:
-    found: list[CopySource] = []
-    inputs: tuple[Step, ...] = ()
-    if paths and isinstance(origin, Step):
-        found.append(StepSource(paths))
-        inputs = (origin,)
-    elif paths and isinstance(origin, str):
-        found.append(ContextSource(paths, origin))
-    if line.documents:
-        found.append(InlineSource(tuple(_inline(stage, each, line.at) for each in line.documents)))
-    return tuple(found), inputs
+    return " ".join(words)
 
 
 def _inline(stage: StageBuild, document: Heredoc, at: SourceRange) -> InlineFile:
@@ -126,6 +190,14 @@ def _cleaned(path: str) -> str:
     stays inside.
     """
     return posixpath.normpath(posixpath.join("/", path)).lstrip("/") or "."
+
+
+def _pivoted(path: str) -> str:
+    """A source of `--parents`: `<root>/./<pattern>` when it was written so, else the pattern alone."""
+    root, pivot, pattern = path.partition("/./")
+    if not pivot:
+        return _cleaned(root)
+    return f"{_cleaned(root)}/./{_cleaned(pattern)}"
 
 
 def _is_directory(dest: str) -> bool:

@@ -12,13 +12,25 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from builder.errors import BuildCancelled, BuildError, ContextError, ResourceError
 from builder.events import Emit, StepDone, StepStarted, Warning_, stamp
-from builder.graph import Base, ContextSource, Copy, Exec, Mkdir, Scratch, Step, StepSource, walk
+from builder.graph import (
+    Base,
+    ContextSource,
+    Copy,
+    Exec,
+    GitSource,
+    HttpSource,
+    Mkdir,
+    RemoteSource,
+    Scratch,
+    Step,
+    walk,
+)
 from builder.solver.cache import Cache, StepRecord, now
-from builder.solver.keys import content_key, definition_key
+from builder.solver.keys import content_key, definition_key, linked_key, pinned_key
 from builder.solver.result import (
     Made,
     Part,
@@ -40,6 +52,7 @@ if TYPE_CHECKING:
     from builder.snapshot.view import View
     from builder.solver.copying import Plan, Selection, Written
     from builder.solver.running import Runner
+    from builder.solver.selection import TreeSource
     from builder.state import StateDir
     from oci.blobs import BlobStore
     from oci.compress import Codec
@@ -49,11 +62,21 @@ T = TypeVar("T")
 _WRITERS = 2
 
 
+class Remotes(Protocol):
+    """What ADD fetches (`builder.contexts.remote`)."""
+
+    def pin(self, source: RemoteSource, stopped: Callable[[], bool]) -> str:
+        """What `source` is now, as little as possible fetched to tell: a digest, a commit."""
+
+    def tree(self, source: RemoteSource, stopped: Callable[[], bool]) -> Tree:
+        """Its files, fetched."""
+
+
 class Executor:
     """Performs the steps of one build; `perform` is what `solve` calls, from several threads.
 
-    `trees` opens a build context by name. Use it in `with`: leaving stops the launcher and waits for the
-    writers.
+    `trees` opens a build context by name, `remotes` fetches. Use it in `with`: leaving stops the launcher
+    and waits for the writers.
     """
 
     def __init__(
@@ -66,11 +89,13 @@ class Executor:
         codec: Codec,
         clock: int | None,
         emit: Emit,
+        remotes: Remotes | None = None,
     ) -> None:
         self._state = state
         self._blobs = blobs
         self._cache = cache
         self._trees = trees
+        self._remotes = remotes
         self._codec = codec
         self._clock = clock
         self._emit = emit
@@ -163,11 +188,12 @@ class Executor:
         snapshot = self.snapshots.existing(record.snapshot) if record.snapshot else ""
         if record.layer is None:
             self._remember(step, done(None), record.created)
-            return parent.on_top(key, None)
+            return parent.on_top(_stacked(step, key, parent), None)
         if record.clock != self._clock:
             return self._clocked_anew(step, key, parent, record, snapshot)
         future = done(record.layer)
         self._remember(step, future, record.created)
+        key = _stacked(step, key, parent)
         name = record.snapshot or _copy_name(key, record.layer)
         return parent.on_top(key, Part(future, name, snapshot))
 
@@ -228,8 +254,13 @@ class Executor:
         self, step: Step, op: Copy, inputs: tuple[Result, ...], definition: str
     ) -> tuple[Result, bool]:
         parent = inputs[0]
+        target = "" if op.link else parent.key
+        before = definition_key(step, (target,), clocked=self._clocked)
+        if op.link:
+            keys = (target, *(each.key for each in inputs[1:]))
+            definition = definition_key(step, keys, clocked=self._clocked)
+        definition = pinned_key(definition, self._pins(op))
         known = None if step.fresh else self._cache.alias(definition)
-        before = definition_key(step, (parent.key,), clocked=self._clocked)
         seen = not step.fresh and self._cache.alias(before) is not None
         if known is not None and not any(isinstance(source, ContextSource) for source in op.sources):
             found = self._hit(step, known, parent)
@@ -239,19 +270,31 @@ class Executor:
             selection = self._select(op, inputs, stack)
             checksum = self._checksum(selection, read=seen)
             if checksum is not None:
-                key = content_key(step, parent.key, (checksum,), clocked=self._clocked)
+                key = content_key(step, target, (checksum,), clocked=self._clocked)
                 found = self._hit(step, key, parent)
                 if found is not None:
                     self._cache.store_alias(definition, key)
                     return found, True
             return self._copy(step, op, parent, selection, (definition, before)), False
 
+    def _pins(self, op: Copy) -> tuple[str, ...]:
+        """What the remote sources of `op` are now."""
+        sources = [each for each in op.sources if isinstance(each, HttpSource | GitSource)]
+        return tuple(self._fetching.pin(each, self._cancelled.is_set) for each in sources)
+
+    @property
+    def _fetching(self) -> Remotes:
+        assert self._remotes is not None
+        return self._remotes
+
     def _select(self, op: Copy, inputs: tuple[Result, ...], stack: ExitStack) -> Selection:
         from builder.solver.copying import select
 
-        def tree_of(source: ContextSource | StepSource) -> Tree:
+        def tree_of(source: TreeSource) -> Tree:
             if isinstance(source, ContextSource):
                 return self._trees(source.name)
+            if isinstance(source, HttpSource | GitSource):
+                return self._fetching.tree(source, self._cancelled.is_set)
             return self._view_of(inputs[1])()
 
         selection = select(op, tree_of)
@@ -269,12 +312,13 @@ class Executor:
         self, step: Step, op: Copy, parent: Result, selection: Selection, aliases: tuple[str, ...]
     ) -> Result:
         from builder.solver.copying import place
+        from builder.solver.placing import NOTHING
 
-        plan = place(op, selection, self._view_of(parent)())
+        plan = place(op, selection, NOTHING if op.link else self._view_of(parent)())
         created = now()
         layer, written = self._write_plan(plan)
         checksum = self.content.learn(selection.selected, written.digests) if selection.selected else ""
-        key = content_key(step, parent.key, (checksum,), clocked=self._clocked)
+        key = content_key(step, "" if op.link else parent.key, (checksum,), clocked=self._clocked)
         for alias in aliases:
             self._cache.store_alias(alias, key)
         return self._with_files(step, parent, key, (layer, written), created)
@@ -286,6 +330,7 @@ class Executor:
         layer, written = what
         self._record(key, StepRecord(layer, created, clock=self._clock))
         self._remember(step, done(layer), created)
+        key = _stacked(step, key, parent)
         if layer is None:
             return parent.on_top(key, None)
         part = Part(done(layer), _copy_name(key, layer))
@@ -422,6 +467,13 @@ class Executor:
         if isinstance(error, OSError):
             return _of_the_system(error, step)
         return error
+
+
+def _stacked(step: Step, key: str, parent: Result) -> str:
+    """The key of a step's result on `parent`, from the key it is recorded under."""
+    if isinstance(step.op, Copy) and step.op.link:
+        return linked_key(key, parent.key)
+    return key
 
 
 def _copy_name(key: str, layer: Layer) -> str:

@@ -6,6 +6,9 @@ content key      for a Copy: the op, its target's key and checksums of what it c
 A result's key is its content key for a Copy and its definition key for everything else, and is what the
 steps on top of it see. A Copy's content key leaves out where the files come from: when a stage is built again
 and gives the same files, the copy of them is still a hit.
+
+A `--link` reads nothing of its target: its keys leave the target out, so that its layer is used again on any
+base, and `linked_key` says what it lies on for those on top.
 """
 
 from __future__ import annotations
@@ -24,3 +27,13 @@ def definition_key(step: Step, inputs: tuple[str, ...], *, clocked: bool) -> str
 def content_key(step: Step, target: str, checksums: tuple[str, ...], *, clocked: bool) -> str:
     """The key of a Copy's result: on the target with key `target`, of sources with these checksums."""
     return key_of([SEMANTICS, "content", clocked, step.op.definition(), target, checksums])
+
+
+def linked_key(layer: str, target: str) -> str:
+    """The key of an independent layer, whose own key is `layer`, on the target with key `target`."""
+    return key_of([SEMANTICS, "linked", layer, target])
+
+
+def pinned_key(definition: str, pins: tuple[str, ...]) -> str:
+    """The key of a definition whose remote sources now are what `pins` say; itself when there are none."""
+    return key_of([SEMANTICS, "pinned", definition, pins]) if pins else definition

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from builder.contexts.content import Selected
 from builder.errors import BuildError, DockerfileError, SandboxError
 from builder.graph import Copy, InlineFile, Mkdir
+from builder.snapshot.view import View
 from builder.solver import modes
 from builder.solver.identity import resolve_owner
 from builder.solver.selection import Selection, Source
@@ -25,6 +26,8 @@ from builder.tree import Node, Tree, clean, join, parent_of, parents_of, resolve
 from oci.tar import Kind
 from oci.whiteout import PREFIX
 
+NOTHING = View(())
+"""What `--link` copies onto."""
 MADE = -1
 """Origin of a directory that was made for others."""
 BELOW = -2
@@ -62,7 +65,7 @@ class Plan:
 
 
 def place(op: Copy, selection: Selection, target: Tree) -> Plan:
-    """Where everything goes. `target` is what the first input shows.
+    """Where everything goes. `target` is what the first input shows; NOTHING for `--link`.
 
     Raises BuildError when a file and a directory meet, SandboxError for an owner the target does not know.
     """
@@ -72,7 +75,7 @@ def place(op: Copy, selection: Selection, target: Tree) -> Plan:
     if len(selection.sources) > 1 and not op.into_directory:
         _check_several(placing, selection, dest)
     for index, source in enumerate(selection.sources):
-        if op.unpack and isinstance(source, Selected):
+        if isinstance(source, Selected) and source.unpack:
             from builder.solver.unpacking import place_archive
 
             if place_archive(placing, source, index, dest):

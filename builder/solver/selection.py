@@ -2,7 +2,9 @@
 
 As BuildKit does it: a path is cleaned, never leaves its tree, and is followed through symlinks to its end;
 a pattern is matched name by name and never goes through a symlinked directory; a pattern that matches
-nothing is no error (people write `COPY package.json yarn.lock* ./`), a plain path that is not there is one.
+nothing is no error (people write `COPY package.json yarn.lock* ./`), a plain path that is not there is one,
+but for `--if-exists`. The paths of `--parents` are patterns of ignore files below the pivot, and `--exclude`
+is seen from each source: from the directory whose contents are copied, or by a file's own name.
 """
 
 from __future__ import annotations
@@ -10,18 +12,29 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from builder.contexts.content import Selected
 from builder.errors import BuildError, ContextError
-from builder.graph import ContextSource, Copy, InlineFile, InlineSource, StepSource
-from builder.patterns import PatternError, glob_match
+from builder.graph import (
+    ContextSource,
+    Copy,
+    GitSource,
+    HttpSource,
+    InlineFile,
+    InlineSource,
+    StepSource,
+)
+from builder.patterns import IgnoreFile, PatternError, glob_match
+from builder.solver import picking
 from builder.tree import Tree, clean, join
 from oci.tar import Kind
 
 _WILD = re.compile(rb"(?:\\.|[^\\*?\[])*[*?\[]", re.DOTALL)
 
 Source = Selected | InlineFile
+TreeSource: TypeAlias = ContextSource | StepSource | HttpSource | GitSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,44 +50,93 @@ class Selection:
         return tuple(source for source in self.sources if isinstance(source, Selected))
 
 
-def select(op: Copy, tree_of: Callable[[ContextSource | StepSource], Tree]) -> Selection:
+def select(op: Copy, tree_of: Callable[[TreeSource], Tree]) -> Selection:
     """Everything `op` reads, listed but not opened.
 
     Raises ContextError for a path that is not there, with what may have been meant.
     """
     sources: list[Source] = []
     warnings: list[str] = []
+    left_out = picking.patterns("--exclude", op.exclude) if op.exclude else None
     for source in op.sources:
         if isinstance(source, InlineSource):
             sources += source.files
             continue
-        tree = tree_of(source)
-        for path in source.paths:
-            found = list(_matches(tree, path, isinstance(source, ContextSource)))
-            if not found:
-                warnings.append(f"{path} matches nothing" + _near(tree, clean(path)))
-            sources += found
+        found, unmatched = _of_tree(op, source, tree_of(source))
+        warnings += unmatched
+        sources += _kept(found, left_out) if left_out else found
     return Selection(tuple(sources), tuple(warnings))
 
 
-def _matches(tree: Tree, written: str, fixed: bool) -> Iterator[Selected]:
+def _of_tree(op: Copy, source: TreeSource, tree: Tree) -> tuple[list[Selected], list[str]]:
+    """What one source gives, and what to say of its patterns that match nothing."""
+    if isinstance(source, HttpSource):
+        (name,) = tree.listdir(b"")
+        return [Selected(tree, name, name, tree.walk(name), unpack=source.unpack)], []
+    if isinstance(source, GitSource):
+        return [Selected(tree, b"", b"", tree.walk())], []
+    found: list[Selected] = []
+    unmatched: list[str] = []
+    fixed = isinstance(source, ContextSource)
+    for path in source.paths:
+        matches = _with_parents(op, tree, path) if op.parents else _matches(tree, path, op.optional)
+        before = len(found)
+        found += [replace(each, fixed=fixed, unpack=op.unpack) for each in matches]
+        if len(found) == before and not op.optional:
+            unmatched.append(f"{path} matches nothing" + _near(tree, clean(path)))
+    return found, unmatched
+
+
+def _kept(found: list[Selected], left_out: IgnoreFile) -> Iterator[Selected]:
+    """`found` without what `--exclude` names."""
+    for each in found:
+        if each.node.kind is Kind.DIRECTORY:
+            yield replace(each, items=picking.without(each.items, each.base, left_out))
+        elif not left_out.ignored(each.name):
+            yield each
+
+
+def _matches(tree: Tree, written: str, optional: bool) -> Iterator[Selected]:
+    for path in _paths(tree, written):
+        real = _resolve(tree, path, written)
+        items = tree.walk(real)
+        if items:
+            yield Selected(tree, path.rpartition(b"/")[2], real, items)
+        elif not optional:
+            raise _not_found(tree, path, written)
+
+
+def _paths(tree: Tree, written: str) -> Iterator[bytes]:
+    """The path that was written, whether or not it is there, or those that the pattern matches."""
     path = clean(written)
     parts = path.split(b"/")
     wild = next((index for index, part in enumerate(parts) if _WILD.match(part)), None)
     if wild is None:
-        yield _selected(tree, path, written, fixed)
+        yield path
         return
     base = _resolve(tree, b"/".join(parts[:wild]), written)
-    for match in _glob(tree, base, [os.fsdecode(part) for part in parts[wild:]]):
-        yield _selected(tree, match, written, fixed)
+    yield from _glob(tree, base, [os.fsdecode(part) for part in parts[wild:]])
 
 
-def _selected(tree: Tree, path: bytes, written: str, fixed: bool) -> Selected:
-    real = _resolve(tree, path, written)
-    items = tree.walk(real)
-    if not items:
-        raise _not_found(tree, path, written)
-    return Selected(tree, path.rpartition(b"/")[2], real, items, fixed)
+def _with_parents(op: Copy, tree: Tree, written: str) -> Iterator[Selected]:
+    """The directories before the pivot, each with what the pattern after it picks."""
+    root, pivot, pattern = written.partition("/./")
+    if not pivot:
+        root, pattern = ".", written
+    wanted = picking.patterns("--parents", ("**" if pattern == "." else f"/{pattern}",))
+    for path in _paths(tree, root):
+        base = _resolve(tree, path, written)
+        node = tree.lstat(base)
+        plain = not any(_WILD.match(os.fsencode(each)) for each in (root, pattern))
+        if node is not None and node.kind is not Kind.DIRECTORY:
+            if not plain:
+                continue
+            raise ContextError(f"{root} is a file; the pivot /./ of --parents stands after a directory")
+        items = picking.picked(tree, base, wanted)
+        if len(items) > 1 or (items and pattern == "."):
+            yield Selected(tree, b"", base, items)
+        elif plain and not op.optional:
+            raise _not_found(tree, join(base, clean(pattern)), written.replace("/./", "/"))
 
 
 def _resolve(tree: Tree, path: bytes, written: str) -> bytes:

@@ -13,11 +13,14 @@ from builder.errors import DockerfileError, NotFound, UsageError
 from builder.events import Warning_
 from builder.frontend.lower import PlanOptions, plan
 from builder.frontend.reader import decode
+from builder.giturl import GitUrl
 from builder.graph import (
     Base,
     ContextSource,
     Copy,
     Exec,
+    GitSource,
+    HttpSource,
     InlineFile,
     InlineSource,
     Mkdir,
@@ -266,15 +269,75 @@ def test_copy_and_add_say_from_where_and_to_where(text: str, expected: Copy) -> 
     assert copies(made) == [expected]
 
 
-def test_link_is_an_ordinary_copy_and_says_so_once() -> None:
-    said: list[Warning_] = []
-    made = build("FROM a\nCOPY --link a b\nADD --link a b\n", warn=said.append)
-    assert copies(made) == [
-        Copy((ContextSource(("a",)),), "/b"),
-        Copy((ContextSource(("a",)),), "/b", unpack=True),
-    ]
-    assert [each.code for each in said] == ["LinkIsOrdinaryCopy"]
-    assert history(made) == ["COPY a b # buildkit", "ADD a b # buildkit"]
+FLAGS = [
+    ("COPY --link a b", Copy((ContextSource(("a",)),), "/b", link=True), "COPY a b"),
+    ("COPY --link=false a b", Copy((ContextSource(("a",)),), "/b"), "COPY a b"),
+    (
+        "ADD --link --chown=5 a b",
+        Copy((ContextSource(("a",)),), "/b", owner="5", unpack=True, link=True),
+        "ADD --chown=5 a b",
+    ),
+    (
+        "COPY --exclude=*.md --exclude=$E/x a b",
+        Copy((ContextSource(("a",)),), "/b", exclude=("*.md", "e/x")),
+        "COPY a b",
+    ),
+    (
+        "COPY --parents ./x/a.txt /s/./t/**/u y/. /d/",
+        Copy((ContextSource(("x/a.txt", "s/./t/**/u", "y")),), "/d", into_directory=True, parents=True),
+        "COPY --parents ./x/a.txt /s/./t/**/u y/. /d/",
+    ),
+    ("COPY --if-exists a b", Copy((ContextSource(("a",)),), "/b", optional=True), "COPY a b"),
+]
+
+
+@pytest.mark.parametrize(("line", "expected", "said"), FLAGS)
+def test_flags_of_copy_and_what_history_says_of_them(line: str, expected: Copy, said: str) -> None:
+    made = build(f"FROM a\nENV E=e\n{line}\n")
+    assert copies(made) == [expected]
+    assert history(made)[-1] == f"{said} # buildkit"
+
+
+SHA = "sha256:" + "0" * 64
+ADDED = [
+    (
+        "https://h/p/f.txt?q=1 d/",
+        HttpSource("https://h/p/f.txt?q=1", "f.txt"),
+        "ADD https://h/p/f.txt?q=1 d/",
+    ),
+    ("https://h/a%20b /", HttpSource("https://h/a%20b", "a b"), "ADD https://h/a%20b /"),
+    ("https://h/ /", HttpSource("https://h/"), "ADD https://h/ /"),
+    (f"--checksum={SHA} http://h/f /", HttpSource("http://h/f", "f", SHA), "ADD http://h/f /"),
+    ("--unpack https://h/f /", HttpSource("https://h/f", "f", "", True), "ADD https://h/f /"),
+    (
+        "https://u:p@h/r.git#v1:sub /",
+        GitSource(GitUrl("https://h/r.git", "v1", "sub", userinfo="u:p")),
+        "ADD https://h/r.git#v1:sub /",
+    ),
+    (
+        "--keep-git-dir --checksum=abcdef1 git@h:r.git /",
+        GitSource(GitUrl("git@h:r.git", "abcdef1", "", "abcdef1"), True),
+        "ADD git@h:r.git /",
+    ),
+    (
+        "https://h/r.git?keep-git-dir=1&submodules=0 /",
+        GitSource(GitUrl("https://h/r.git", keep_git_dir=True, submodules=False), True),
+        "ADD https://h/r.git?keep-git-dir=1&submodules=0 /",
+    ),
+]
+
+
+@pytest.mark.parametrize(("rest", "expected", "said"), ADDED)
+def test_what_add_fetches(rest: str, expected: HttpSource | GitSource, said: str) -> None:
+    made = build(f"FROM a\nADD {rest}\n")
+    assert [each.sources for each in copies(made)] == [(expected,)]
+    assert history(made)[-1] == f"{said} # buildkit"
+    assert "u:p" not in "".join(names(made))
+
+
+def test_add_keeps_the_order_of_files_and_urls() -> None:
+    (made,) = copies(build("FROM a\nADD a https://h/b c d /e/\n"))
+    assert made.sources == (ContextSource(("a",)), HttpSource("https://h/b", "b"), ContextSource(("c", "d")))
 
 
 # --- stages (I01, I20, I22, C05) ----------------------------------------------------------------------------
@@ -663,12 +726,18 @@ BROKEN = [
     ("FROM a\nCOPY --chmod=u+q a b", 2, "is no mode", ""),
     ("FROM a\nCOPY http://x/y z", 2, "COPY cannot fetch", "ADD takes URLs"),
     ("FROM a\nCOPY git@x:y z", 2, "COPY cannot fetch", ""),
-    ("FROM a\nADD https://x/y z", 2, "ADD of a URL is not supported yet", "whole Dockerfile language"),
-    ("FROM a\nADD https://x/y.git#v1 z", 2, "ADD of a git repository is not supported yet", ""),
-    ("FROM a\nADD --checksum=sha256:1 a b", 2, "--checksum needs a URL", ""),
-    ("FROM a\nADD --exclude=x a b", 2, "ADD --exclude is not supported yet", ""),
-    ("FROM a\nCOPY --exclude=x a b", 2, "COPY --exclude is not supported yet", ""),
-    ("FROM a\nCOPY --parents a b", 2, "COPY --parents is not supported yet", ""),
+    ("FROM a\nADD https://:x/y z", 2, "is no URL", ""),
+    ("FROM a\nADD https://x/y.git#-v1 z", 2, "no name of a branch", ""),
+    ("FROM a\nADD https://x/y.git?rev=1 z", 2, "unknown key 'rev'", ""),
+    ("FROM a\nADD https://u:pw@x/y.git?rev=1 z", 2, "https://x/y.git?rev=1: the query", ""),
+    ("FROM a\nADD --keep-git-dir=false https://x/y.git?keep-git-dir=1 z", 2, "contradict", ""),
+    ("FROM a\nADD --keep-git-dir https://x/y z", 2, "is none", ""),
+    ("FROM a\nADD --checksum=sha256:1 a b", 2, "--checksum needs one URL", ""),
+    ("FROM a\nADD --checksum=sha256:1 https://x/y b", 2, "is no digest", "64 hex"),
+    ("FROM a\nADD --checksum=xyz https://x/y.git b", 2, "is no commit", ""),
+    (f"FROM a\nADD --checksum={SHA} https://x/y a b", 2, "--checksum needs one URL", ""),
+    ("FROM a\nCOPY --link --chown=app a b", 2, "--link reads nothing", "numbers"),
+    ("FROM a\nADD --if-exists a b", 2, "no flag --if-exists", ""),
     ("FROM a\nRUN --mount=type=bind,target=/x y", 2, "RUN --mount is not supported yet", ""),
     ("FROM a\nRUN --security=insecure y", 2, "RUN --security=insecure is not supported yet", ""),
     ("FROM a\nRUN --device=x y", 2, "RUN --device is not supported yet", ""),
