@@ -10,7 +10,7 @@
     ├── LimitExceeded       input larger than the limits allow (a bomb, or a document beyond its cap)
     ├── BlobNotFound        a digest the store does not hold
     ├── DigestMismatch      bytes that are not those their descriptor promises
-    └── RegistryError       a registry refused, could not be reached, or answered what it may not (exit code 3)
+    └── RegistryError       a registry refused, was out of reach, or answered what it may not (exit code 3)
         ├── Unauthorized    who we are is unknown there, or not allowed to do this (exit code 4)
         ├── ManifestUnknown no such repository, tag, manifest or blob
         ├── TooManyRequests the registry's limit, after all the waiting we may do

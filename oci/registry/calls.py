@@ -9,17 +9,18 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
-from oci.errors import ManifestUnknown, RegistryError, TooManyRequests, Unauthorized
+from oci.errors import LimitExceeded, RegistryError, TooManyRequests
 from oci.registry.auth import Credential, CredentialStore
 from oci.registry.body import Outgoing
 from oci.registry.config import Endpoint, HostConfig, RegistryConfig, host_name, ip_literal, is_loopback
 from oci.registry.headers import retry_after
 from oci.registry.patience import Attempts, Backoff, Interrupted, Patience, Stop
 from oci.registry.redact import redact, shown_url
-from oci.registry.refusals import MAX_ERROR, refusal, warnings_of
+from oci.registry.refusals import refusal, warnings_of
 from oci.registry.tokens import MAX_TOKEN, NOTHING, Authority, Scopes
 
 if TYPE_CHECKING:
@@ -31,6 +32,29 @@ Body = Callable[[], Outgoing] | bytes | None
 _REDIRECTS = (301, 302, 303, 307, 308)
 _PASSING = (408, 429, 500, 502, 503, 504)
 _MAX_REDIRECTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked. `target` is a path below `/v2/`, or a URL the registry gave us; `doing` begins every
+    message.
+
+    `body` is made anew for each attempt. `ok` are the statuses hoped for. With `limit` the body of the
+    answer, so many bytes at most, is read within the attempt and kept in `Answer.content`. `wait` is how
+    long the answer may take to begin, in seconds. Without `retry` the first failure is the last.
+    """
+
+    method: str
+    target: str
+    doing: str
+    stop: Stop
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Body = None
+    scopes: Scopes = NOTHING
+    ok: tuple[int, ...] = (200,)
+    retry: bool = True
+    wait: float | None = None
+    limit: int | None = None
 
 
 class Calls:
@@ -105,55 +129,22 @@ class Calls:
                 self._schemes[endpoint.address] = self._scheme(endpoint, stop)
             return f"{self._schemes[endpoint.address]}://{endpoint.address}/v2/"
 
-    def call(
-        self,
-        endpoint: Endpoint,
-        method: str,
-        target: str,
-        *,
-        doing: str,
-        stop: Stop,
-        ok: tuple[int, ...] = (200,),
-        headers: Mapping[str, str] | None = None,
-        body: Body = None,
-        scopes: Scopes = NOTHING,
-        retry: bool = True,
-        wait: float | None = None,
-    ) -> Answer:
-        """The answer to a request, its status one of `ok`. Use it in `with`.
+    def call(self, endpoint: Endpoint, request: Request) -> Answer:
+        """The answer to a request, its status one of `request.ok`. Use it in `with`.
 
-        `target` is a path below `/v2/`, or a URL the registry gave us. `doing` begins every message. Without
-        `retry`, what may pass is raised as Interrupted at once: the caller knows better how to go on. Raises
-        Unauthorized, ManifestUnknown, TooManyRequests, RegistryError.
+        Raises Unauthorized, ManifestUnknown, TooManyRequests, RegistryError; and Interrupted without
+        `request.retry`: then what may pass is left to the caller, who knows better how to go on.
         """
-        url = urljoin(self.base(endpoint, stop), target)
-        attempts = self.attempts(endpoint)
-        while True:
-            try:
-                answer = self._authorized(
-                    endpoint, method, url, headers or {}, body, scopes, stop, wait, doing
-                )
-                return self._judged(answer, ok, doing)
-            except Interrupted as error:
-                if not retry:
-                    raise
-                self._after(error, attempts)
+        request = replace(request, target=urljoin(self.base(endpoint, request.stop), request.target))
+        return self._tried(lambda: self._authorized(endpoint, request), request, self.attempts(endpoint))
 
-    def fetch(self, url: str, *, doing: str, stop: Stop, headers: Mapping[str, str] | None = None) -> Answer:
-        """GET a URL that is no registry's (a layer's `urls`), without any credential."""
-        attempts = Attempts(self.patience, self._backoff(urlsplit(url).netloc))
-        while True:
-            try:
-                answer = self._follow(None, "GET", url, headers or {}, None, "", stop, None, doing)
-                return self._judged(answer, (200, 206), doing)
-            except Interrupted as error:
-                self._after(error, attempts)
+    def fetch(self, request: Request) -> Answer:
+        """The answer from a URL that is no registry's (a layer's `urls`); no credential goes there."""
+        attempts = Attempts(self.patience, self._backoff(urlsplit(request.target).netloc))
+        return self._tried(lambda: self._follow(request, None, ""), request, attempts)
 
     def failed(self, error: Interrupted, attempts: Attempts) -> None:
         """Count a failure of an operation that retries by itself; raises when it was the last."""
-        self._after(error, attempts)
-
-    def _after(self, error: Interrupted, attempts: Attempts) -> None:
         try:
             attempts.failed(error)
         except Interrupted:
@@ -162,92 +153,83 @@ class Calls:
                 f"{error} (given up after trying again)", status=error.status, codes=error.codes
             ) from None
 
-    def _judged(self, answer: Answer, ok: tuple[int, ...], doing: str) -> Answer:
+    def _tried(self, send: Callable[[], Answer], request: Request, attempts: Attempts) -> Answer:
+        while True:
+            try:
+                return self._judged(send(), request)
+            except Interrupted as error:
+                if not request.retry:
+                    raise
+                self.failed(error, attempts)
+
+    def _judged(self, answer: Answer, request: Request) -> Answer:
+        """The answer, if it is one that was hoped for, with its body if that was asked for."""
         for text in warnings_of(answer.headers):
             self.warn(f"{urlsplit(answer.url).netloc}: {text}")
-        if answer.status in ok:
+        if answer.status in request.ok:
+            if request.limit is not None:
+                _read(answer, request.limit)
             return answer
         with answer:
-            error = refusal(answer, doing)
+            error = refusal(answer, request.doing)
         if answer.status in _PASSING:
             asked = retry_after(answer.headers.get("Retry-After", ""), time.time())
             raise Interrupted(str(error), status=error.status, codes=error.codes, delay=asked)
         raise error
 
-    def _authorized(
-        self,
-        endpoint: Endpoint,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        body: Body,
-        scopes: Scopes,
-        stop: Stop,
-        wait: float | None,
-        doing: str,
-    ) -> Answer:
-        authority = self._authority(endpoint, stop)
-        own = origin(self.base(endpoint, stop))
+    def _authorized(self, endpoint: Endpoint, request: Request) -> Answer:
+        """Send with Authorization. A token may have expired, and a scheme be unknown yet: so up to three
+        times."""
+        authority = self._authority(endpoint, request.stop)
+        own = origin(self.base(endpoint, request.stop))
         for last in (False, False, True):
-            sent = authority.header(scopes) if origin(url) == own else ""
-            answer = self._follow(own, method, url, headers, body, sent, stop, wait, doing)
+            sent = authority.header(request.scopes) if origin(request.target) == own else ""
+            answer = self._follow(request, own, sent)
             if answer.status != 401 or last or origin(answer.url) != own:
                 return answer
-            if not authority.answer(answer.headers.get("WWW-Authenticate", ""), scopes, sent):
+            if not authority.answer(answer.headers.get("WWW-Authenticate", ""), request.scopes, sent):
                 return answer
             answer.close()
         raise AssertionError
 
-    def _follow(
-        self,
-        own: str | None,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        body: Body,
-        authorization: str,
-        stop: Stop,
-        wait: float | None,
-        doing: str,
-    ) -> Answer:
+    def _follow(self, request: Request, own: str | None, authorization: str) -> Answer:
         """Send, and go where redirects lead; Authorization goes to `own` alone."""
+        url = request.target
         for _ in range(_MAX_REDIRECTS + 1):
-            self._wait(url, stop)
+            self._wait(url, request.stop)
             secret = {"Authorization": authorization} if authorization and origin(url) == own else {}
-            answer = self._send(method, url, {**headers, **secret}, body, stop, wait, doing)
+            answer = self._send(replace(request, target=url, headers={**request.headers, **secret}))
             location = answer.headers.get("Location", "")
             if answer.status not in _REDIRECTS or not location:
                 return answer
             answer.close()
-            if answer.status == 303 and method not in ("GET", "HEAD"):
-                raise RegistryError(f"{doing}: redirected by 303, which would lose the request's body")
-            url = redirected(url, location, doing)
-        raise RegistryError(f"{doing}: more than {_MAX_REDIRECTS} redirects")
+            if answer.status == 303 and request.method not in ("GET", "HEAD"):
+                raise RegistryError(
+                    f"{request.doing}: redirected by 303, which would lose the request's body"
+                )
+            url = redirected(url, location, request.doing)
+        raise RegistryError(f"{request.doing}: more than {_MAX_REDIRECTS} redirects")
 
-    def _send(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        body: Body,
-        stop: Stop,
-        wait: float | None,
-        doing: str,
-    ) -> Answer:
+    def _send(self, request: Request) -> Answer:
         from oci.registry.transport import Refused
 
-        address = urlsplit(url).netloc
+        address = urlsplit(request.target).netloc
         try:
-            content = body() if callable(body) else body
-            answer = self._transport.send(method, url, headers, content, self._host(address), stop, wait=wait)
-        except Interrupted as error:
-            raise Interrupted(f"{doing}: {error}", delay=error.delay) from None
+            body = request.body() if callable(request.body) else request.body
+            answer = self._transport.send(
+                request.method,
+                request.target,
+                request.headers,
+                body,
+                self._host(address),
+                request.stop,
+                doing=request.doing,
+                wait=request.wait,
+            )
         except Refused as error:
             if address in self._answering:  # it was there a moment ago: it restarts, perhaps
-                raise Interrupted(f"{doing}: {error}") from None
-            raise RegistryError(f"{doing}: {error}") from None
-        except RegistryError as error:
-            raise type(error)(f"{doing}: {error}") from None
+                raise Interrupted(str(error)) from None
+            raise
         self._answering.add(address)
         return answer
 
@@ -307,16 +289,16 @@ class Calls:
     ) -> tuple[int, bytes]:
         """Ask a token server. It may not redirect a password anywhere."""
         doing = f"{endpoint.host}: asking {shown_url(url)} for a token"
+        anything = tuple(status for status in range(200, 600) if status not in _PASSING)
+        request = Request(method, url, doing, stop, headers, body, ok=anything, limit=MAX_TOKEN)
         attempts = Attempts(self.patience, self._backoff(urlsplit(url).netloc))
-        while True:
-            try:
-                self._wait(url, stop)
-                with self._send(method, url, headers, body, stop, None, doing) as answer:
-                    if answer.status in _PASSING:
-                        self._judged(answer, (), doing)
-                    return answer.status, answer.document(MAX_TOKEN if answer.status == 200 else MAX_ERROR)
-            except Interrupted as error:
-                self._after(error, attempts)
+
+        def send() -> Answer:
+            self._wait(url, stop)
+            return self._send(request)
+
+        with self._tried(send, request, attempts) as answer:
+            return answer.status, answer.content
 
     def _scheme(self, endpoint: Endpoint, stop: Stop) -> str:
         schemes = self.config.schemes(endpoint.host)
@@ -334,12 +316,10 @@ class Calls:
     def _first_to_answer(self, endpoint: Endpoint, schemes: tuple[str, ...], stop: Stop) -> str:
         """Which scheme a host speaks. Nothing secret is sent to find out."""
         failure: RegistryError | None = None
+        request = Request("GET", "", f"{endpoint.host}: looking for a registry", stop, wait=10.0)
         for scheme in schemes:
             try:
-                doing = f"{endpoint.host}: looking for a registry"
-                with self._send(
-                    "GET", f"{scheme}://{endpoint.address}/v2/", {}, None, stop, 10.0, doing
-                ) as answer:
+                with self._send(replace(request, target=f"{scheme}://{endpoint.address}/v2/")) as answer:
                     location = answer.headers.get("Location", "")
                     if scheme == "http" and (answer.status == 400 or location.startswith("https://")):
                         continue  # what TLS servers answer to plain text
@@ -394,11 +374,9 @@ def redirected(url: str, location: str, doing: str) -> str:
     return target
 
 
-def is_unknown(error: RegistryError) -> bool:
-    """Whether an error means: there is no such thing here."""
-    return isinstance(error, ManifestUnknown)
-
-
-def is_forbidden(error: RegistryError) -> bool:
-    """Whether an error means: not with these credentials."""
-    return isinstance(error, Unauthorized)
+def _read(answer: Answer, limit: int) -> None:
+    try:
+        with answer:
+            answer.document(limit)
+    except LimitExceeded as error:
+        raise RegistryError(str(error)) from None

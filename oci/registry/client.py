@@ -27,7 +27,7 @@ from oci.registry import download
 from oci.registry import pull as pulling
 from oci.registry import push as pushing
 from oci.registry.auth import Credential, CredentialStore
-from oci.registry.calls import Calls, Warn
+from oci.registry.calls import Calls, Request, Warn
 from oci.registry.config import Endpoint, RegistryConfig
 from oci.registry.moving import Watch, unwatched
 from oci.registry.patience import Patience, Stop
@@ -253,8 +253,8 @@ class Client:
         """Raise unless `host` is a registry that lets us in, with the credentials we have or without any."""
         endpoint = Endpoint.of(host)
         with self._operation() as stop:
-            with self._calls.call(endpoint, "GET", "", doing=f"{host}: greeting the registry", stop=stop):
-                pass
+            request = Request("GET", "", f"{host}: greeting the registry", stop)
+            self._calls.call(endpoint, request).close()
 
     def authenticate(self, host: str, credential: Credential) -> None:
         """Raise Unauthorized unless the registry accepts this credential, as `login` must know before it

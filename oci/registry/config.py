@@ -103,9 +103,8 @@ class RegistryConfig:
         found = self.hosts.get(host, HostConfig())
         if self.tls_verify is None:
             return found
-        return replace(
-            found, insecure=not self.tls_verify, http=None if found.http and self.tls_verify else found.http
-        )
+        http = None if found.http and self.tls_verify else found.http
+        return replace(found, insecure=not self.tls_verify, http=http)
 
     def endpoints(self, reference: Reference, *, write: bool = False) -> tuple[Endpoint, ...]:
         """Where to look for an image, in order. Only the registry itself is written to."""
@@ -117,13 +116,15 @@ class RegistryConfig:
         return (*mirrors, own) if found.fallback else mirrors
 
     def schemes(self, host: str) -> tuple[str, ...]:
-        """`https` and `http` in the order to try. Plain http needs a word for it, or a loopback host."""
+        """`https` and `http` in the order to try. Plain http needs a word for it, or a loopback host; those are
+        asked in plain text first, as many servers never answer TLS that they do not understand."""
         found = self.host(host)
         if found.http is not None and not found.insecure:
             return ("http",) if found.http else ("https",)
-        if found.http is False or not (found.insecure or is_loopback(host)):
-            return ("https",)
-        return ("https", "http")
+        if found.http is not False and found.insecure:
+            return ("https", "http")
+        unsaid = not (found.ca or found.keypair or self.tls_verify) and found.http is None
+        return ("http", "https") if unsaid and is_loopback(host) else ("https",)
 
 
 def _mirror(text: str, registry: str) -> Endpoint:

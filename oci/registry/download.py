@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from oci.blobs import BlobStore
 from oci.errors import LimitExceeded, ManifestUnknown, RegistryError, WrongContent
 from oci.model import Descriptor
+from oci.registry.calls import Request
 from oci.registry.headers import content_range
 from oci.registry.moving import Track, Watch, unwatched
 from oci.registry.partial import Partial
@@ -138,7 +139,8 @@ def _foreign(source: Repository, descriptor: Descriptor, offset: int) -> Any:
             continue
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         doing = f"getting {descriptor.digest} from its own place"
-        return source.calls.fetch(url, doing=doing, stop=source.stop, headers=headers)
+        ok = (200, 206, 416)
+        return source.calls.fetch(Request("GET", url, doing, source.stop, headers, ok=ok, retry=False))
     raise RegistryError(f"{source}: {descriptor.digest} is nowhere to be had: none of its urls is https")
 
 

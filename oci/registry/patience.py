@@ -143,6 +143,6 @@ class Pace:
         if elapsed < self._patience.window:
             return
         if self._count < self._patience.slowest * elapsed:
-            raise Interrupted(f"the transfer stalled: {self._count} bytes in {elapsed:.0f} s")
+            raise Interrupted(f"the transfer stalled: {self._count} bytes in {elapsed:.3g} s")
         self._since += elapsed
         self._count = 0

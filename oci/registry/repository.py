@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urljoin
 
 from oci import media_types
@@ -26,13 +26,16 @@ from oci.errors import (
 )
 from oci.model import Descriptor, Index, Manifest, parse
 from oci.reference import Reference
-from oci.registry.calls import Calls, origin
+from oci.registry.calls import Calls, Request, origin
 from oci.registry.config import Endpoint
 from oci.registry.headers import next_link
 from oci.registry.patience import Stop
 from oci.registry.redact import redact
 from oci.registry.tokens import Scopes, deleting, pulling, pushing
 from oci.strict_json import MAX_DOCUMENT, loads
+
+if TYPE_CHECKING:
+    from oci.registry.transport import Answer
 
 ACCEPT = ", ".join(sorted(media_types.INDEXES | media_types.MANIFESTS))
 _MAX_PAGES = 10_000
@@ -70,23 +73,22 @@ class Repository:
         path = "/".join((self.path, *parts))
         return f"{path}?{urlencode(query, safe=':/')}" if query else path
 
-    def call(self, method: str, target: str, doing: str, **options: Any) -> Any:
+    def call(self, method: str, target: str, doing: str, **options: Any) -> Answer:
         """`Calls.call` with this repository's endpoint, scopes and stop."""
         options.setdefault("scopes", self.scopes)
-        return self.calls.call(
-            self.endpoint, method, target, doing=f"{self}: {doing}", stop=self.stop, **options
-        )
+        request = Request(method, target, f"{self}: {doing}", self.stop, **options)
+        return self.calls.call(self.endpoint, request)
 
     def manifest(self, locator: str | Digest) -> tuple[Descriptor, bytes]:
         """A manifest or index by tag or digest, verified and well-formed. Raises ManifestUnknown,
         WrongContent, RegistryError."""
         doing = f"getting the manifest {locator}"
-        with self.call(
-            "GET", self.target("manifests", str(locator)), doing, headers={"Accept": ACCEPT}
-        ) as answer:
+        headers = {"Accept": ACCEPT}
+        target = self.target("manifests", str(locator))
+        with self.call("GET", target, doing, headers=headers, limit=MAX_DOCUMENT) as answer:
             said = answer.headers.get("Docker-Content-Digest", "")
             kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-            content = self._document(answer, doing)
+            content = answer.content
         wanted = locator if isinstance(locator, Digest) else None
         digest = self._checked_digest(content, wanted, said, doing)
         return self._described(content, digest, kind, doing), content
@@ -159,7 +161,7 @@ class Repository:
         except ManifestUnknown:
             return None
 
-    def open_blob(self, digest: Digest, offset: int = 0, size: int = 0) -> Any:
+    def open_blob(self, digest: Digest, offset: int = 0, size: int = 0) -> Answer:
         """The answer to a blob's GET from `offset` on: 200, 206 or 416. What may pass is raised as
         Interrupted."""
         headers = {"Range": f"bytes={offset}-{size - 1 if size else ''}"} if offset else {}
@@ -179,8 +181,9 @@ class Repository:
             raise RegistryError(
                 f"{self}: {doing}: {descriptor.size} bytes; a document may have {MAX_DOCUMENT}"
             )
-        with self.call("GET", self.target("blobs", str(descriptor.digest)), doing) as answer:
-            content = self._document(answer, doing, descriptor.size)
+        target = self.target("blobs", str(descriptor.digest))
+        with self.call("GET", target, doing, limit=descriptor.size) as answer:
+            content = answer.content
         if len(content) != descriptor.size:
             raise WrongContent(f"{self}: {doing}: {len(content)} bytes came; {descriptor.size} are promised")
         self._checked_digest(content, descriptor.digest, "", doing)
@@ -227,8 +230,8 @@ class Repository:
             if target in seen or len(seen) >= _MAX_PAGES:
                 raise RegistryError(f"{self}: {doing}: the pages go round in circles")
             seen.add(target)
-            with self.call("GET", target, doing) as answer:
-                content = self._document(answer, doing, limit)
+            with self.call("GET", target, doing, limit=limit) as answer:
+                content = answer.content
                 link = next_link(answer.headers.get("Link", ""))
                 target = urljoin(answer.url, link) if link else ""
             if target and origin(target) != own:
@@ -241,13 +244,6 @@ class Repository:
         scopes = deleting(self.path)
         with self.call("DELETE", target, doing, ok=(200, 202, 204), scopes=scopes):
             pass
-
-    def _document(self, answer: Any, doing: str, limit: int = MAX_DOCUMENT) -> bytes:
-        try:
-            content: bytes = answer.document(limit)
-        except LimitExceeded as error:
-            raise RegistryError(f"{self}: {doing}: {error}") from None
-        return content
 
     def _json(self, content: bytes, doing: str) -> Any:
         try:

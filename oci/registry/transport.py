@@ -28,7 +28,7 @@ from oci.errors import LimitExceeded, RegistryError
 from oci.registry.body import Outgoing
 from oci.registry.config import HostConfig, host_name, is_loopback
 from oci.registry.patience import Interrupted, Pace, Patience, Stop
-from oci.registry.redact import redact, shown_url
+from oci.registry.redact import redact
 
 PIECE = 1 << 20
 """The most bytes taken from a connection at once."""
@@ -58,6 +58,9 @@ class Answer:
         self._patience = patience
         self._stop = stop
         self._what = what
+        self._broken = False
+        self.content = b""
+        """The body, once `document` has read it."""
 
     def __enter__(self) -> Answer:
         return self
@@ -68,7 +71,7 @@ class Answer:
     def close(self) -> None:
         """Give the connection back; one whose body was not read to its end is closed."""
         with suppress(HTTPError, OSError):
-            if not _drained(self._raw):
+            if self._broken or not _drained(self._raw):
                 self._raw.close()
             self._raw.release_conn()
 
@@ -81,6 +84,7 @@ class Answer:
             try:
                 piece = read(PIECE, decode_content=False)
             except (HTTPError, OSError, ValueError) as error:
+                self._broken = True
                 self._stop.check()
                 raise Interrupted(f"{self._what}: the connection broke off: {_reason(error)}") from None
             if not piece:
@@ -89,6 +93,7 @@ class Answer:
             try:
                 pace.moved(len(piece))
             except Interrupted as error:
+                self._broken = True
                 raise Interrupted(f"{self._what}: {error}") from None
 
     def document(self, limit: int) -> bytes:
@@ -97,8 +102,10 @@ class Answer:
         for piece in self.pieces():
             content += piece
             if len(content) > limit:
+                self._broken = True
                 raise LimitExceeded(f"{self._what}: the answer has more than {limit} bytes")
-        return bytes(content)
+        self.content = bytes(content)
+        return self.content
 
 
 class Transport:
@@ -136,16 +143,17 @@ class Transport:
         config: HostConfig,
         stop: Stop,
         *,
+        doing: str,
         wait: float | None = None,
     ) -> Answer:
         """One request, one answer, whatever its status; bodies are not read yet.
 
-        `wait` is how long the answer's first byte may take. Raises Interrupted for what may pass, Refused,
-        NotTls, and RegistryError for the rest.
+        `doing` begins every message. `wait` is how long the answer's first byte may take. Raises Interrupted
+        for what may pass, Refused, NotTls, and RegistryError for the rest.
         """
         stop.check()
-        what = f"{method} {shown_url(url)}"
         address = url.split("/")[2]
+        what = doing if address in doing else f"{doing}: {address}"
         session = self._session(url.split("/", 1)[0], address, config)
         self._current.stop = stop
         try:
@@ -265,14 +273,23 @@ def _pools(transport: Transport) -> dict[str, type[HTTPConnectionPool]]:
 
         def getresponse(self) -> Any:
             """The head of the answer, however slowly it drips, has its time (R15)."""
-            sock = self.sock
-            timer = threading.Timer(max(self.timeout or 0.0, 1.0) * 1.5, _shut, (sock,))
+            sock, late = self.sock, threading.Event()
+
+            def end() -> None:
+                late.set()
+                _shut(sock)
+
+            timer = threading.Timer(max(self.timeout or 0.0, 1.0) * 1.5, end)
             timer.daemon = True
             timer.start()
             try:
-                return super().getresponse()
+                response = super().getresponse()
             finally:
                 timer.cancel()
+            if late.is_set():  # what was there looked like a whole head
+                response.close()
+                raise TimeoutError("the head of the answer took too long")
+            return response
 
         def close(self) -> None:
             transport._busy.pop(self, None)

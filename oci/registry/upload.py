@@ -17,7 +17,7 @@ from oci.durable import CHUNK
 from oci.errors import ManifestUnknown, OciError, RegistryError, Unauthorized
 from oci.model import Descriptor
 from oci.registry.body import FileBody, Outgoing, PiecesBody
-from oci.registry.calls import redirected
+from oci.registry.calls import Request, redirected
 from oci.registry.headers import received
 from oci.registry.moving import Track
 from oci.registry.patience import Interrupted
@@ -218,8 +218,10 @@ class Upload:
             raise
         except RegistryError:
             self._url, there = "", 0  # the session is gone, or cannot be asked
-        self._offset = there if there <= self._descriptor.size else 0
-        self._url = self._url if there <= self._descriptor.size else ""
+        self._offset = there
+        if not 0 < there <= self._descriptor.size:  # nothing to save; and "0-0" may mean one byte
+            self._cancel()
+            self._offset = 0
         return False
 
     def _is_stale(self, error: RegistryError) -> bool:
@@ -240,19 +242,19 @@ class Upload:
         if not self._url:
             return
         repository = self._repository
+        request = Request(
+            "DELETE",
+            self._url,
+            "cancelling an upload",
+            repository.calls.stop(),
+            scopes=repository.scopes,
+            ok=(200, 202, 204),
+            retry=False,
+            wait=_CANCEL_S,
+        )
+        self._url = ""
         with suppress(OciError):
-            with repository.calls.call(
-                repository.endpoint,
-                "DELETE",
-                self._url,
-                doing="cancelling an upload",
-                stop=repository.calls.stop(),
-                ok=(200, 202, 204, 404, 405),
-                scopes=repository.scopes,
-                retry=False,
-                wait=_CANCEL_S,
-            ):
-                pass
+            repository.calls.call(repository.endpoint, request).close()
 
     @property
     def _doing(self) -> str:

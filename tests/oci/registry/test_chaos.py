@@ -1,0 +1,420 @@
+"""Everything that goes wrong between a client and a registry, one thing at a time and many at once.
+
+Each push and each pull either ends with the right bytes or fails with a message; nothing partial becomes
+visible; and what is run again moves only what is missing.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import chaos
+import pytest
+from chaos import Exchange, Proxy
+from small_registry import Registry
+from specimens import MakeClient, Waiting, everything, named, noise, visible
+
+from oci import platforms
+from oci.blobs import BlobStore
+from oci.errors import RegistryError, TooManyRequests, Unauthorized, WrongContent
+from oci.image import Image
+from oci.registry.auth import Credential, CredentialStore
+from oci.registry.client import Client
+
+HOST = platforms.host()
+
+PASSING: dict[str, Callable[[Exchange], None]] = {
+    "429 seconds": chaos.too_many(7),
+    "429 date": chaos.too_many(7, date=True),
+    "500": chaos.status(500),
+    "502 page": chaos.html(502),
+    "503": chaos.status(503, {"Retry-After": "3"}),
+    "504": chaos.status(504),
+    "408": chaos.status(408),
+    "reset": chaos.reset,
+}
+
+REQUESTS = {
+    "HEAD blob": ("HEAD", "/blobs/"),
+    "POST upload": ("POST", "/uploads/"),
+    "PUT upload": ("PUT", "/uploads/"),
+    "PUT manifest": ("PUT", "/manifests/"),
+    "GET manifest": ("GET", "/manifests/"),
+    "GET blob": ("GET", "/blobs/sha"),
+}
+
+
+def there_and_back(client: Client, proxy: Proxy, store: BlobStore, image: Image, other: BlobStore) -> None:
+    name = named(proxy.address)
+    client.push(store, image.descriptor, [name])
+    assert client.pull(name, other, HOST).digest == image.descriptor.digest
+    assert visible(other) == everything(image)
+
+
+@pytest.mark.parametrize("what", PASSING)
+@pytest.mark.parametrize("where", REQUESTS)
+def test_what_passes_is_waited_out(
+    where: str,
+    what: str,
+    client: Client,
+    proxy: Proxy,
+    store: BlobStore,
+    image: Image,
+    other: BlobStore,
+    waiting: Waiting,
+) -> None:
+    proxy.spoil(*REQUESTS[where], PASSING[what], times=3)
+    there_and_back(client, proxy, store, image, other)
+    assert proxy.spoilt == 3
+    if what.startswith("429"):
+        assert max(waiting.slept) > 5, "Retry-After was not heard"
+
+
+@pytest.mark.parametrize("what", ["429 seconds", "500", "reset"])
+@pytest.mark.parametrize("where", REQUESTS)
+def test_what_lasts_is_given_up(
+    where: str,
+    what: str,
+    client: Client,
+    proxy: Proxy,
+    registry: Registry,
+    store: BlobStore,
+    image: Image,
+    other: BlobStore,
+) -> None:
+    proxy.spoil(*REQUESTS[where], PASSING[what], times=10_000)
+    with pytest.raises(RegistryError) as caught:
+        there_and_back(client, proxy, store, image, other)
+    assert caught.value.exit_code == 3
+    assert proxy.address in str(caught.value)
+    if what.startswith("429"):
+        assert isinstance(caught.value, TooManyRequests)
+        assert "slow down" in str(caught.value) or "HEAD" in where
+    assert not visible(other)
+    if "GET" not in where:
+        assert not registry.tags
+
+    proxy.rules.clear()
+    there_and_back(client, proxy, store, image, other)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 65_537, 199_999])
+def test_a_broken_upload_goes_on_where_it_was(
+    cut: int,
+    client: Client,
+    proxy: Proxy,
+    registry: Registry,
+    store: BlobStore,
+    image: Image,
+    other: BlobStore,
+) -> None:
+    proxy.spoil("PUT", "/uploads/u1", chaos.cut_request(cut))
+    there_and_back(client, proxy, store, image, other)
+    again = registry.received(r"/uploads/")
+    assert again < 200_000 + 70_000 + 20_000, "bytes that had arrived were sent again"
+
+
+def test_an_upload_whose_answer_is_lost_is_done(
+    client: Client, proxy: Proxy, registry: Registry, store: BlobStore, image: Image, other: BlobStore
+) -> None:
+    proxy.spoil("PUT", "/uploads/", chaos.lose_answer, times=2)
+    proxy.spoil("PUT", "/manifests/", chaos.lose_answer)
+    there_and_back(client, proxy, store, image, other)
+    assert registry.received(r"/uploads/") < 275_000
+
+
+def test_an_upload_session_that_is_lost_begins_anew(
+    client: Client, proxy: Proxy, registry: Registry, store: BlobStore, image: Image, other: BlobStore
+) -> None:
+    proxy.spoil("PUT", "/uploads/", chaos.status(404, body=b'{"errors":[{"code":"BLOB_UPLOAD_UNKNOWN"}]}'))
+    proxy.spoil("PUT", "/uploads/", chaos.cut_request(30_000))
+    proxy.spoil("GET", "/uploads/", chaos.status(404))
+    there_and_back(client, proxy, store, image, other)
+
+
+def test_a_chunk_out_of_step_is_put_right(
+    client: Client, proxy: Proxy, registry: Registry, store: BlobStore, image: Image
+) -> None:
+    proxy.spoil("PATCH", "/uploads/", chaos.cut_request(5_000))
+    proxy.spoil("PATCH", "/uploads/", chaos.status(416), after=2)
+    client.push(store, image.descriptor, [named(proxy.address)], chunk=20_000)
+    assert registry.count("PATCH") >= 10
+    assert ("app", "v1") in registry.tags
+
+
+def test_the_registry_sets_the_least_chunk(
+    client: Client, registry: Registry, store: BlobStore, image: Image
+) -> None:
+    registry.chunk_minimum = 50_000
+    client.push(store, image.descriptor, [named(registry.address)], chunk=1000)
+    sizes = [seen.size for seen in registry.seen if seen.method == "PATCH"]
+    assert sizes and set(sizes) <= {50_000, 20_000}
+
+
+@pytest.mark.parametrize("cut", [0, 1, 65_536, 199_999])
+def test_a_broken_download_goes_on_where_it_was(
+    cut: int,
+    client: Client,
+    proxy: Proxy,
+    registry: Registry,
+    store: BlobStore,
+    image: Image,
+    other: BlobStore,
+) -> None:
+    client.push(store, image.descriptor, [named(registry.address)])
+    largest = str(image.layers[0].digest)
+    proxy.spoil("GET", largest, chaos.truncate(cut), times=3)
+    client.pull(named(proxy.address), other, HOST)
+    assert visible(other) == everything(image)
+    ranges = [
+        seen.headers.get("range") for seen in registry.seen if seen.method == "GET" and largest in seen.path
+    ]
+    assert len(ranges) == (4 if cut != 199_999 else 2)
+    if cut > 1:  # a reset may overtake the last byte
+        assert ranges[1] and ranges[1].endswith("-199999")
+
+
+def test_the_next_run_goes_on_where_the_last_one_was(
+    make_client: MakeClient,
+    client: Client,
+    proxy: Proxy,
+    registry: Registry,
+    store: BlobStore,
+    image: Image,
+    other: BlobStore,
+) -> None:
+    client.push(store, image.descriptor, [named(registry.address)])
+    largest = str(image.layers[0].digest)
+    proxy.spoil("GET", largest, chaos.truncate(150_000))
+    proxy.spoil("GET", largest, chaos.status(403), times=99)
+    with pytest.raises(Unauthorized, match="403"):
+        client.pull(named(proxy.address), other, HOST)
+    assert str(image.descriptor.digest) not in visible(other)
+    other.clean()
+    proxy.rules.clear()
+    before = len(registry.seen)
+    make_client().pull(named(proxy.address), other, HOST)
+    (seen,) = [seen for seen in registry.seen[before:] if largest in seen.path]
+    start = int(seen.headers["range"].removeprefix("bytes=").removesuffix("-199999"))
+    assert 0 < start <= 150_000
+    assert visible(other) == everything(image)
+
+
+def test_a_partial_blob_that_is_damaged_is_thrown_away_once(
+    client: Client, proxy: Proxy, registry: Registry, store: BlobStore, image: Image, other: BlobStore
+) -> None:
+    client.push(store, image.descriptor, [named(registry.address)])
+    largest = str(image.layers[0].digest)
+    proxy.spoil("GET", largest, lambda exchange: (chaos.corrupt(exchange), chaos.truncate(150_000)(exchange)))
+    client.pull(named(proxy.address), other, HOST)
+    assert visible(other) == everything(image)
+
+
+def test_a_registry_without_ranges_is_asked_for_all_again(
+    client: Client, proxy: Proxy, registry: Registry, store: BlobStore, image: Image, other: BlobStore
+) -> None:
+    client.push(store, image.descriptor, [named(registry.address)])
+    registry.ranges = False
+    proxy.spoil("GET", str(image.layers[0].digest), chaos.truncate(150_000), times=2)
+    client.pull(named(proxy.address), other, HOST)
+    assert visible(other) == everything(image)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (chaos.corrupt, "expected the bytes of sha256:"),
+        (chaos.wrong_length(+5), "200005 bytes there; its descriptor promises 200000"),
+        (chaos.wrong_length(-5), "199995 bytes there; its descriptor promises 200000"),
+    ],
+    ids=["digest", "longer", "shorter"],
+)
+def test_lies_about_a_blob(
+    spoil: Callable[[Exchange], None],
+    message: str,
+    client: Client,
+    proxy: Proxy,
+    registry: Registry,
+    store: BlobStore,
+    image: Image,
+    other: BlobStore,
+) -> None:
+    client.push(store, image.descriptor, [named(registry.address)])
+    proxy.spoil("GET", str(image.layers[0].digest), spoil, times=99)
+    with pytest.raises(WrongContent, match=message):
+        client.pull(named(proxy.address), other, HOST)
+    assert visible(other) < everything(image)
+    assert str(image.descriptor.digest) not in visible(other)
+    proxy.rules.clear()
+    client.pull(named(proxy.address), other, HOST)
+    assert visible(other) == everything(image)
+
+
+def test_a_slow_loris_is_left_and_asked_again(
+    client: Client, proxy: Proxy, registry: Registry, store: BlobStore, image: Image, other: BlobStore
+) -> None:
+    client.push(store, image.descriptor, [named(registry.address)])
+    proxy.spoil("GET", "/blobs/", chaos.drip(0.01), times=2)
+    proxy.spoil("GET", "/manifests/", chaos.drip_head(0.01))
+    client.pull(named(proxy.address), other, HOST)
+    assert visible(other) == everything(image)
+
+
+def test_a_slow_loris_that_lasts_is_named(
+    client: Client, proxy: Proxy, registry: Registry, store: BlobStore, image: Image, other: BlobStore
+) -> None:
+    client.push(store, image.descriptor, [named(registry.address)])
+    proxy.spoil("GET", "/manifests/", chaos.drip(0.01), times=99)
+    with pytest.raises(RegistryError, match=r"stalled: .*given up"):
+        client.pull(named(proxy.address), other, HOST)
+
+
+@pytest.mark.parametrize("where", ["GET manifest", "GET blob"])
+def test_html_is_no_image(
+    where: str,
+    client: Client,
+    proxy: Proxy,
+    registry: Registry,
+    store: BlobStore,
+    image: Image,
+    other: BlobStore,
+) -> None:
+    client.push(store, image.descriptor, [named(registry.address)])
+    proxy.spoil(*REQUESTS[where], chaos.html(), times=99)
+    with pytest.raises(RegistryError, match=r"HTML page|promises"):
+        client.pull(named(proxy.address), other, HOST)
+    assert not visible(other)
+
+
+def test_html_for_a_push_is_no_success(
+    client: Client, proxy: Proxy, registry: Registry, store: BlobStore, image: Image
+) -> None:
+    proxy.spoil("POST", "/uploads/", chaos.html(), times=99)
+    with pytest.raises(RegistryError, match=r"an HTML page, not .*: Hotel Please log in first"):
+        client.push(store, image.descriptor, [named(proxy.address)])
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_a_token_that_expires_under_way(
+    early: bool, make_client: MakeClient, proxy: Proxy, registry: Registry, store: BlobStore, image: Image
+) -> None:
+    issued = iter(f"token{number}" for number in range(100))
+
+    def token_server(handler: object) -> bool:
+        if not handler.path.startswith("/token"):  # type: ignore[attr-defined]
+            return False
+        token = next(issued)
+        registry.tokens = {token: ""}
+        handler.send(200, b'{"token":"%s"}' % token.encode(), Content_Type="application/json")  # type: ignore[attr-defined]
+        return True
+
+    registry.hooks.append(token_server)
+    registry.tokens = {}
+    registry.realm = f"http://{proxy.address}/token"
+    challenge = {"WWW-Authenticate": f'Bearer realm="{registry.realm}",service="test"'}
+    refuse = (chaos.early if early else chaos.status)(401, challenge)
+    proxy.spoil("PUT", "/uploads/", refuse, times=2)
+    proxy.spoil("PUT", "/manifests/", refuse)
+    make_client().push(store, image.descriptor, [named(proxy.address)])
+    assert ("app", "v1") in registry.tags
+    assert proxy.spoilt == 3
+
+
+def test_a_token_that_never_holds_ends(
+    make_client: MakeClient, proxy: Proxy, registry: Registry, store: BlobStore, image: Image
+) -> None:
+    def token_server(handler: object) -> bool:
+        if not handler.path.startswith("/token"):  # type: ignore[attr-defined]
+            return False
+        handler.send(200, b'{"token":"bad"}')  # type: ignore[attr-defined]
+        return True
+
+    registry.hooks.append(token_server)
+    registry.tokens = {}
+    registry.realm = f"http://{proxy.address}/token"
+    with pytest.raises(Unauthorized, match="401") as caught:
+        make_client().push(store, image.descriptor, [named(proxy.address)])
+    assert caught.value.exit_code == 4
+    assert registry.count("GET", "/token") < 20
+
+
+def test_a_redirect_to_another_host_loses_the_password(
+    make_client: MakeClient,
+    proxy: Proxy,
+    registry: Registry,
+    store: BlobStore,
+    image: Image,
+    other: BlobStore,
+    tmp_path: object,
+) -> None:
+    credentials = CredentialStore((f"{tmp_path}/config.json",))
+    credentials.put(proxy.address, Credential("me", "secret"))
+    client = make_client(None, credentials)
+    make_client().push(store, image.descriptor, [named(registry.address)])
+    before = len(registry.seen)
+    challenge = {"WWW-Authenticate": 'Basic realm="x"'}
+    proxy.spoil("GET", "/manifests/", chaos.status(401, challenge))
+
+    def to_registry(exchange: Exchange) -> None:
+        assert exchange.headers["Authorization"].startswith("Basic ")
+        chaos.redirect(f"http://{registry.address}{exchange.path}")(exchange)
+
+    proxy.spoil("GET", "/blobs/", to_registry, times=99)
+    client.pull(named(proxy.address), other, HOST)
+    assert visible(other) == everything(image)
+    redirected = [seen for seen in registry.seen[before:] if "/blobs/" in seen.path]
+    assert redirected and not any("authorization" in seen.headers for seen in redirected)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_much_at_once(
+    seed: int, make_client: MakeClient, proxy: Proxy, registry: Registry, store: BlobStore, other: BlobStore
+) -> None:
+    """Random trouble until both have succeeded; after every failure nothing partial is to be seen."""
+    chance = random.Random(seed)
+    image = noise(store, *(chance.randrange(1, 150_000) for _ in range(6)), seed=seed)
+    trouble = [
+        *PASSING.values(),
+        chaos.lose_answer,
+        chaos.corrupt,
+        chaos.html(),
+        chaos.wrong_length(3),
+        chaos.wrong_length(-3),
+        *(chaos.truncate(chance.randrange(150_000)) for _ in range(4)),
+        *(chaos.cut_request(chance.randrange(150_000)) for _ in range(4)),
+    ]
+    for _ in range(25):
+        proxy.spoil("[A-Z]+", "/app/", chance.choice(trouble), after=chance.randrange(3))
+    name = named(proxy.address)
+    for _ in range(60):
+        try:
+            client = make_client()
+            client.push(store, image.descriptor, [name])
+            client.pull(name, other, HOST)
+            break
+        except RegistryError:
+            if ("app", "v1") in registry.tags:
+                assert {digest for _, digest in registry.blobs} >= {
+                    str(layer.digest) for layer in image.layers
+                }
+            assert str(image.descriptor.digest) not in visible(other)
+    assert visible(other) == everything(image)
+
+
+def test_a_rerun_moves_only_what_is_missing(
+    client: Client, registry: Registry, store: BlobStore, image: Image, other: BlobStore
+) -> None:
+    name = named(registry.address)
+    client.push(store, image.descriptor, [name])
+    client.pull(name, other, HOST)
+    before = len(registry.seen)
+    client.push(store, image.descriptor, [name])
+    client.pull(name, other, HOST)
+    later = registry.seen[before:]
+    assert not [seen for seen in later if "/uploads/" in seen.path]
+    assert not [seen for seen in later if seen.method == "GET" and "/blobs/" in seen.path]
+    other.delete(image.layers[1].digest)
+    client.pull(name, other, HOST)
+    gets = [seen for seen in registry.seen[before:] if seen.method == "GET" and "/blobs/" in seen.path]
+    assert [str(image.layers[1].digest) in seen.path for seen in gets] == [True]
