@@ -23,6 +23,7 @@ COMMANDS = {
     "import": "Make an image from a tar archive of a root file system",
     "inspect": "Show all there is to know of an image, as JSON",
     "load": "Load images from an archive (docker save, OCI)",
+    "registry": "Serve the store as a registry, and tidy it",
     "rmi": "Remove images, or names of images",
     "run": "Run a program in a new container, in the foreground",
     "save": "Write images to an archive that others can load",
