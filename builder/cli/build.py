@@ -154,6 +154,8 @@ def command(session: Session, /, **flags: Any) -> None:
     with watching("quiet" if flags["quiet"] else flags["progress"]) as emit:
         from builder.building import build
 
+        # Builds make many objects that stay, and few cycles: look for garbage rarely.
+        gc.set_threshold(100_000)
         gc.enable()
         built = build(request, emit)
     _write_results(built, flags)

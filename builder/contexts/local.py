@@ -36,6 +36,7 @@ from oci.rooted import Root
 from oci.tar.entry import Kind
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE, _SYMLINK, _SUBDIRECTORY = Kind.FILE, Kind.SYMLINK, Kind.DIRECTORY  # look-ups less for each file
 _DEEPEST = 400
 _MOST_TEXT = 16 << 20
 _ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
@@ -160,7 +161,7 @@ class LocalContext:
         for name, node in listing.items():
             child = prefix + name
             into.append((child, node))
-            if node[0] is Kind.DIRECTORY:
+            if node[0] is _SUBDIRECTORY:
                 with _opened(name, fd, self._shown(child)) as sub:
                     self._descend(child, sub, into, depth + 1)
 
@@ -178,8 +179,8 @@ class LocalContext:
                     kind = KINDS.get(st.st_mode & 0o170000)
                     if kind is None:
                         continue
-                    size = st.st_size if kind is Kind.FILE else 0
-                    link = os.fsencode(os.readlink(raw, dir_fd=fd)) if kind is Kind.SYMLINK else b""
+                    size = st.st_size if kind is _FILE else 0
+                    link = os.fsencode(os.readlink(raw, dir_fd=fd)) if kind is _SYMLINK else b""
                     rows.append((raw, _node(kind, st, size, link)))
         except OSError as error:
             raise _unreadable(self._shown(path), error) from None

@@ -15,14 +15,12 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from threading import Lock
 
 from builder.snapshot.base import Snapshot
 from builder.snapshot.view import DirectoryLayer, View
-from oci.apply import apply
 from oci.tar import Entry, TarReader
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
@@ -178,6 +176,8 @@ class Snapshots:
         lowers: tuple[str, ...],
         edit: Callable[[Entry], Entry | None] | None,
     ) -> str:
+        from oci.apply import apply
+
         files = os.path.join(place, "keep", "fs")
         os.makedirs(files)
         take_root(files, lowers)
@@ -271,6 +271,8 @@ def take_root(path: str, lowers: Sequence[str]) -> None:
 
 def _delete(path: str) -> None:
     """Delete a tree, whatever modes its directories have; what another process deletes too is no error."""
+
+    import shutil
 
     def again(_: object, name: str, __: object) -> None:
         with suppress(OSError):

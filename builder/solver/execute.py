@@ -288,7 +288,7 @@ class Executor:
         return self._remotes
 
     def _select(self, op: Copy, inputs: tuple[Result, ...], stack: ExitStack) -> Selection:
-        from builder.solver.copying import select
+        from builder.solver.selection import select
 
         def tree_of(source: TreeSource) -> Tree:
             if isinstance(source, ContextSource):
