@@ -23,8 +23,8 @@ _NOT_CONTENT = ("locks", "leases", "logs", "state.db")
 class Case:
     """One bad input. `make` lays it into the working directory, `argv` hands it to pybuild.
 
-    `check` is a piece of the one `raise` statement, anywhere in the program, that finds the mistake. `says`
-    are pieces that standard error must hold: where, what, and what to do. `fault`: what is still wrong here.
+    `check` is a piece of the `raise` statement, anywhere in the program, that finds the mistake. `says` are
+    pieces that standard error must hold: where, what, and what to do. `fault`: what is still wrong here.
     """
 
     name: str
