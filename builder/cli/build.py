@@ -28,7 +28,6 @@ _LATER = {
     "--provenance": "attestations",
     "--sbom": "attestations",
     "--annotation": "annotations",
-    "--call": "the Dockerfile checks",
     "--policy": "policies",
     "--resource": "resource limits",
     "--memory": "resource limits",
@@ -44,7 +43,7 @@ _LATER = {
 }
 """Options of docker build that wait for a later version: what they wait for."""
 
-_LATER_FLAGS = {"--check": "the Dockerfile checks", "--squash": "squashing"}
+_LATER_FLAGS = {"--squash": "squashing"}
 _OFF = ("false", "0", "")
 
 
@@ -136,6 +135,13 @@ def _with_later(command: click.Command) -> click.Command:
 @click.option("--keep-going", is_flag=True, help="Let running steps end when one fails.")
 @click.option("--iidfile", metavar="FILE", help="Write the image id to a file.")
 @click.option("--metadata-file", metavar="FILE", help="Write digests and names to a JSON file.")
+@click.option("--check", is_flag=True, help="Check the Dockerfile (docs/checks) and build nothing.")
+@click.option(
+    "--call",
+    default="build",
+    metavar="METHOD[,format=json]",
+    help="Instead of building: check, outline, targets or subrequests.describe.",
+)
 @click.option("--progress", type=click.Choice(MODES), default="auto", help="How to show what happens.")
 @click.option("-q", "--quiet", is_flag=True, help="Show nothing; print the image id.")
 @click.option("--pull", is_flag=True, help="Accepted: bases are local until registries are there.")
@@ -146,9 +152,15 @@ def _with_later(command: click.Command) -> click.Command:
 @click.option("--compress", is_flag=True, hidden=True, expose_value=False)
 @click.option("-D", "--debug", is_flag=True, hidden=True, expose_value=False)
 @click.pass_obj  # fmt: skip
-def command(session: Session, /, **flags: Any) -> None:
+def command(session: Session, /, **flags: Any) -> int:
     """Set by the decorator."""
     request = _request(session, flags)
+    asked = flags["call"] if flags["call"] != "build" or not flags["check"] else "check"
+    if asked != "build":
+        from builder.cli.check import Call, run
+
+        if (call := Call.parse(asked)).method != "build":
+            return run(request, call)
     for path in (flags["iidfile"], flags["metadata_file"]):
         _writable(path)
     with watching("quiet" if flags["quiet"] else flags["progress"]) as emit:
@@ -159,6 +171,7 @@ def command(session: Session, /, **flags: Any) -> None:
         gc.enable()
         built = build(request, emit)
     _write_results(built, flags)
+    return 0
 
 
 def _request(session: Session, flags: dict[str, Any]) -> BuildRequest:
@@ -237,6 +250,8 @@ def _meant(word: str) -> str:
 
     from builder.cli.main import COMMANDS
 
+    if word == "lint":
+        return "the Dockerfile checks are `pybuild --check PATH`"
     close = get_close_matches(word, COMMANDS, 1, 0.7)
     return f"did you mean pybuild {close[0]}?" if close else "pybuild [build] [OPTIONS] PATH; pybuild --help"
 

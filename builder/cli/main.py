@@ -39,7 +39,6 @@ LATER = {
     **dict.fromkeys(("restart", "rm", "start", "stop", "top", "wait"), "containers in the background"),
     **dict.fromkeys(("bake", "compose"), "builds of several targets"),
     **dict.fromkeys(("du", "prune"), "pruning of the store"),
-    "lint": "the Dockerfile checks",
 }
 """Commands that people will try and that wait for a later version: what they wait for."""
 

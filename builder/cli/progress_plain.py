@@ -41,8 +41,7 @@ class Plain:
                 case Transfer():
                     self._transfer(event)
                 case Warning_():
-                    place = f" ({event.at})" if event.at else ""
-                    self._write(f"warning: {event.code}: {event.message}{place}\n")
+                    self._write(warning(event))
                 case Exported():
                     self._exported(event)
 
@@ -96,6 +95,13 @@ class Plain:
             self._out.flush()
         except OSError:
             self._gone = True  # nobody reads any more; the build goes on, its logs are in files
+
+
+def warning(event: Warning_) -> str:
+    """A warning as text: one line, and below it the lines it is about."""
+    place = f" ({event.at})" if event.at else ""
+    head = f"warning: {event.code}: {event.message}{place}\n"
+    return head + "".join(f"   {line}\n" for line in event.excerpt.split("\n") if event.excerpt)
 
 
 class _Step:

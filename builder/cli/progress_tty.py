@@ -41,7 +41,7 @@ def live() -> Iterator[Emit]:
 class _Row:
     """One line: a step, a transfer, a message."""
 
-    __slots__ = ("end", "error", "name", "seconds", "started", "tail")
+    __slots__ = ("end", "error", "excerpt", "name", "seconds", "started", "tail")
 
     def __init__(self, name: str, started: float) -> None:
         self.name = name
@@ -50,6 +50,7 @@ class _Row:
         self.end = ""
         self.error = ""
         self.tail = b""
+        self.excerpt = ""
 
 
 class View:
@@ -85,7 +86,7 @@ class View:
                     row = self._rows[f"warning {len(self._rows)}"] = _Row(
                         f"{event.code}: {event.message}{place}", self._began
                     )
-                    row.seconds, row.end = 0.0, "WARN"
+                    row.seconds, row.end, row.excerpt = 0.0, "WARN", event.excerpt
 
     def finish(self) -> None:
         """Stop the clocks: the next drawing is the last."""
@@ -127,6 +128,9 @@ class View:
         lines = [Text(f"[+] Building {time.time() - self._began:.1f}s ({state})", "bold")]
         for row in self._rows.values():
             lines.append(_line(row, width))
+            if self._finished and row.excerpt:
+                # Until then the steps need the screen.
+                lines += [_clipped(f"    {each}", width) for each in row.excerpt.split("\n")]
             if row.seconds is None or row.end == "ERROR":
                 lines += _tail(row, width)
         return lines
@@ -146,10 +150,14 @@ def _tail(row: _Row, width: int) -> list[Text]:
     shown = cleaned(row.tail).decode().rstrip("\n").split("\n")[-_TAIL_LINES:] if row.tail else []
     lines = []
     for each in shown:
-        line = Text(f" => => {each.expandtabs(8)}", "dim", no_wrap=True)
-        line.truncate(width, overflow="ellipsis")
-        lines.append(line)
+        lines.append(_clipped(f" => => {each}", width))
     return lines
+
+
+def _clipped(text_: str, width: int) -> Text:
+    line = Text(text.safe(text_).expandtabs(8), "dim", no_wrap=True)
+    line.truncate(width, overflow="ellipsis")
+    return line
 
 
 def _one_line(name: str) -> str:

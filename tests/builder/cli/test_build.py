@@ -93,7 +93,6 @@ def test_every_flag(
         (["--ssh", "default"], "ssh forwarding"),
         (["--cache-to", "type=local"], "cache import and export"),
         (["--push"], "registries"),
-        (["--check"], "the Dockerfile checks"),
         (["--squash"], "squashing"),
         (["-m", "1g"], "No such option"),
         (["--memory", "1g"], "resource limits"),
