@@ -69,9 +69,10 @@ class App:
         except Gone:
             raise
         except Exception as error:
-            if not isinstance(error, Problem | OciError):
+            problem = problems.of(error)
+            if problem.status == 500:
                 _report(error)
-            response = Response.of(problems.of(error))
+            response = Response.of(problem)
         response.headers[:0] = [_VERSION, _NO_SNIFFING]
         return response
 
@@ -127,6 +128,10 @@ def _base(request: Request) -> Response:
 
 
 def _report(error: Exception) -> None:
+    """Tell whoever runs the registry: in a line what we foresaw, in full what we did not."""
+    if isinstance(error, OciError | Problem | OSError):
+        sys.stderr.write(f"error: {error}\n")
+        return
     import traceback
 
     traceback.print_exception(error, file=sys.stderr)
