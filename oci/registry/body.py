@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import select
-import socket
-import ssl
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from oci.errors import DigestMismatch
 from oci.progress import Progress, no_progress
+
+if TYPE_CHECKING:
+    import socket
 
 PIECE = 1 << 20
 _KERNEL_PIECE = 8 << 20
@@ -67,7 +69,7 @@ class FileBody(Outgoing):
         self._offset = offset
 
     def write(self, sock: socket.socket, alive: Alive) -> None:
-        if isinstance(sock, ssl.SSLSocket):
+        if _is_tls(sock):
             return self._write_plain(sock, alive)
         end = self._offset + self.size
         position = self._offset
@@ -110,11 +112,15 @@ class PiecesBody(Outgoing):
 def answered(sock: socket.socket) -> bool:
     """Whether the peer has sent something, or hung up, while we were still sending. TLS has words of its own
     to say at any time, so there we learn it only at the end."""
-    if isinstance(sock, ssl.SSLSocket):
+    if _is_tls(sock):
         return False
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def _is_tls(sock: socket.socket) -> bool:
+    return hasattr(sock, "cipher")
 
 
 def _wait_writable(sock: socket.socket) -> None:

@@ -154,7 +154,7 @@ class Client:
     ) -> None:
         """Bring blobs of a repository into `store` in parallel. The first failure stops the others."""
         with self._reading(reference) as sources:
-            pulling.bring(sources, pulling.Tree((), tuple(descriptors)), store, watch)
+            pulling.bring_blobs(sources, descriptors, store, watch)
 
     def push(
         self,

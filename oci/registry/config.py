@@ -116,8 +116,8 @@ class RegistryConfig:
         return (*mirrors, own) if found.fallback else mirrors
 
     def schemes(self, host: str) -> tuple[str, ...]:
-        """`https` and `http` in the order to try. Plain http needs a word for it, or a loopback host; those are
-        asked in plain text first, as many servers never answer TLS that they do not understand."""
+        """`https` and `http` in the order to try. Plain http needs a word for it, or a loopback host; those
+        are asked in plain text first, as many servers never answer TLS that they do not understand."""
         found = self.host(host)
         if found.http is not None and not found.insecure:
             return ("http",) if found.http else ("https",)
@@ -144,9 +144,11 @@ def is_loopback(host: str) -> bool:
 
 
 def host_name(address: str) -> str:
-    """The host of host[:port], lower case, without the brackets of IPv6."""
+    """The host of host[:port], lower case, without the brackets of IPv6; a bare IPv6 address is one too."""
     if address.startswith("["):
         return address[1:].partition("]")[0].lower()
+    if address.count(":") > 1:
+        return address.lower()
     return address.partition(":")[0].lower()
 
 

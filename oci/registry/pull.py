@@ -149,15 +149,22 @@ def bring(
     sources: Sequence[Repository], found: Tree, store: BlobStore, watch: Watch = unwatched
 ) -> Descriptor:
     """Fetch what the store lacks, then store the documents. Nothing points at what is not there."""
+    bring_blobs(sources, found.blobs, store, watch)
+    for document in found.documents:
+        keep(store, document.descriptor.digest, document.content)
+    return found.root
+
+
+def bring_blobs(
+    sources: Sequence[Repository], blobs: Sequence[Descriptor], store: BlobStore, watch: Watch = unwatched
+) -> None:
+    """Fetch blobs in parallel, those that are not there."""
     first = sources[0]
 
     def task(blob: Descriptor) -> Callable[[], None]:
         return lambda: fetch(sources, blob, store, watch)
 
-    together([task(blob) for blob in found.blobs], first.calls.parallel, first.stop)
-    for document in found.documents:
-        keep(store, document.descriptor.digest, document.content)
-    return found.root
+    together([task(blob) for blob in blobs], first.calls.parallel, first.stop)
 
 
 def keep(store: BlobStore, digest: Digest, content: bytes) -> None:

@@ -192,8 +192,8 @@ class Repository:
     def tags(self, page: int = 1000) -> Iterator[str]:
         """All tags, as the registry orders them."""
         for value in self._pages(self.target("tags", "list", n=str(page)), "listing tags"):
-            tags = value.get("tags") if isinstance(value, dict) else None
-            if not isinstance(tags, list | None):
+            tags = value.get("tags", ()) if isinstance(value, dict) else value
+            if not isinstance(value, dict) or not isinstance(tags, list | tuple | None):
                 raise RegistryError(f"{self}: listing tags: the answer has no list of tags")
             for tag in tags or ():
                 yield self._tag(tag)

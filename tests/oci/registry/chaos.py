@@ -87,6 +87,7 @@ class Exchange(BaseHTTPRequestHandler):
         self.change: Callable[[bytes], bytes] = lambda data: data
         self.length_delta = 0
         self.answer_limit: int | None = None
+        self.hang = False
         self.pause = 0.0
         self.head_pause = 0.0
         rule = self.proxy.rule(self.command, self.path)
@@ -171,6 +172,9 @@ class Exchange(BaseHTTPRequestHandler):
             piece = self.change(piece)
             if self.answer_limit is not None and sent + len(piece) > self.answer_limit:
                 self.connection.sendall(piece[: self.answer_limit - sent])
+                if self.hang:
+                    self.connection.settimeout(20)
+                    self.connection.recv(1)
                 raise Hangup
             for part in [piece[i : i + 1] for i in range(len(piece))] if self.pause else [piece]:
                 self.connection.sendall(part)
@@ -232,6 +236,16 @@ def truncate(after: int) -> Callable[[Exchange], None]:
 
     def spoil(exchange: Exchange) -> None:
         exchange.answer_limit = after
+
+    return spoil
+
+
+def hang(after: int) -> Callable[[Exchange], None]:
+    """Say nothing more after so many bytes of the answer, until the other side goes."""
+
+    def spoil(exchange: Exchange) -> None:
+        exchange.answer_limit = after
+        exchange.hang = True
 
     return spoil
 
