@@ -1,8 +1,8 @@
-"""Forgetting what nobody needs: links to blobs that no manifest mentions, and if so wanted manifests without a
-tag.
+"""Forgetting what nobody needs: links to blobs that no manifest mentions, and if so wanted manifests without
+a tag.
 
-Only links go here; the bytes are for the collector of the store, which keeps what any name or link leads to. It
-is safe beside a running server: a younger link stays, and a push renews the links it relies on.
+Only links go here; the bytes are for the collector of the store, which keeps what any name or link leads to.
+It is safe beside a running server: a younger link stays, and a push renews the links it relies on.
 """
 
 from __future__ import annotations

@@ -102,12 +102,12 @@ class Incoming:
         self._socket.settimeout(STALL_SECONDS)
         return _received(lambda: self._socket.recv_into(view))
 
-    def more(self, seconds: float = STALL_SECONDS) -> bytes:
+    def more(self) -> bytes:
         """What is there, at most a block. Raises Gone."""
         if self._rest:
             rest, self._rest = self._rest, b""
             return rest
-        return self._receive(BLOCK, seconds)
+        return self._receive(BLOCK, STALL_SECONDS)
 
     def give_back(self, rest: bytes) -> None:
         """What was received too much."""
@@ -145,6 +145,7 @@ class Chunks:
 
     def __init__(self, incoming: Incoming) -> None:
         self.ended = False
+        self.broken = False
         self._incoming = incoming
         self._buffer = b""
         self._at = 0
@@ -188,6 +189,7 @@ class Chunks:
     def _incomplete(self, sign: bytes, start: int) -> bool:
         rest = self._buffer[start : start + _MAX_CHUNK_HEAD]
         if len(rest) == _MAX_CHUNK_HEAD or (sign and sign in rest):
+            self.broken = True
             raise Problem(400, "UNSUPPORTED", "the body's chunks are malformed")
         return False
 
@@ -252,6 +254,8 @@ class Body:
     @property
     def drainable(self) -> bool:
         """Whether what is left is so little that reading it away is cheaper than a new connection."""
+        if self._chunks is not None and self._chunks.broken:
+            return False
         return self.ended or (self._proceed is None and self._left <= DRAIN)
 
     def _begin(self) -> None:
