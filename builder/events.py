@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from oci.data import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,10 @@ or as another protocol than those above, is refused here, before a program sees 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
+
+from oci.data import dataclass
 
 SCHEMES = ("https", "ssh", "git", "http")
 _SCHEME = re.compile(r"([A-Za-z0-9][A-Za-z0-9+.-]*)://")

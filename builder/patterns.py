@@ -17,13 +17,13 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from itertools import pairwise
 from typing import TypeAlias
 
 from builder.source import SourceFile, SourceRange
+from oci.data import dataclass
 
 MAX_PATTERNS = 20_000
 _MAX_SPLITS = 4

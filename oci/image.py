@@ -10,11 +10,12 @@ its digests, until something in it really changes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from oci import media_types, platforms
 from oci.blobs import BlobStore
+from oci.data import dataclass
 from oci.digest import Digest
 from oci.errors import InvalidDocument
 from oci.model import Descriptor, History, ImageConfig, Index, Manifest, Platform, Raw, parse

@@ -7,8 +7,9 @@ to `docker`: no domain is docker.io, and one word there lives in `library/`.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from oci.data import dataclass
 from oci.digest import Digest
 from oci.errors import InvalidDigest, InvalidReference
 

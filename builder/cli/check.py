@@ -9,12 +9,12 @@ import json
 import sys
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from builder import checking
 from builder.cli.text import safe, table
 from builder.errors import BuildError, UsageError
+from oci.data import dataclass
 
 if TYPE_CHECKING:
     from builder.building import BuildRequest

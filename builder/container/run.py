@@ -11,7 +11,6 @@ import secrets
 import sys
 import threading
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from builder.errors import UsageError
@@ -21,6 +20,7 @@ from builder.snapshot.overlay import Snapshots
 from builder.snapshot.view import DirectoryLayer, View
 from builder.solver.result import Result, directories, parts_of, unpacker
 from builder.solver.running import Runner, ended
+from oci.data import dataclass
 
 if TYPE_CHECKING:
     from builder.sandbox.spec import Exit, Sandbox

@@ -18,12 +18,13 @@ import time
 import zlib
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from operator import attrgetter
 from typing import Protocol
 
 from builder.errors import ContextError
 from builder.tree import Item, Node, Opener, Tree, Xattrs, read_xattrs
+from oci.data import dataclass
 from oci.tar.entry import Kind
 
 _VERSION = b"1"

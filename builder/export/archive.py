@@ -6,7 +6,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from builder.errors import UsageError
@@ -14,6 +14,7 @@ from builder.export.base import Export, OutputSpec, refuse_missing_directory, re
 from oci.archive import Named, write_archive
 from oci.blobs import BlobStore
 from oci.compress import Codec, codec
+from oci.data import dataclass
 from oci.durable import sync_directory
 from oci.image import Image, copy
 from oci.layer import Layer, recompress

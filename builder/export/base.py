@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Protocol
 
 from builder.errors import UsageError
+from oci.data import dataclass
 
 if TYPE_CHECKING:
     from builder.snapshot.view import View

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builder.errors import UsageError
 from builder.export.archive import replacing
 from builder.export.base import Export, OutputSpec, refuse_missing_directory, refuse_unknown
 from builder.snapshot.times import settle
+from oci.data import dataclass
 from oci.durable import write_all
 from oci.tar import Entry, Kind, TarWriter
 

@@ -8,12 +8,12 @@ its place, and the checks that would have to know it are silent.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder.errors import BuildError, ContextError, DockerfileError, UsageError
 from builder.frontend.lint.rules import Finding
 from builder.frontend.lower import Lowering
+from oci.data import dataclass
 from oci.errors import OciError
 from oci.image import Image
 from oci.model import ImageConfig

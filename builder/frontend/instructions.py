@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeAlias
 
 from builder.frontend.reader import Heredoc
 from builder.source import SourceRange
+from oci.data import dataclass
 
 Pairs: TypeAlias = tuple[tuple[str, str], ...]
 

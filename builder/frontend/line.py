@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from builder.errors import DockerfileError
 from builder.frontend import instructions as ins
@@ -14,6 +13,7 @@ from builder.frontend.reader import Heredoc
 from builder.frontend.suggest import hint
 from builder.frontend.words import SPACE
 from builder.source import SourceRange
+from oci.data import dataclass
 
 BLANKS = re.compile(r"[\t\v\f\r ]+")
 _SPACES = frozenset(SPACE)

@@ -6,13 +6,14 @@ Descriptions are the comments right above (`comments.py`). No image is resolved.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from builder.frontend import comments
 from builder.frontend import instructions as ins
 from builder.frontend.lower import Lowering
 from builder.frontend.words import Lexer, WordError
+from oci.data import dataclass
 
 if TYPE_CHECKING:
     from builder.frontend.reader import Document

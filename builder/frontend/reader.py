@@ -9,12 +9,12 @@ A heredoc word is written without a space after `<<`: `RUN cat << EOF` is none, 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from builder.frontend.broken import broken
 from builder.frontend.flags import NotStrings, json_words, split_flags
 from builder.frontend.words import SPACE, Lexer, WordError
 from builder.source import SourceFile, SourceRange
+from oci.data import dataclass
 
 MAX_INSTRUCTIONS = 20_000
 """More instructions than any image can have layers; a bound for the time one file may take."""

@@ -6,7 +6,7 @@ The `lower_*` modules turn instructions into calls of this; nothing here knows a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from builder.events import Warning_
@@ -14,6 +14,7 @@ from builder.frontend import scope
 from builder.frontend.broken import broken
 from builder.frontend.words import Lexer, WordError
 from builder.graph import Network, Op, Record, Step
+from oci.data import dataclass
 from oci.model import RunConfig
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, TypeAlias
 
 from builder.errors import DockerfileError, UsageError
@@ -13,6 +13,7 @@ from builder.frontend.broken import broken
 from builder.frontend.stage import Shared
 from builder.frontend.suggest import hint
 from oci import platforms
+from oci.data import dataclass
 from oci.errors import InvalidPlatform, InvalidReference
 from oci.reference import Reference
 

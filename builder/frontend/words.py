@@ -15,9 +15,10 @@ make. It reads a word once, left to right, and gives it both whole (`text`) and 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from builder.frontend.globs import Glob
+from oci.data import dataclass
 
 SPACE = (
     "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006"

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Protocol
 
+from oci.data import dataclass
 from oci.digest import Digest
 from oci.errors import InvalidDigest
 from oci.layer import Layer

@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from hashlib import sha256
 
 from builder.contexts.content import (
@@ -34,6 +33,7 @@ from builder.solver.placing import BELOW, MADE, Placed, Plan, place, place_direc
 from builder.solver.selection import Selection, Source, select
 from builder.solver.unpacking import opened
 from builder.tree import Node, Opener, Xattrs, join, order, read_xattrs
+from oci.data import dataclass
 from oci.tar import ChangedWhileReading, Entry, Kind, TarReader, TarWriter
 from oci.whiteout import OPAQUE
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from builder.errors import SandboxError
 from builder.tree import Tree
+from oci.data import dataclass
 from oci.tar.entry import Kind
 
 _MOST_BYTES = 16 << 20

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
 
 from builder.contexts.content import Selected
@@ -23,6 +23,7 @@ from builder.solver import modes
 from builder.solver.identity import resolve_owner
 from builder.solver.selection import Selection, Source
 from builder.tree import Node, Tree, clean, join, parent_of, parents_of, resolve
+from oci.data import dataclass
 from oci.tar import Kind
 from oci.whiteout import PREFIX
 

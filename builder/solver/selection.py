@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias
 
 from builder.contexts.content import Selected
@@ -29,6 +29,7 @@ from builder.graph import (
 from builder.patterns import IgnoreFile, PatternError, glob_match
 from builder.solver import picking
 from builder.tree import Tree, clean, join
+from oci.data import dataclass
 from oci.tar import Kind
 
 _WILD = re.compile(rb"(?:\\.|[^\\*?\[])*[*?\[]", re.DOTALL)

@@ -25,11 +25,11 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from oci import whiteout
 from oci.apply.metadata import Metadata
 from oci.apply.tree import Directory, Lower, Style, Tree, empty_directory, is_whiteout_device
+from oci.data import dataclass
 from oci.errors import InvalidArchive, UnsafePath
 from oci.tar import Entry, Kind, TarReader
 

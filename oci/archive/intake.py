@@ -5,11 +5,12 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Protocol
 
 from oci.blobs import Staging
 from oci.compress import codec, detect, open_compressed
+from oci.data import dataclass
 from oci.digest import Digest
 from oci.durable import CHUNK
 from oci.errors import InvalidArchive, InvalidDigest, LimitExceeded, UnsafePath

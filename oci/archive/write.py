@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import BinaryIO
 
 from oci import platforms
 from oci.blobs import BlobStore
+from oci.data import dataclass
 from oci.digest import Digest
 from oci.durable import write_all
 from oci.errors import BlobNotFound, DigestMismatch, InvalidDocument

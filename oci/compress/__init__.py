@@ -17,12 +17,12 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from importlib import import_module
 from typing import IO, TYPE_CHECKING, Protocol, cast
 
 from oci.compress.limits import DEFAULT_LIMITS, NO_LIMITS, Limits
 from oci.compress.members import MAGIC, Decoder, Frames, Members, Stream
+from oci.data import dataclass
 from oci.errors import InvalidArchive
 from oci.media_types import OCI_LAYER
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from oci.data import dataclass
 from oci.errors import LimitExceeded
 
 

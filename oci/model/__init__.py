@@ -8,9 +8,9 @@ values have equal digests.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from oci.data import dataclass
 from oci.digest import Digest
 from oci.model.config import Healthcheck, History, ImageConfig, RunConfig
 from oci.model.descriptor import Descriptor, Platform, descriptor_value, platform_value

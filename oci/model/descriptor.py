@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from oci.data import dataclass
 from oci.digest import Digest
 from oci.errors import DigestMismatch, InvalidDocument
 from oci.strict_json import Fields, kept

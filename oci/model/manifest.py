@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from oci import media_types
+from oci.data import dataclass
 from oci.errors import InvalidDocument
 from oci.model.descriptor import Descriptor, descriptor_of, descriptor_value, ordered, present
 from oci.strict_json import Fields, dumps, kept, loads

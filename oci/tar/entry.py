@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import IntEnum
+
+from oci.data import dataclass
 
 _UNTIDY = re.compile(rb"^/|/$|^\./|/\./|/\.$|//|^\.$")
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from builder.events import Warning_
+from oci.data import dataclass
 
 if TYPE_CHECKING:
     from builder.frontend.bases import Resolved

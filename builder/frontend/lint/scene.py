@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, TypeVar
 
 from builder.errors import DockerfileError
@@ -18,6 +18,7 @@ from builder.frontend.flags import split_flags
 from builder.frontend.line import BLANKS
 from builder.frontend.stage import MAX_WORK
 from builder.frontend.words import Expansion, Lexer, WordError
+from oci.data import dataclass
 from oci.model import RunConfig
 
 if TYPE_CHECKING:

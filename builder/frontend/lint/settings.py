@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from builder.errors import DockerfileError
 from builder.frontend.broken import broken
+from oci.data import dataclass
 
 if TYPE_CHECKING:
     from builder.frontend.lint.rules import Rule
