@@ -6,14 +6,16 @@ import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
+from builder import entitlements
 from builder.errors import UsageError
 from builder.events import Emit, Exported, discard, stamp
 from builder.export.base import Export, Exporter, OutputSpec, exporter
 from builder.graph import Network, Plan, Record
 from builder.images import Images
 from builder.inputs import Inputs
+from builder.secrets import Agent, Secret, Secrets, checked_agents
 from builder.solver.cache import Cache, at_clock
 from builder.solver.execute import Executor
 from builder.solver.result import Made
@@ -38,7 +40,7 @@ class BuildRequest:
     `context` is a directory; `dockerfile` a path, empty for `Dockerfile` in the context, `-` for
     `dockerfile_text`.
     `clock` is the moment, in seconds since 1970, that layers, config and history carry. `jobs` 0 is one per
-    core.
+    core. `secrets` and `ssh` are lent to the steps that mount them and are part of no key.
     """
 
     context: str = "."
@@ -56,6 +58,8 @@ class BuildRequest:
     network: Network = "default"
     extra_hosts: tuple[tuple[str, str], ...] = ()
     allow: frozenset[str] = frozenset()
+    secrets: tuple[Secret, ...] = ()
+    ssh: tuple[Agent, ...] = ()
     shm_size: int = 64 << 20
     ulimits: tuple[tuple[str, int, int], ...] = ()
     clock: int | None = None
@@ -80,6 +84,7 @@ def build(request: BuildRequest, emit: Emit = discard) -> Built:
     """Build `request`. Raises BuildError and OciError; then no name, output or record is half written."""
     exporters = [exporter(spec) for spec in request.outputs]
     names = tuple(_name(tag) for tag in request.tags)
+    lent = _lent(request)
     with ExitStack() as stack:
         state = stack.enter_context(StateDir(request.root or default_root(), emit))
         lease = stack.enter_context(state.lease())
@@ -87,7 +92,7 @@ def build(request: BuildRequest, emit: Emit = discard) -> Built:
         images.layout.blobs.clean()
         inputs = stack.enter_context(Inputs(request, images, emit))
         plan = _plan(request, inputs, emit)
-        executor = stack.enter_context(_executor(request, plan, state, images, inputs, emit))
+        executor = stack.enter_context(_executor(request, state, images, inputs, lent, emit))
         lease.add(executor.recorded(plan.target))
         result = solve(
             plan.target,
@@ -187,8 +192,29 @@ def plan_options(request: BuildRequest, inputs: Inputs, emit: Emit) -> PlanOptio
     )
 
 
+class Lent(TypedDict):
+    """What the user lends to steps and lets them have, checked."""
+
+    secrets: Secrets
+    agents: Mapping[str, Agent]
+    allow: frozenset[str]
+
+
+def _lent(request: BuildRequest) -> Lent:
+    """Raises UsageError, before anything is built."""
+    if request.ulimits:
+        from builder.ulimits import check_ulimits
+
+        check_ulimits(request.ulimits)
+    return Lent(
+        secrets=Secrets(request.secrets),
+        agents=checked_agents(request.ssh),
+        allow=entitlements.granted(request.allow, request.network),
+    )
+
+
 def _executor(
-    request: BuildRequest, plan: Plan, state: StateDir, images: Images, inputs: Inputs, emit: Emit
+    request: BuildRequest, state: StateDir, images: Images, inputs: Inputs, lent: Lent, emit: Emit
 ) -> Executor:
     return Executor(
         state=state,
@@ -198,6 +224,7 @@ def _executor(
         codec=codec("gzip", 1),
         clock=request.clock,
         emit=emit,
+        **lent,
     )
 
 

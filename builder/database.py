@@ -194,7 +194,7 @@ class Table(Generic[K]):
 
 
 def _prepare(db: sqlite3.Connection) -> None:
-    db.execute("PRAGMA journal_mode = WAL")
+    _write_ahead(db)
     db.execute("PRAGMA synchronous = NORMAL")
     version = db.execute("PRAGMA user_version").fetchone()[0]
     if version == VERSION:
@@ -203,6 +203,21 @@ def _prepare(db: sqlite3.Connection) -> None:
         for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
             db.execute(f'DROP TABLE "{name}"')
     db.executescript(_SCHEMA)
+
+
+def _write_ahead(db: sqlite3.Connection) -> None:
+    """Of two that turn a new file to WAL at once one is told "locked" at once, whatever timeout is set."""
+    import sqlite3
+
+    until = time.monotonic() + _WAIT_MS / 1000
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if not _name(error).startswith("SQLITE_BUSY") or time.monotonic() > until:
+                raise
+        time.sleep(0.005)
 
 
 def _name(error: Exception) -> str:

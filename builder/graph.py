@@ -12,9 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import field
 from typing import TYPE_CHECKING, Any, Literal
 
+from builder.mounts import Mount
 from oci.data import dataclass
 
 if TYPE_CHECKING:
+    from builder.entitlements import Security
     from builder.giturl import GitUrl
     from builder.source import SourceRange
     from oci.image import Image
@@ -37,10 +39,14 @@ class InlineFile:
 
 @dataclass(frozen=True, slots=True)
 class ContextSource:
-    """Paths of a build context: the main one (`name` is empty) or a named directory."""
+    """Paths of a build context: the main one (`name` is empty) or a named directory.
+
+    `exact` paths are no patterns.
+    """
 
     paths: tuple[str, ...]
     name: str = ""
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +109,7 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Exec:
-    """Run a program on top of the first input.
+    """Run a program on top of the first input; the other inputs hold what `mounts` show.
 
     `env` is all it sees; `proxy_env` is seen too but is part of no key (FEATURES.md I04). `files` are put at
     `/dev/pipes/<name>`, executable, for the time of the run. `user` is as written in USER and resolved in
@@ -121,9 +127,14 @@ class Exec:
     hostname: str = "buildkitsandbox"
     shm_size: int = 64 << 20
     ulimits: tuple[tuple[str, int, int], ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    security: Security = "sandbox"
 
     def definition(self) -> dict[str, Any]:
-        return {
+        more: dict[str, Any] = {"mounts": [each.definition() for each in self.mounts]} if self.mounts else {}
+        if self.security != "sandbox":
+            more["security"] = self.security
+        return more | {
             "op": "exec",
             "argv": self.argv,
             "env": self.env,
@@ -274,8 +285,8 @@ def _files(files: tuple[InlineFile, ...]) -> list[tuple[str, str]]:
 
 def _source(source: CopySource) -> dict[str, Any]:
     match source:
-        case ContextSource(paths, name):
-            return {"context": name, "paths": paths}
+        case ContextSource(paths, name, exact):
+            return {"context": name, "paths": paths} | ({"exact": True} if exact else {})
         case StepSource(paths):
             return {"step": 1, "paths": paths}
         case InlineSource(files):

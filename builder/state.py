@@ -2,6 +2,7 @@
 
 oci-layout, index.json, blobs/   images: an OCI image layout, written by `oci.layout` alone
 snapshots/  containers/          directories of steps and containers
+caches/                          directories of cache mounts (`builder.solver.caches`)
 logs/<build>/<step>.log          raw output of steps
 state.db                         the build cache; may be lost
 locks/  leases/                  files that living processes hold locks on; a lock ends with its process
@@ -33,7 +34,7 @@ MIGRATIONS: Mapping[int, Callable[[str], None]] = {}
 NEVER = 1 << 63
 """Later than every file's time, in nanoseconds."""
 
-_OURS = ("snapshots", "containers", "logs", "locks", "leases")
+_OURS = ("snapshots", "containers", "caches", "logs", "locks", "leases")
 _KNOWN = frozenset({"oci-layout", "index.json", "blobs", "tmp", "quarantine", "schema", *_OURS})
 _FILE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _LOGS_KEPT = 50
@@ -88,6 +89,11 @@ class StateDir:
     def containers(self) -> str:
         """Directories of containers."""
         return os.path.join(self.root, "containers")
+
+    @property
+    def caches(self) -> str:
+        """Directories of cache mounts."""
+        return os.path.join(self.root, "caches")
 
     @property
     def logs(self) -> str:

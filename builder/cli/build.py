@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from builder.cli import values
+from builder.cli import lending, values
 from builder.cli.progress import MODES, watching
 from builder.cli.session import Session
 from builder.errors import ContextError, UsageError
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from builder.building import BuildRequest, Built
 
 _LATER = {
-    "--secret": "build secrets",
-    "--ssh": "ssh forwarding",
     "--cache-from": "cache import and export",
     "--cache-to": "cache import and export",
     "--push": "registries",
@@ -117,7 +115,25 @@ def _with_later(command: click.Command) -> click.Command:
 @click.option(
     "--add-host", "hosts", multiple=True, metavar="HOST:IP", help="One more line in RUN's /etc/hosts."
 )
-@click.option("--allow", multiple=True, metavar="WHAT", help="Let the Dockerfile have network.host.")
+@click.option(
+    "--secret",
+    "secrets",
+    multiple=True,
+    metavar="id=NAME[,src=FILE|,env=VARIABLE]",
+    help="Lend a secret to the steps that mount it; repeatable.",
+)
+@click.option(
+    "--ssh",
+    multiple=True,
+    metavar="NAME[=SOCKET|=KEY[,KEY]]",
+    help="Lend an ssh agent (default: that of SSH_AUTH_SOCK) or keys to steps.",
+)
+@click.option(
+    "--allow",
+    multiple=True,
+    metavar="WHAT",
+    help="Let the Dockerfile have network.host or security.insecure.",
+)
 @click.option("--shm-size", metavar="SIZE", default="64m", help="Size of RUN's /dev/shm.")
 @click.option(
     "--ulimit", "ulimits", multiple=True, metavar="NAME=SOFT[:HARD]", help="Limits of RUN's processes."
@@ -201,6 +217,8 @@ def _request(session: Session, flags: dict[str, Any]) -> BuildRequest:
         network="default" if flags["network"] == "bridge" else flags["network"],
         extra_hosts=values.hosts(flags["hosts"]),
         allow=frozenset(each for one in flags["allow"] for each in one.split(",")),
+        secrets=tuple(lending.secret(each) for each in flags["secrets"]),
+        ssh=tuple(lending.agent(each) for each in flags["ssh"]),
         shm_size=values.size("--shm-size", flags["shm_size"]),
         ulimits=values.ulimits(flags["ulimits"]),
         clock=values.clock(flags["clock"], build_args, context),

@@ -49,7 +49,7 @@ def hosts(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:
     for text in texts:
         cut = text.find("=") if "=" in text else text.find(":")
         name, address = text[:cut], text[cut + 1 :].removeprefix("[").removesuffix("]")
-        if cut < 0 or not _HOST.fullmatch(name) or not _is_address(address):
+        if cut < 0 or not _HOST.fullmatch(name) or not (address == "host-gateway" or _is_address(address)):
             raise UsageError(f"--add-host {text!r} is no HOST:IP", hint="e.g. --add-host db:10.0.0.5")
         found.append((name, address))
     return tuple(found)

@@ -13,6 +13,7 @@ import threading
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Literal
 
+from builder.entitlements import granted
 from builder.errors import UsageError
 from builder.events import discard
 from builder.graph import Exec
@@ -64,7 +65,8 @@ def run(request: RunRequest, image: Image, state: StateDir, blobs: BlobStore) ->
         view = View([DirectoryLayer(each) for each in reversed(lowers)])
         active = stack.enter_context(snapshots.prepare(lowers))
         stubs = os.path.join(state.snapshots, ".stubs")
-        runner = stack.enter_context(Runner(stubs=stubs, logs=lambda: "", emit=discard))
+        allow = granted((), request.network)
+        runner = stack.enter_context(Runner(stubs=stubs, logs=lambda: "", emit=discard, allow=allow))
         sandbox = runner.sandbox(op, active, lambda: view)
         exit_ = _with_streams(runner, sandbox, request.interactive)
     if exit_.error:

@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from builder.frontend import instructions as ins
+from builder.frontend.forms_mount import mount
 from builder.frontend.line import Line
 from builder.frontend.reader import Heredoc, heredoc_of
 from builder.frontend.suggest import hint
 from builder.frontend.words import WordError
 
 NETWORKS = ("default", "none", "host")
-MOUNT_TYPES = ("bind", "cache", "tmpfs", "secret", "ssh")
-MOUNT_OPTIONS = (
-    *("type", "from", "source", "src", "target", "dst", "destination", "readonly", "ro", "readwrite", "rw"),
-    *("id", "sharing", "required", "size", "mode", "uid", "gid", "env"),
-)
 
 
 def run(line: Line) -> ins.Run:
@@ -34,7 +30,7 @@ def run(line: Line) -> ins.Run:
             f"RUN --security={security} is no security mode",
             hint(security, ("sandbox", "insecure"), "it is sandbox or insecure"),
         )
-    mounts = tuple(_mount(line, text) for text in _many(options, "mount"))
+    mounts = tuple(mount(line.at, text) for text in _many(options, "mount"))
     return ins.Run(
         line.code, line.at, command, line.heredocs, mounts, network, security, _many(options, "device")
     )
@@ -43,31 +39,6 @@ def run(line: Line) -> ins.Run:
 def _many(options: Mapping[str, str | bool | list[str]], name: str) -> tuple[str, ...]:
     value = options.get(name)
     return tuple(value) if isinstance(value, list) else ()
-
-
-def _mount(line: Line, text: str) -> ins.Mount:
-    """The options of one `--mount`, names checked. Their meaning comes with RUN --mount itself."""
-    import csv
-
-    try:
-        fields = next(iter(csv.reader([text])), [])
-    except csv.Error as error:
-        raise line.error(f"--mount={text} cannot be read: {error}") from None
-    pairs = []
-    for option in fields:
-        name, _, value = option.partition("=")
-        name = name.lower()
-        if name not in MOUNT_OPTIONS:
-            raise line.error(
-                f"--mount has no option `{name}`",
-                hint(name, MOUNT_OPTIONS, f"it knows {', '.join(MOUNT_OPTIONS)}"),
-            )
-        if name == "type" and value not in MOUNT_TYPES:
-            raise line.error(
-                f"--mount has no type `{value}`", hint(value, MOUNT_TYPES, f"it is {', '.join(MOUNT_TYPES)}")
-            )
-        pairs.append((name, value))
-    return ins.Mount(tuple(pairs))
 
 
 _TRANSFER = {"chown": str, "chmod": str, "link": bool, "exclude": list}

@@ -147,9 +147,16 @@ class Onbuild(Written):
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """`RUN --mount=...`: the options as written, their names checked."""
+    """`RUN --mount=...`: the options with full names, checked as far as they hold no variables. A later
+    option of the same name wins.
+    """
 
     options: Pairs
+
+    @property
+    def origin(self) -> str:
+        """Where its files come from, as `COPY --from` would say it. Variables are not replaced in it."""
+        return dict(self.options).get("from", "")
 
 
 @dataclass(frozen=True, slots=True)

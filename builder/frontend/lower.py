@@ -33,7 +33,7 @@ from oci.model import ImageConfig
 
 if TYPE_CHECKING:
     from builder.frontend.reader import Document
-    from builder.source import SourceFile
+    from builder.source import SourceFile, SourceRange
     from oci.image import Image
     from oci.model import Platform
 
@@ -191,9 +191,11 @@ def _lower(
     build.at = line.at
     match line:
         case ins.Run():
-            lower_run.run(build, line)
+            lower_run.run(build, line, _mount_origins(graph, bases, builds, line))
         case ins.Copy():
-            lower_copy.copy(build, line, _origin(graph, bases, builds, build, line))
+            found = graph.origin(line)
+            origin = _origin(graph, bases, builds, found, line.at, f"COPY --from={line.origin}")
+            lower_copy.copy(build, line, origin)
         case ins.Add():
             lower_copy.add(build, line)
         case ins.From():
@@ -203,23 +205,39 @@ def _lower(
 
 
 def _origin(
-    graph: Graph, bases: Bases, builds: Mapping[int, StageBuild], build: StageBuild, line: ins.Copy
+    graph: Graph,
+    bases: Bases,
+    builds: Mapping[int, StageBuild],
+    origin: Origin | None,
+    at: SourceRange,
+    shown: str,
 ) -> Step | str:
-    """What COPY reads: a step, or the name of a directory (the main context has none)."""
-    origin: Origin | None = graph.origin(line)
+    """What is read: a step, or the name of a directory (the main context has none)."""
     if origin is None:
         return ""
     if isinstance(origin, int):
         if origin not in builds:
             raise broken(
-                f"COPY --from={line.origin}: stage `{graph.nodes[origin].stage.label}` comes after this one",
-                at=line.at,
-                hint="a stage copies from stages above it; move that stage up",
+                f"{shown}: stage `{graph.nodes[origin].stage.label}` comes after this one",
+                at=at,
+                hint="a stage reads stages above it; move that stage up",
             )
         return builds[origin].step
     if not isinstance(origin, str) and origin.image is None:
         return origin.name
-    return bases.step(origin, graph.shared.options.platform, line.at)
+    return bases.step(origin, graph.shared.options.platform, at)
+
+
+def _mount_origins(
+    graph: Graph, bases: Bases, builds: Mapping[int, StageBuild], line: ins.Run
+) -> tuple[Step | str, ...]:
+    """What each mount of a RUN reads."""
+    return tuple(
+        _origin(
+            graph, bases, builds, graph.mount_origin(each, line.at), line.at, f"--mount from={each.origin}"
+        )
+        for each in line.mounts
+    )
 
 
 def _warn_of_foreign_syntax(document: Document, options: PlanOptions) -> None:

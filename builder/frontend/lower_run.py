@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
+from builder import entitlements
 from builder.frontend import instructions as ins
 from builder.frontend import scope
 from builder.frontend.broken import broken
 from builder.frontend.lower_config import command_line
+from builder.frontend.lower_mount import mounts
 from builder.frontend.reader import Heredoc, heredoc_of
 from builder.frontend.stage import StageBuild
 from builder.frontend.words import WordError
-from builder.graph import Exec, InlineFile, Network
+from builder.graph import Exec, InlineFile, Network, Step
 
 LATER = "it comes with the whole Dockerfile language"
 PIPES = "/dev/pipes/"
@@ -20,37 +23,45 @@ PIPES = "/dev/pipes/"
 _SPACE_AFTER = re.compile(r"^(\d*<<)[ \t]+")
 
 
-def run(stage: StageBuild, line: ins.Run) -> None:
-    _supported(line)
+def run(stage: StageBuild, line: ins.Run, origins: Sequence[Step | str] = ()) -> None:
+    """`origins` are what its mounts read: a step, or the name of a context (empty is the main one)."""
+    if line.devices:
+        raise broken("RUN --device is not supported yet", at=line.at, hint=LATER)
+    network = _network(stage, line)
+    security: entitlements.Security = "insecure" if line.security == "insecure" else "sandbox"
+    _entitled(stage, line, network, security)
     argv, files = _command(stage, line)
     if not argv:
         raise broken("RUN needs a command", at=line.at)
     history = " ".join((*stage.variables.for_history(), *argv))
     stage.spend(stage.variables.weight)
     options = stage.shared.options
+    shown, inputs = mounts(stage, line, origins)
     op = Exec(
         argv=argv,
         env=_environment(stage),
         cwd=stage.config.working_dir or "/",
         user=stage.config.user,
-        network=_network(stage, line),
+        network=network,
         files=files,
         proxy_env=stage.shared.proxy_env,
         extra_hosts=options.extra_hosts,
         hostname=options.hostname,
         shm_size=options.shm_size,
         ulimits=options.ulimits,
+        mounts=shown,
+        security=security,
     )
-    step = stage.add(op, _shown(stage, line), line.at)
+    step = stage.add(op, _shown(stage, line), line.at, *inputs)
     stage.say(f"RUN {history} # buildkit", step)
 
 
-def _supported(line: ins.Run) -> None:
-    used = "--mount" if line.mounts else "--device" if line.devices else ""
-    if line.security == "insecure":
-        used = "--security=insecure"
-    if used:
-        raise broken(f"RUN {used} is not supported yet", at=line.at, hint=LATER)
+def _entitled(stage: StageBuild, line: ins.Run, network: str, security: str) -> None:
+    options = stage.shared.options
+    lacking = entitlements.missing(network, security, entitlements.granted(options.allow, options.network))
+    if lacking:
+        flag = "--network=host" if lacking == entitlements.HOST_NETWORK else "--security=insecure"
+        raise broken(f"RUN {flag} is not allowed", at=line.at, hint=f"allow it with --allow {lacking}")
 
 
 def _environment(stage: StageBuild) -> tuple[tuple[str, str], ...]:
@@ -61,16 +72,9 @@ def _environment(stage: StageBuild) -> tuple[tuple[str, str], ...]:
 
 
 def _network(stage: StageBuild, line: ins.Run) -> Network:
-    options = stage.shared.options
     if line.network == "none":
         return "none"
-    if line.network == "host":
-        if options.network != "host" and "network.host" not in options.allow:
-            raise broken(
-                "RUN --network=host is not allowed", at=line.at, hint="allow it with --allow network.host"
-            )
-        return "host"
-    return options.network
+    return "host" if line.network == "host" else stage.shared.options.network
 
 
 def _command(stage: StageBuild, line: ins.Run) -> tuple[tuple[str, ...], tuple[InlineFile, ...]]:

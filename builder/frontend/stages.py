@@ -131,28 +131,35 @@ class Graph:
     def origin(self, line: ins.Copy) -> Origin | None:
         """What `--from` means; None is the build context. Raises DockerfileError."""
         name = line.origin
-        if not name:
-            return None
         if "$" in name:
             raise broken(
                 f"COPY --from={name}: variables are not replaced here",
                 at=line.at,
                 hint="give the image a stage of its own: `FROM $NAME AS source`, then COPY --from=source",
             )
+        return self._origin(name, line.at, f"COPY --from={name}")
+
+    def mount_origin(self, mount: ins.Mount, at: SourceRange) -> Origin | None:
+        """What a mount's `from` means; None is the build context (or nothing, for types without one)."""
+        return self._origin(mount.origin, at, f"--mount from={mount.origin}")
+
+    def _origin(self, name: str, at: SourceRange, shown: str) -> Origin | None:
+        if not name:
+            return None
         context = self._context(name)
         if context is not None:
             return context
         if name.isascii() and name.lstrip("+-").isdigit():
-            return self._indexed(name, line)
+            return self._indexed(name, at, shown)
         return self._meaning(name)
 
-    def _indexed(self, name: str, line: ins.Copy) -> int:
+    def _indexed(self, name: str, at: SourceRange, shown: str) -> int:
         index = int(name) if len(name) < 9 else -1
         if not 0 <= index < len(self.nodes):
             count = len(self.nodes)
             raise broken(
-                f"COPY --from={name}: there is no stage {name}",
-                at=line.at,
+                f"{shown}: there is no stage {name}",
+                at=at,
                 hint=f"stages count from 0; this file has {count}, the last is {count - 1}",
             )
         return index
@@ -166,17 +173,19 @@ class Graph:
         if isinstance(node.base, int):
             node.needs.add(node.base)
         for line in body:
-            if not isinstance(line, ins.Copy):
-                continue
-            origin = self.origin(line)
-            if origin == node.stage.index:
-                raise broken(
-                    f"COPY --from={line.origin} copies from its own stage",
-                    at=line.at,
-                    hint="a stage reads earlier ones",
-                )
-            if isinstance(origin, int):
-                node.needs.add(origin)
+            for origin, shown in self._origins(line):
+                if origin == node.stage.index:
+                    raise broken(f"{shown} from its own stage", at=line.at, hint="a stage reads earlier ones")
+                if isinstance(origin, int):
+                    node.needs.add(origin)
+
+    def _origins(self, line: ins.Instruction) -> Iterable[tuple[Origin | None, str]]:
+        """What `line` reads, and how to speak of it."""
+        if isinstance(line, ins.Copy):
+            yield self.origin(line), f"COPY --from={line.origin} copies"
+        elif isinstance(line, ins.Run):
+            for mount in line.mounts:
+                yield self.mount_origin(mount, line.at), f"--mount from={mount.origin} shows files"
 
     def _refuse_circles(self) -> None:
         """A stage that needs a later one is an error when it is built; one that so needs itself always is."""

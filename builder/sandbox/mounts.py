@@ -27,6 +27,7 @@ from builder.sandbox.syscalls import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from builder.sandbox.overlay import Stack
     from builder.sandbox.plan import Plan
 
 DEVICES = (
@@ -69,16 +70,20 @@ class Stage:
         for name in (b"root", b"empty"):
             os.mkdir(name, 0o555, dir_fd=self.fd)
         self._write(b"blank", b"", 0o444)
-        for number, (kind, _, content, mode) in enumerate(plan.mounts):
-            if kind == "file" and isinstance(content, bytes):
-                self._write(b"file%d" % number, content, mode)
+        for number, (kind, _, content, more) in enumerate(plan.mounts):
+            if kind == "file":
+                self._write(b"mount%d" % number, content, *more)
+            elif kind == "layers":
+                os.mkdir(b"mount%d" % number, 0o555, dir_fd=self.fd)
         sys_.mount_setattr(self.fd, ATTR_RDONLY)
 
-    def _write(self, name: bytes, content: bytes, mode: int) -> None:
-        fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.fd)
+    def _write(self, name: bytes, content: bytes, mode: int, uid: int = 0, gid: int = 0) -> None:
+        fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
         view = memoryview(content)
         while view:
             view = view[os.write(fd, view) :]
+        if uid or gid:
+            os.fchown(fd, uid, gid)
         os.fchmod(fd, mode)
         os.close(fd)
 
@@ -90,16 +95,22 @@ class Stage:
 def mount_root(plan: Plan, stage: Stage) -> int:
     """Attach the new root to the stage; a descriptor of it."""
     if plan.lowers:
-        root = mount_overlay(plan)
-    else:
-        root = open_tree(sys_.AT_FDCWD, plan.source, recursive=True)
-        attributes = ATTR_NODEV | (ATTR_RDONLY if plan.read_only else 0)
-        sys_.mount_setattr(root, attributes, recursive=True)
-    if root >= 0:
-        _attach(root, stage.fd, b"root")
-        return root
-    mount_overlay_by_options(plan, stage.fd)
-    return os.open(b"root", _O_DIR, dir_fd=stage.fd)
+        return attach_overlay(plan, stage, b"root")
+    root = open_tree(sys_.AT_FDCWD, plan.source, recursive=True)
+    attributes = (0 if plan.privileged else ATTR_NODEV) | (ATTR_RDONLY if plan.read_only else 0)
+    sys_.mount_setattr(root, attributes, recursive=True)
+    _attach(root, stage.fd, b"root")
+    return root
+
+
+def attach_overlay(stack: Plan | Stack, stage: Stage, name: bytes) -> int:
+    """Mount an overlay at the directory `name` of the stage; a descriptor of its root."""
+    overlay = mount_overlay(stack)
+    if overlay >= 0:
+        _attach(overlay, stage.fd, name)
+        return overlay
+    mount_overlay_by_options(stack, stage.fd, name)
+    return os.open(name, _O_DIR, dir_fd=stage.fd)
 
 
 def _attach(mount: int, at: int, name: bytes) -> None:
@@ -109,12 +120,13 @@ def _attach(mount: int, at: int, name: bytes) -> None:
 
 
 class Tree:
-    """The new root while it is being furnished."""
+    """The new root while it is being furnished. A `privileged` one is left open: nothing is masked in it."""
 
-    def __init__(self, root: int, stage: Stage, stubs: StubMaker) -> None:
+    def __init__(self, root: int, stage: Stage, stubs: StubMaker, *, privileged: bool = False) -> None:
         self.root = root
         self.stage = stage
         self.stubs = stubs
+        self.privileged = privileged
 
     def place(self, mount: int, path: bytes, *, directory: bool = True) -> bytes:
         """Attach `mount` at `path` in the root; the target's place in the root without links where it was
@@ -163,19 +175,17 @@ class Tree:
         """A fresh /proc of the step's own pid namespace, with Docker's masked and read-only paths."""
         proc = sys_.make_mount(b"proc", CLOSED)
         self.place(proc, b"/proc")
-        for name in MASKED_PROC:
+        for name in () if self.privileged else MASKED_PROC:
             self.mask(proc, name)
-        for name in READ_ONLY_PROC:
+        for name in () if self.privileged else READ_ONLY_PROC:
             self.protect(proc, name)
         os.close(proc)
 
     def sysfs(self) -> None:
         """A fresh, read-only /sys: it shows the network namespace the step is in by now."""
-        sysfs = sys_.make_mount(b"sysfs", CLOSED | ATTR_RDONLY)
+        sysfs = sys_.make_mount(b"sysfs", CLOSED | (0 if self.privileged else ATTR_RDONLY))
         self.place(sysfs, b"/sys")
-        for name in MASKED_SYS:
-            self.mask(sysfs, name)
-        for name in _throttles(sysfs):
+        for name in () if self.privileged else (*MASKED_SYS, *_throttles(sysfs)):
             self.mask(sysfs, name)
         os.close(sysfs)
 
@@ -186,7 +196,8 @@ class Tree:
         because a bind mount has the flags of where it came from.
         """
         options = ((b"mode", b"755"), (b"size", b"65536k"))
-        dev = sys_.make_mount(b"tmpfs", ATTR_NOSUID | ATTR_NODEV | ATTR_STRICTATIME, options)
+        nodev = 0 if self.privileged else ATTR_NODEV
+        dev = sys_.make_mount(b"tmpfs", ATTR_NOSUID | nodev | ATTR_STRICTATIME, options)
         self.place(dev, b"/dev")
         for name, major, minor in DEVICES:
             _bind_device(dev, name, os.makedev(major, minor))
@@ -205,32 +216,6 @@ class Tree:
         null = os.open(b"null", os.O_RDWR | os.O_CLOEXEC, dir_fd=dev)
         os.close(dev)
         return null
-
-    def extra(self, number: int, mount: tuple[str, bytes, bytes | int, int]) -> None:
-        """One of the sandbox's own mounts."""
-        kind, target, what, flag = mount
-        if kind == "bind" and isinstance(what, bytes):
-            self._bind(what, target, read_only=bool(flag))
-            return
-        if kind == "file":
-            fd = self.stage.clone(b"file%d" % number)
-        else:
-            options = (
-                (b"mode", b"%o" % flag),
-                *(((b"size", b"%d" % what),) if isinstance(what, int) and what else ()),
-            )
-            fd = sys_.make_mount(b"tmpfs", ATTR_NOSUID | ATTR_NODEV, options)
-        self.place(fd, target, directory=kind != "file")
-        os.close(fd)
-
-    def _bind(self, source: bytes, target: bytes, *, read_only: bool) -> None:
-        fd = open_tree(sys_.AT_FDCWD, source, recursive=True)
-        sys_.mount_setattr(fd, ATTR_NODEV | (ATTR_RDONLY if read_only else 0), recursive=True)
-        directory = stat.S_ISDIR(os.fstat(fd).st_mode)
-        at = self.place(fd, target, directory=directory)
-        if directory and not read_only:
-            self.stubs.writable_mount(fd, at, source)
-        os.close(fd)
 
 
 def _throttles(sysfs: int) -> list[bytes]:

@@ -11,12 +11,32 @@ from builder.sandbox.syscalls import ATTR_NODEV, ATTR_RDONLY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from builder.sandbox.plan import Plan
+
+    Stacked: TypeAlias = "Plan | Stack"
 
 _O_DIR = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-def mount_overlay(plan: Plan) -> int:
+class Stack:
+    """An overlay that is no step's root: of a Plan, what concerns its overlay."""
+
+    __slots__ = ("lowers", "overlay_by", "privileged", "read_only", "upper", "userxattr", "volatile", "work")
+
+    def __init__(self, plan: Plan, lowers: list[bytes], upper: bytes, work: bytes) -> None:
+        self.lowers = lowers
+        self.upper = upper
+        self.work = work
+        self.volatile = True
+        self.read_only = not upper
+        self.userxattr = plan.userxattr
+        self.overlay_by = plan.overlay_by
+        self.privileged = plan.privileged
+
+
+def mount_overlay(plan: Stacked) -> int:
     """The overlay as a detached mount, or -1 where the kernel needs mount(2) (KERNEL.md 1.1).
 
     Layers by descriptor (6.13), else by the descriptor's name in `lowerdir+` (6.8): no name of a directory
@@ -28,19 +48,20 @@ def mount_overlay(plan: Plan) -> int:
         return -1
     for by, known in ((1, _set_by_descriptor), (2, _set_by_name)):
         if plan.overlay_by <= by and known(context, plan):
-            return sys_.fsmount(context, ATTR_NODEV | (ATTR_RDONLY if plan.read_only else 0))
+            nodev = 0 if plan.privileged else ATTR_NODEV
+            return sys_.fsmount(context, nodev | (ATTR_RDONLY if plan.read_only else 0))
         os.close(context)
         context = sys_.fsopen(b"overlay")
     os.close(context)
     return -1
 
 
-def _layers(plan: Plan) -> list[tuple[bytes, bytes]]:
+def _layers(plan: Stacked) -> list[tuple[bytes, bytes]]:
     upper = [(b"upperdir", plan.upper), (b"workdir", plan.work)] if plan.upper else []
     return [*((b"lowerdir+", path) for path in plan.lowers), *upper]
 
 
-def _set_by_descriptor(context: int, plan: Plan) -> bool:
+def _set_by_descriptor(context: int, plan: Stacked) -> bool:
     """False where the very first layer is refused: the kernel does not know this way."""
     for number, (key, path) in enumerate(_layers(plan)):
         fd = _open_layer(path)
@@ -56,7 +77,7 @@ def _set_by_descriptor(context: int, plan: Plan) -> bool:
     return True
 
 
-def _set_by_name(context: int, plan: Plan) -> bool:
+def _set_by_name(context: int, plan: Stacked) -> bool:
     """False for any refusal: kernels before 6.5 take every name and complain, without a word, at the end."""
     for key, path in _layers(plan):
         fd = _open_layer(path)
@@ -73,7 +94,7 @@ def _set_by_name(context: int, plan: Plan) -> bool:
     return True
 
 
-def _create(context: int, plan: Plan) -> None:
+def _create(context: int, plan: Stacked) -> None:
     """Spell out what we rely on, because distributions change the defaults (KERNEL.md 1.2)."""
     for flag in _flags(plan):
         sys_.fsconfig(context, sys_.SET_FLAG, flag)
@@ -87,7 +108,7 @@ def _create(context: int, plan: Plan) -> None:
     sys_.fsconfig(context, sys_.CMD_CREATE, None)
 
 
-def _flags(plan: Plan) -> list[bytes]:
+def _flags(plan: Stacked) -> list[bytes]:
     volatile = [b"volatile"] if plan.volatile and plan.upper else []
     return volatile + ([b"userxattr"] if plan.userxattr else [])
 
@@ -99,8 +120,8 @@ def _open_layer(path: bytes) -> int:
         raise OSError(error.errno, f"open layer: {error.strerror}", os.fsdecode(path)) from None
 
 
-def mount_overlay_by_options(plan: Plan, stage: int) -> None:
-    """mount(2), at `root` in the stage, for kernels before 6.8. Layers are descriptor numbers, relative to
+def mount_overlay_by_options(plan: Stacked, stage: int, name: bytes) -> None:
+    """mount(2), at `name` in the stage, for kernels before 6.8. Layers are descriptor numbers, relative to
     /proc/self/fd: nothing to escape, and some 700 of them fit into the one page the kernel reads.
     """
     lowers = [_open_layer(path) for path in plan.lowers]
@@ -114,9 +135,10 @@ def mount_overlay_by_options(plan: Plan, stage: int) -> None:
         raise OSError(
             7, f"mount overlay: {len(lowers)} layers do not fit into this kernel's one page of options"
         )
-    target = os.open(b"root", _O_DIR, dir_fd=stage)
+    target = os.open(name, _O_DIR, dir_fd=stage)
+    flags = (0 if plan.privileged else 4) | (1 if plan.read_only else 0)  # MS_NODEV, MS_RDONLY
     os.chdir("/proc/self/fd")
-    sys_.mount(b"overlay", b"%d" % target, b"overlay", 4 | (1 if plan.read_only else 0), options)
+    sys_.mount(b"overlay", b"%d" % target, b"overlay", flags, options)
     os.chdir("/")
     for fd in (*lowers, target):
         os.close(fd)

@@ -10,6 +10,8 @@ import marshal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from builder.sandbox.spec import Sandbox
 
 # fmt: off
@@ -35,8 +37,8 @@ class Plan:
     """What the launcher knows of one step. Paths are host paths as bytes but `cwd` and mount targets (in
     the root).
 
-    `mounts` holds (kind, target, source or content, number): bind with 1 for read-only, tmpfs with a size
-    and a mode in the source's place, file with a mode.
+    `mounts` holds (kind, target, source or content, more), where `more` is (read-only, path) for a bind,
+    (lowers, upper, work, path) for layers, (size, mode, read-only) for a tmpfs, (mode, uid, gid) for a file.
     """
 
     __slots__ = (
@@ -53,6 +55,7 @@ class Plan:
         "netns",
         "network",
         "overlay_by",
+        "privileged",
         "read_only",
         "rlimits",
         "shm_size",
@@ -70,6 +73,7 @@ class Plan:
     volatile: bool
     userxattr: bool
     overlay_by: int
+    privileged: bool
     source: bytes
     read_only: bool
     argv: list[bytes]
@@ -79,7 +83,7 @@ class Plan:
     gid: int
     groups: list[int]
     hostname: bytes
-    mounts: list[tuple[str, bytes, bytes | int, int]]
+    mounts: list[tuple[str, bytes, bytes, tuple[Any, ...]]]
     network: str
     capabilities: int
     rlimits: list[tuple[int, int, int]]
@@ -111,7 +115,7 @@ def pack(
     values = _root(sandbox, stubs) | {
         "overlay_by": overlay_by,
         "argv": [_bytes(word) for word in sandbox.argv],
-        "env": [(_bytes(name), _bytes(value)) for name, value in sandbox.env],
+        "env": [_variable(name, value) for name, value in sandbox.env],
         "cwd": _bytes(sandbox.cwd),
         "uid": sandbox.uid,
         "gid": sandbox.gid,
@@ -119,7 +123,8 @@ def pack(
         "hostname": _bytes(sandbox.hostname),
         "mounts": [_mount(mount) for mount in sandbox.mounts],
         "network": sandbox.network,
-        "capabilities": capability_mask(sandbox.capabilities),
+        "capabilities": -1 if sandbox.privileged else capability_mask(sandbox.capabilities),
+        "privileged": sandbox.privileged,
         "rlimits": [(_index(RLIMITS, name, "limit"), soft, hard) for name, soft, hard in sandbox.rlimits],
         "shm_size": sandbox.shm_size,
         "stdin": stdin,
@@ -149,6 +154,13 @@ def _bytes(text: str) -> bytes:
     return os.fsencode(text)
 
 
+def _variable(name: str, value: str) -> tuple[bytes, bytes]:
+    """A variable, whose value may be a secret and is in no message."""
+    if "\0" in value:
+        raise ValueError(f"a NUL byte in the value of {name!r}")
+    return _bytes(name), _bytes(value)
+
+
 def _root(sandbox: Sandbox, stubs: str) -> dict[str, object]:
     from builder.sandbox.spec import Overlay
 
@@ -175,15 +187,18 @@ def _root(sandbox: Sandbox, stubs: str) -> dict[str, object]:
     }
 
 
-def _mount(mount: object) -> tuple[str, bytes, bytes | int, int]:
-    from builder.sandbox.spec import Bind, File, Tmpfs
+def _mount(mount: object) -> tuple[str, bytes, bytes, tuple[Any, ...]]:
+    from builder.sandbox.spec import Bind, File, Layers, Tmpfs
 
     match mount:
-        case Bind(source=source, target=target, read_only=read_only):
-            return ("bind", _bytes(target), _bytes(source), int(read_only))
-        case Tmpfs(target=target, size=size, mode=mode):
-            return ("tmpfs", _bytes(target), size, mode)
-        case File(target=target, content=content, mode=mode):
-            return ("file", _bytes(target), content, mode)
+        case Bind(source, target, read_only, path):
+            return ("bind", _bytes(target), _bytes(source), (read_only, _bytes(path)))
+        case Layers(target, lowers, path, _, upper, work):
+            below = [_bytes(each) for each in lowers]
+            return ("layers", _bytes(target), b"", (below, _bytes(upper), _bytes(work), _bytes(path)))
+        case Tmpfs(target, size, mode, read_only):
+            return ("tmpfs", _bytes(target), b"", (size, mode, read_only))
+        case File(target, content, mode, uid, gid):
+            return ("file", _bytes(target), content, (mode, uid, gid))
         case _:
             raise ValueError(f"{mount!r} is no mount")

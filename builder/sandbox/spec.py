@@ -45,11 +45,34 @@ class Overlay:
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """A host file or directory seen at `target` in the root (`target` `/` makes it the root itself)."""
+    """A host file or directory seen at `target` in the root (`target` `/` makes it the root itself).
+
+    With `path` it is what that path leads to inside the directory `source`, whose contents need not be
+    trusted: links and `..` stay inside, and what was found is held by its descriptor (SECURITY.md S33).
+    `directory` says what is expected there.
+    """
 
     source: str
     target: str = "/"
     read_only: bool = False
+    path: str = ""
+    directory: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """Layers shown as one tree, of which `path` is seen at `target` (as for Bind).
+
+    `lowers` are two host directories at least, topmost first; with `upper` and `work` it can be written to,
+    else it is read-only.
+    """
+
+    target: str
+    lowers: tuple[str, ...]
+    path: str = ""
+    directory: bool = True
+    upper: str = ""
+    work: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +82,24 @@ class Tmpfs:
     target: str
     size: int = 0
     mode: int = 0o1777
+    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file made from `content` and seen, read-only, at `target`: resolv.conf, hosts, a heredoc's script."""
+    """A file made from `content` and seen, read-only, at `target`: resolv.conf, a heredoc's script, a secret.
+
+    It lies in memory and is gone with the process. What it holds is not shown when the value is printed.
+    """
 
     target: str
-    content: bytes
+    content: bytes = field(repr=False)
     mode: int = 0o644
+    uid: int = 0
+    gid: int = 0
+
+
+Mount = Bind | Layers | Tmpfs | File
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,23 +118,25 @@ class Sandbox:
     `uid`, `gid` and `groups` are numbers, resolved in the image by the caller. `mounts` are made in order
     after /proc, /sys
     and /dev. Missing mount points are made for the run and removed again: `Exit.stubs` tells which could
-    not be.
+    not be. `privileged` takes away what protects the host from the process: nothing is masked or read-only,
+    device nodes work, and it has every capability of the caller (`capabilities` does not count).
     """
 
     root: Overlay | Bind
     argv: tuple[str, ...]
-    env: tuple[tuple[str, str], ...] = ()
+    env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     cwd: str = "/"
     uid: int = 0
     gid: int = 0
     groups: tuple[int, ...] = ()
     hostname: str = "buildkitsandbox"
-    mounts: tuple[Bind | Tmpfs | File, ...] = ()
+    mounts: tuple[Mount, ...] = ()
     network: Literal["none", "host", "private"] = "private"
     capabilities: frozenset[str] = DEFAULT_CAPABILITIES
     rlimits: tuple[tuple[str, int, int], ...] = ()
     shm_size: int = 64 << 20
     terminal: bool = False
+    privileged: bool = False
     limits: Limits = field(default_factory=Limits)
 
     def describe(self) -> list[str]:

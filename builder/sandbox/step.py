@@ -17,6 +17,7 @@ import stat
 import struct
 
 from builder.sandbox import syscalls as sys_
+from builder.sandbox.extra import add_mount
 from builder.sandbox.mounts import Stage, Tree, enter, mount_root
 from builder.sandbox.stubs import StubMaker
 
@@ -105,7 +106,7 @@ class Step:
         stage = Stage(plan)
         root = mount_root(plan, stage)
         stubs = StubMaker(root, plan.upper, plan.source)
-        tree = Tree(root, stage, stubs)
+        tree = Tree(root, stage, stubs, privileged=plan.privileged)
         self.doing = "/proc"
         tree.proc()
         self.doing = "/sys"
@@ -114,7 +115,7 @@ class Step:
         null = tree.dev(plan.shm_size)
         for number, mount in enumerate(plan.mounts):
             self.doing = f"mount {os.fsdecode(mount[1])}"
-            tree.extra(number, mount)
+            add_mount(tree, plan, number)
         if stubs.made or stubs.copied:
             self._tell(b"S", marshal.dumps((stubs.made, stubs.copied)))
         self.doing = "pivot_root"

@@ -45,14 +45,18 @@ def stub_tree(folder: str, sandbox: Sandbox) -> str:
 
 def _points(sandbox: Sandbox) -> Iterable[tuple[str, bool]]:
     """(path without its leading slash, is a directory) of every mount point its name tells."""
-    from builder.sandbox.spec import Bind, File
+    from builder.sandbox.spec import Bind, File, Layers
 
     yield from (("proc", True), ("sys", True), ("dev", True))
     for mount in sandbox.mounts:
         parts = [part for part in mount.target.split("/") if part not in ("", ".")]
         if parts and ".." not in parts and parts[0] not in ("proc", "sys", "dev"):
-            is_file = isinstance(mount, File) or (isinstance(mount, Bind) and not os.path.isdir(mount.source))
-            yield "/".join(parts), not is_file
+            directory = not isinstance(mount, File)
+            if isinstance(mount, Layers) or (isinstance(mount, Bind) and mount.path):
+                directory = mount.directory
+            elif isinstance(mount, Bind):
+                directory = os.path.isdir(mount.source)
+            yield "/".join(parts), directory
 
 
 def _build(path: str, points: list[tuple[str, bool]]) -> None:
@@ -98,11 +102,11 @@ class StubMaker:
         self.copied: list[Copied] = []
         self.upper = upper
         self.source = upper or source
-        self.mounts: dict[int, tuple[bytes, bytes]] = {}
+        self.mounts: dict[int, tuple[bytes, bytes, bytes]] = {}
 
-    def writable_mount(self, fd: int, at: bytes, source: bytes) -> None:
-        """Stubs below `fd`, mounted at `at` in the root, land in the host's directory `source`."""
-        self.mounts[mount_id(fd)] = (at, source)
+    def writable_mount(self, fd: int, at: bytes, source: bytes, prefix: bytes = b"") -> None:
+        """Stubs below `fd`, mounted at `at` in the root, land in `prefix` of the host directory `source`."""
+        self.mounts[mount_id(fd)] = (at, source, prefix)
 
     def make(self, path: bytes, *, directory: bool) -> tuple[int, bytes]:
         """An O_PATH descriptor of the mount point at `path`, made if missing, and its place in the root
@@ -161,7 +165,7 @@ class StubMaker:
 
     def _create(self, parent: int, at: list[bytes], name: bytes, directory: bool) -> None:
         before = os.fstat(parent)
-        self.mounts.setdefault(mount_id(self.root), (b"", self.source))
+        self.mounts.setdefault(mount_id(self.root), (b"", self.source, b""))
         base = self.mounts.get(mount_id(parent))
         if base and base[1] == self.upper and self.upper:
             self._note_copied(at)
@@ -172,9 +176,10 @@ class StubMaker:
             os.close(os.open(name, flags, 0o644, dir_fd=parent))
         os.utime(parent, ns=(before.st_atime_ns, before.st_mtime_ns))
         if base:
-            mount_point, source = base
+            mount_point, source, prefix = base
             below = b"/".join([*at, name])[len(mount_point) :].lstrip(b"/")
-            seen = os.lstat(os.path.join(source, below))
+            below = os.path.join(prefix, below)
+            seen = os.lstat(os.path.join(source, below))  # the overlay itself would tell another device
             self.made.append((source, below, seen.st_dev, seen.st_ino))
 
     def _note_copied(self, at: list[bytes]) -> None:

@@ -30,6 +30,15 @@ class Active(Protocol):
     def commit(self, name: str = "") -> Snapshot:
         """Keep the upper directory under `name` (a new one if empty)."""
 
+    def scratch(self) -> str:
+        """A private directory that is gone with the step."""
+
+    def stacked(self, lowers: Sequence[str]) -> tuple[str, ...]:
+        """`lowers` (topmost first, or none) as layers that can be mounted by themselves, without an upper."""
+
+    def extra(self, name: str, lowers: Sequence[str]) -> tuple[str, str]:
+        """Upper and work directory for one more mount, on top of `lowers`; gone with the step."""
+
 
 class Snapshotter(Protocol):
     """Directories of steps and layers, by name."""

@@ -42,6 +42,25 @@ class Active:
         os.mkdir(self.work)
         take_root(self.upper, lowers)
 
+    def scratch(self) -> str:
+        """A private directory that is gone with the step."""
+        path = os.path.join(self._place, "scratch")
+        os.makedirs(path, 0o700, exist_ok=True)
+        return path
+
+    def stacked(self, lowers: Sequence[str]) -> tuple[str, ...]:
+        """`lowers` (topmost first, or none) as an overlay without an upper needs them: two at least."""
+        missing = max(0, 2 - len(lowers))
+        return (*lowers, *(self._snapshots.empty(number) for number in range(missing)))
+
+    def extra(self, name: str, lowers: Sequence[str]) -> tuple[str, str]:
+        """Upper and work directory for one more mount, on top of `lowers`; gone with the step."""
+        upper, work = (os.path.join(self._place, name, part) for part in ("fs", "work"))
+        os.makedirs(upper)
+        os.mkdir(work)
+        take_root(upper, lowers)
+        return upper, work
+
     def commit(self, name: str = "") -> Snapshot:
         """Keep the upper directory. The step's processes are gone and its mount with them.
 
@@ -109,7 +128,7 @@ class Snapshots:
         """
         place = self._new_place()
         try:
-            yield Active(self, place, tuple(lowers) or (self._empty(),))
+            yield Active(self, place, tuple(lowers) or (self.empty(),))
         finally:
             self._discard(place)
 
@@ -152,6 +171,15 @@ class Snapshots:
         """Delete what was renamed away."""
         for entry in list(os.scandir(self._inner(".trash"))):
             _delete(entry.path)
+
+    def empty(self, number: int = 0) -> str:
+        """An empty directory, for a root with no layer below: overlay wants one lower at least, and two
+        different ones without an upper.
+        """
+        path = self._inner(f".empty{number or ''}")
+        with suppress(FileExistsError):
+            os.mkdir(path, 0o755)
+        return path
 
     def keep(self, place: str, name: str) -> str:
         """Make the finished directory `place` (with its `fs`) snapshot `name`; the path of its `fs`."""
@@ -201,13 +229,6 @@ class Snapshots:
             place = os.path.join(self._home, str(self._number))
         os.mkdir(place, 0o700)
         return place
-
-    def _empty(self) -> str:
-        """An empty directory, for a root with no layer below: overlay wants one lower at least."""
-        path = self._inner(".empty")
-        with suppress(FileExistsError):
-            os.mkdir(path, 0o755)
-        return path
 
     def _discard(self, path: str) -> None:
         """Move `path` to the trash if it is there; it is gone from its place at once."""

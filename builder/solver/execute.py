@@ -29,6 +29,7 @@ from builder.graph import (
     Step,
     walk,
 )
+from builder.mounts import BindMount, CacheMount
 from builder.solver.cache import Cache, StepRecord, now
 from builder.solver.keys import content_key, definition_key, linked_key, pinned_key
 from builder.solver.result import (
@@ -38,6 +39,7 @@ from builder.solver.result import (
     directories,
     done,
     forget,
+    merge,
     parts_of,
     settle,
     unpacker,
@@ -48,9 +50,11 @@ from oci.layer import Layer
 
 if TYPE_CHECKING:
     from builder.contexts.content import Content
+    from builder.secrets import Agent, Secrets
     from builder.snapshot.overlay import Snapshots
     from builder.snapshot.view import View
     from builder.solver.copying import Plan, Selection, Written
+    from builder.solver.mounting import Mounting, Source
     from builder.solver.running import Runner
     from builder.solver.selection import TreeSource
     from builder.state import StateDir
@@ -75,8 +79,9 @@ class Remotes(Protocol):
 class Executor:
     """Performs the steps of one build; `perform` is what `solve` calls, from several threads.
 
-    `trees` opens a build context by name, `remotes` fetches. Use it in `with`: leaving stops the launcher
-    and waits for the writers.
+    `trees` opens a build context by name, `remotes` fetches; `secrets`, `agents` and `allow` are what the
+    user lends to steps and lets them have. Use it in `with`: leaving stops the launcher and waits for the
+    writers.
     """
 
     def __init__(
@@ -90,7 +95,13 @@ class Executor:
         clock: int | None,
         emit: Emit,
         remotes: Remotes | None = None,
+        secrets: Secrets | None = None,
+        agents: Mapping[str, Agent] | None = None,
+        allow: frozenset[str] = frozenset(),
     ) -> None:
+        self._secrets = secrets
+        self._agents = agents or {}
+        self._allow = allow
         self._state = state
         self._blobs = blobs
         self._cache = cache
@@ -106,6 +117,7 @@ class Executor:
         self._made: dict[str, Made] = {}
         self._numbers = 0
         self._runner: Runner | None = None
+        self._mounting: Mounting | None = None
         self._snapshots: Snapshots | None = None
         self._content: Content | None = None
         self._pool: ThreadPoolExecutor | None = None
@@ -164,11 +176,11 @@ class Executor:
         definition = definition_key(step, tuple(each.key for each in inputs), clocked=self._clocked)
         if isinstance(step.op, Copy):
             return self._copied(step, step.op, inputs, definition)
+        if isinstance(step.op, Exec):
+            return self._executed(step, step.op, inputs, definition)
         found = self._hit(step, definition, inputs[0])
         if found is not None:
             return found, True
-        if isinstance(step.op, Exec):
-            return self._ran(step, step.op, inputs[0], definition), False
         assert isinstance(step.op, Mkdir)
         return self._directory_made(step, step.op, inputs[0], definition), False
 
@@ -215,11 +227,44 @@ class Executor:
 
     # ---- RUN ----
 
-    def _ran(self, step: Step, op: Exec, parent: Result, key: str) -> Result:
+    def _executed(
+        self, step: Step, op: Exec, inputs: tuple[Result, ...], definition: str
+    ) -> tuple[Result, bool]:
+        """A RUN. Where it is shown a part of another step, only that part counts (decision 7)."""
+        parent, key = inputs[0], definition
+        if any(isinstance(each, BindMount) and _is_part(each) for each in op.mounts):
+            known = None if step.fresh else self._cache.alias(definition)
+            if known is not None and (found := self._hit(step, known, parent)) is not None:
+                return found, True
+            key = content_key(step, parent.key, self._shown_keys(op, inputs), clocked=self._clocked)
+            self._cache.store_alias(definition, key)
+        found = self._hit(step, key, parent)
+        if found is not None:
+            return found, True
+        return self._ran(step, op, inputs, key), False
+
+    def _shown_keys(self, op: Exec, inputs: tuple[Result, ...]) -> tuple[str, ...]:
+        """What stands for the files of each mount: a checksum of a part, else the key of the whole."""
+        from builder.solver.selection import selected
+
+        keys = []
+        for mount in op.mounts:
+            if isinstance(mount, BindMount) and _is_part(mount):
+                part = selected(self._view_of(inputs[mount.step])(), mount.source)
+                keys.append(self.content.checksum((part,)))
+            elif isinstance(mount, BindMount | CacheMount) and mount.step:
+                keys.append(inputs[mount.step].key)
+        return tuple(keys)
+
+    def _ran(self, step: Step, op: Exec, inputs: tuple[Result, ...], key: str) -> Result:
+        parent = inputs[0]
         lowers = self._directories(parent)
         created = now()
-        with self.snapshots.prepare(lowers) as active:
-            self.runner.run(step, op, active, self._view_of(parent))
+        with ExitStack() as stack:
+            active = stack.enter_context(self.snapshots.prepare(lowers))
+            sources = [self._source(each) for each in inputs[1:]]
+            shown = stack.enter_context(self.mounting.ready(op, sources, active))
+            self.runner.run(step, op, active, self._view_of(parent), shown)
             snapshot = active.commit()
         if not os.listdir(snapshot.path):
             self.snapshots.remove(snapshot.name)
@@ -394,6 +439,31 @@ class Executor:
             return self._content
 
     @property
+    def mounting(self) -> Mounting:
+        """What makes the mounts of steps ready."""
+        with self._lock:
+            if self._mounting is None:
+                from builder.secrets import Secrets
+                from builder.solver.caches import Caches
+                from builder.solver.mounting import Mounting
+
+                caches = Caches(self._state.caches, self._cancelled, self._emit)
+                mounting = Mounting(caches, self._secrets or Secrets(), self._agents)
+                self._mounting = self._exit.enter_context(mounting)
+            return self._mounting
+
+    def _source(self, result: Result) -> Source:
+        """A result as mounts look into it."""
+        from builder.solver.mounting import Source
+
+        return Source(
+            result.key,
+            lambda: self._directories(result),
+            self._view_of(result),
+            lambda folder: merge(result, self._blobs, folder, self._clock),
+        )
+
+    @property
     def runner(self) -> Runner:
         """What runs programs; its processes begin here."""
         with self._lock:
@@ -404,6 +474,7 @@ class Executor:
                     stubs=os.path.join(self._state.snapshots, ".stubs"),
                     logs=_once(self._state.new_build_logs),
                     emit=self._emit,
+                    allow=self._allow,
                 )
                 self._runner = self._exit.enter_context(runner)
             return self._runner
@@ -474,6 +545,11 @@ def _stacked(step: Step, key: str, parent: Result) -> str:
     if isinstance(step.op, Copy) and step.op.link:
         return linked_key(key, parent.key)
     return key
+
+
+def _is_part(mount: BindMount) -> bool:
+    """Whether a mount shows a part of a step that was not made for it."""
+    return bool(mount.step) and not mount.own and mount.source != "/"
 
 
 def _copy_name(key: str, layer: Layer) -> str:

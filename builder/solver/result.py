@@ -108,6 +108,19 @@ def unpacker(snapshots: Snapshotter, blobs: BlobStore, clock: int | None = None)
     return unpack
 
 
+def merge(result: Result, blobs: BlobStore, folder: str, clock: int | None = None) -> None:
+    """Write the merged files of `result` into the empty host directory `folder`."""
+    from oci.apply import apply
+    from oci.compress import NO_LIMITS
+    from oci.layer import read_layer
+
+    edit = _reclocked(clock) if clock is not None else None
+    for part in result.parts:
+        if (layer := part.layer.result()) is not None:
+            with read_layer(blobs, layer.digest, layer.media_type, limits=NO_LIMITS) as reader:
+                apply(reader, folder, style="plain", filter=edit)
+
+
 def _reclocked(clock: int) -> Callable[[Entry], Entry | None]:
     """Entries of a layer with the times that steps see: what became the clock is fixed again."""
     from builder.snapshot.times import FIXED

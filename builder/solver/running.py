@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Literal
 
+from builder import entitlements
 from builder.errors import SandboxError, StepFailed
 from builder.events import Emit
 from builder.graph import Exec, Step
@@ -15,6 +16,7 @@ from builder.sandbox.run import Launcher, Running
 from builder.sandbox.spec import Exit, File, Overlay, Sandbox
 from builder.solver.identity import resolve_user
 from builder.solver.logs import StepOutput
+from builder.solver.shown import NOTHING, Shown
 from builder.tree import Tree
 
 if TYPE_CHECKING:
@@ -22,16 +24,27 @@ if TYPE_CHECKING:
     from builder.snapshot.overlay import Active
 
 _PIPES = "/dev/pipes/"
+HOST_GATEWAY = "host-gateway"
+"""In place of an address: the host's own."""
 
 
 class Runner:
-    """Runs the Exec steps of one build. `logs` is the directory for their output.
+    """Runs the Exec steps of one build. `logs` is the directory for their output, `allow` what they may have
+    beyond a plain step.
 
     Use it in `with`: leaving ends the launcher and the network pool, and with them every process and
     interface.
     """
 
-    def __init__(self, *, stubs: str, logs: Callable[[], str], emit: Emit) -> None:
+    def __init__(
+        self,
+        *,
+        stubs: str,
+        logs: Callable[[], str],
+        emit: Emit,
+        allow: frozenset[str] = frozenset(),
+    ) -> None:
+        self._allow = allow
         self._exit = ExitStack()
         self._launcher = Launcher(stubs)
         self._logs = logs
@@ -51,12 +64,14 @@ class Runner:
         """Kill every running step."""
         self._launcher.kill_all()
 
-    def run(self, step: Step, op: Exec, active: Active, view: Callable[[], Tree]) -> None:
-        """Run `op` on the snapshot `active`.
+    def run(
+        self, step: Step, op: Exec, active: Active, view: Callable[[], Tree], shown: Shown = NOTHING
+    ) -> None:
+        """Run `op` on the snapshot `active`; `shown` are its mounts.
 
         Raises StepFailed when its status is not 0, SandboxError when it never began.
         """
-        sandbox = self.sandbox(op, active, view)
+        sandbox = self.sandbox(op, active, view, shown)
         path = os.path.join(self._logs(), f"{step.digest[:32]}.log")
         with StepOutput(path, step.digest, self._emit) as output:
             with self.begin(sandbox, output.write_fd) as running:
@@ -65,24 +80,30 @@ class Runner:
                 exit_ = ended(running)
             _check(exit_, output)
 
-    def sandbox(self, op: Exec, active: Active, view: Callable[[], Tree]) -> Sandbox:
-        """What the process of `op` shall see; its USER is looked up in `view`."""
+    def sandbox(self, op: Exec, active: Active, view: Callable[[], Tree], shown: Shown = NOTHING) -> Sandbox:
+        """What the process of `op` shall see; its USER is looked up in `view`.
+
+        Raises SandboxError for more than is allowed: every way to a process leads through here.
+        """
+        if lacking := entitlements.missing(op.network, op.security, self._allow):
+            raise SandboxError(f"the step is not allowed {lacking}", hint=f"allow it with --allow {lacking}")
         identity = resolve_user(view(), op.user)
         network = self.network(op.network)
         scripts = [File(_PIPES + each.name, each.content, 0o755) for each in op.files]
         return Sandbox(
             root=Overlay(active.lowers, active.upper, active.work),
             argv=op.argv,
-            env=environment(op.env + op.proxy_env, identity.home, op.hostname),
+            env=environment(op.env + op.proxy_env + shown.env, identity.home, op.hostname),
             cwd=op.cwd,
             uid=identity.uid,
             gid=identity.gid,
             groups=identity.groups,
             hostname=op.hostname,
-            mounts=(*self._network_files(op, network), *scripts),
+            mounts=(*self._network_files(op, network), *scripts, *shown.mounts),
             network=network,
             rlimits=op.ulimits,
             shm_size=op.shm_size,
+            privileged=op.security == "insecure",
         )
 
     @contextmanager
@@ -123,7 +144,17 @@ class Runner:
         resolv = _host_resolv() if network == "host" else b""
         if network == "private" and self._pool is not None:
             resolv = self._pool.resolv_conf()
-        return (File("/etc/resolv.conf", resolv), File("/etc/hosts", hosts(op.hostname, op.extra_hosts)))
+        extra = [(name, self._address(address, network)) for name, address in op.extra_hosts]
+        text = hosts(op.hostname, tuple((name, address) for name, address in extra if address))
+        return (File("/etc/resolv.conf", resolv), File("/etc/hosts", text))
+
+    def _address(self, address: str, network: str) -> str:
+        """An address of `--add-host`: for `host-gateway` the host's as the step sees it, "" if it cannot."""
+        if address != HOST_GATEWAY:
+            return address
+        if network == "host":
+            return "127.0.0.1"
+        return self._pool.gateway() if network == "private" and self._pool is not None else ""
 
 
 def environment(env: tuple[tuple[str, str], ...], home: str, hostname: str) -> tuple[tuple[str, str], ...]:

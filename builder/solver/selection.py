@@ -81,6 +81,8 @@ def _of_tree(op: Copy, source: TreeSource, tree: Tree) -> tuple[list[Selected], 
     fixed = isinstance(source, ContextSource)
     for path in source.paths:
         matches = _with_parents(op, tree, path) if op.parents else _matches(tree, path, op.optional)
+        if isinstance(source, ContextSource) and source.exact:
+            matches = iter((selected(tree, path),))
         before = len(found)
         found += [replace(each, fixed=fixed, unpack=op.unpack) for each in matches]
         if len(found) == before and not op.optional:
@@ -99,12 +101,22 @@ def _kept(found: list[Selected], left_out: IgnoreFile) -> Iterator[Selected]:
 
 def _matches(tree: Tree, written: str, optional: bool) -> Iterator[Selected]:
     for path in _paths(tree, written):
-        real = _resolve(tree, path, written)
-        items = tree.walk(real)
-        if items:
-            yield Selected(tree, path.rpartition(b"/")[2], real, items)
-        elif not optional:
-            raise _not_found(tree, path, written)
+        yield from _at(tree, path, written, optional)
+
+
+def selected(tree: Tree, written: str) -> Selected:
+    """What the plain path `written` leads to, and all below it. Raises ContextError when nothing is there."""
+    (found,) = _at(tree, clean(written), written, optional=False)
+    return found
+
+
+def _at(tree: Tree, path: bytes, written: str, optional: bool) -> Iterator[Selected]:
+    real = _resolve(tree, path, written)
+    items = tree.walk(real)
+    if items:
+        yield Selected(tree, path.rpartition(b"/")[2], real, items)
+    elif not optional:
+        raise _not_found(tree, path, written)
 
 
 def _paths(tree: Tree, written: str) -> Iterator[bytes]:

@@ -89,8 +89,6 @@ def test_every_flag(
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["--secret", "id=a"], "build secrets"),
-        (["--ssh", "default"], "ssh forwarding"),
         (["--cache-to", "type=local"], "cache import and export"),
         (["--push"], "registries"),
         (["--squash"], "squashing"),

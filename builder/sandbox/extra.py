@@ -1,0 +1,103 @@
+"""The sandbox's own mounts: binds, layers, tmpfs and files, put into a furnished root in the order given.
+
+What other steps may have written is only ever entered by descriptor: a path inside it is resolved with links
+and `..` kept inside, and what was found is cloned from the descriptor that found it. Exchanging it for a link
+a moment later changes nothing (SECURITY.md S33).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from builder.sandbox import syscalls as sys_
+from builder.sandbox.mounts import attach_overlay
+from builder.sandbox.overlay import Stack
+from builder.sandbox.syscalls import ATTR_NODEV, ATTR_NOSUID, ATTR_RDONLY, open_in_root, open_tree
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from builder.sandbox.mounts import Tree
+    from builder.sandbox.plan import Plan
+
+_TRIES = 1000
+
+
+def add_mount(tree: Tree, plan: Plan, number: int) -> None:
+    """Mount number `number` of `plan` into `tree`. Raises OSError with the call that failed."""
+    kind, target, what, more = plan.mounts[number]
+    if kind == "bind":
+        _bind(tree, plan, target, what, *more)
+        return
+    if kind == "file":
+        fd = tree.stage.clone(b"mount%d" % number)
+    elif kind == "layers":
+        fd = _layers(tree, plan, b"mount%d" % number, *more)
+    else:
+        fd = _tmpfs(*more)
+    directory = stat.S_ISDIR(os.fstat(fd).st_mode)
+    tree.place(fd, target, directory=directory)
+    os.close(fd)
+
+
+def _tmpfs(size: int, mode: int, read_only: bool) -> int:
+    options = ((b"mode", b"%o" % mode), *(((b"size", b"%d" % size),) if size else ()))
+    return sys_.make_mount(b"tmpfs", ATTR_NOSUID | ATTR_NODEV | (ATTR_RDONLY if read_only else 0), options)
+
+
+def _layers(
+    tree: Tree, plan: Plan, name: bytes, lowers: list[bytes], upper: bytes, work: bytes, path: bytes
+) -> int:
+    """The overlay waits on the stage, which goes away with the host's root; a part of it is cloned."""
+    stack = Stack(plan, lowers, upper, work)
+    root = attach_overlay(stack, tree.stage, name)
+    return _clone(_held(root, path), _attributes(plan, stack.read_only))
+
+
+def _bind(tree: Tree, plan: Plan, target: bytes, source: bytes, read_only: bool, path: bytes) -> None:
+    prefix = b""
+    if path:
+        top = os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        found = _held(top, path)
+        prefix = _below(top, found)
+        fd = _clone(found, _attributes(plan, read_only))
+    else:
+        fd = open_tree(sys_.AT_FDCWD, source, recursive=True)
+        sys_.mount_setattr(fd, _attributes(plan, read_only), recursive=True)
+    directory = stat.S_ISDIR(os.fstat(fd).st_mode)
+    at = tree.place(fd, target, directory=directory)
+    if directory and not read_only:
+        tree.stubs.writable_mount(fd, at, source, prefix)
+    os.close(fd)
+
+
+def _attributes(plan: Plan, read_only: bool) -> int:
+    return (0 if plan.privileged else ATTR_NODEV) | (ATTR_RDONLY if read_only else 0)
+
+
+def _held(root: int, path: bytes) -> int:
+    """A descriptor of what `path` leads to inside `root`.
+
+    openat2(2) gives EAGAIN when something on the way is renamed meanwhile: whoever does that for ever gets an
+    error, never a way out.
+    """
+    for _ in range(_TRIES):
+        try:
+            return open_in_root(root, path, os.O_PATH)
+        except BlockingIOError:
+            continue
+    raise OSError(11, "mount source: it is being renamed all the time", os.fsdecode(path))
+
+
+def _clone(found: int, attributes: int) -> int:
+    fd = open_tree(found, b"", recursive=True)
+    sys_.mount_setattr(fd, attributes, recursive=True)
+    os.close(found)
+    return fd
+
+
+def _below(top: int, found: int) -> bytes:
+    """Where `found` lies below `top`, as the kernel tells; only used to find stubs again, by inode."""
+    above, here = (os.fsencode(os.readlink(f"/proc/self/fd/{fd}")) for fd in (top, found))
+    os.close(top)
+    return here[len(above) :].strip(b"/") if here.startswith(above) else b""
