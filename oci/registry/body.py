@@ -11,6 +11,7 @@ import select
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from oci.digest import Digest
 from oci.errors import DigestMismatch
 from oci.progress import Progress, no_progress
 
@@ -61,40 +62,78 @@ class Outgoing:
 
 
 class FileBody(Outgoing):
-    """The bytes of an open file from `offset` on; the kernel moves them. The caller keeps the file open."""
+    """The bytes of an open file from `offset` on; the kernel moves them. The caller keeps the file open.
 
-    def __init__(self, fd: int, offset: int, size: int, *, progress: Progress = no_progress) -> None:
+    With a `digest` the whole file is hashed on the way, and the last piece held back until the digest is
+    known to be right: a damaged blob is never complete anywhere. Raises DigestMismatch.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        offset: int,
+        size: int,
+        *,
+        digest: Digest | None = None,
+        progress: Progress = no_progress,
+    ) -> None:
         super().__init__(size, progress=progress)
         self._fd = fd
         self._offset = offset
+        self._digest = digest
 
     def write(self, sock: socket.socket, alive: Alive) -> None:
-        if _is_tls(sock):
-            return self._write_plain(sock, alive)
         end = self._offset + self.size
-        position = self._offset
-        while position < end:
+        if self._digest is None:
+            return self._move(sock, self._offset, end, alive)
+        start = self._offset
+        for position in self._hashed(self._digest):
+            stop = min(position, end)
+            self._move(sock, start, stop, alive)
+            start = max(start, stop)
+        return self._move(sock, start, end, alive)
+
+    def _hashed(self, digest: Digest) -> Iterator[int]:
+        """Hash the file piece by piece, giving each piece's position; return only if the digest is right."""
+        import hashlib
+
+        hasher = hashlib.new(digest.algorithm)
+        view = memoryview(bytearray(PIECE))
+        position = 0
+        while count := os.preadv(self._fd, [view], position):
+            yield position
+            hasher.update(view[:count])
+            position += count
+        if hasher.hexdigest() != digest.hex:
+            raise DigestMismatch(
+                f"blob {digest} is damaged: its {position} bytes are those of "
+                f"{digest.algorithm}:{hasher.hexdigest()}"
+            )
+
+    def _move(self, sock: socket.socket, start: int, end: int, alive: Alive) -> None:
+        move = self._by_hand if _is_tls(sock) else self._by_kernel
+        while start < end:
+            count = move(sock, start, end, alive)
+            if not count:
+                raise DigestMismatch("the blob's file was cut short while it was sent")
+            start += count
+
+    def _by_kernel(self, sock: socket.socket, start: int, end: int, alive: Alive) -> int:
+        while True:
             if answered(sock):
                 raise BrokenPipeError("the registry answered before it had everything")
             try:
-                count = os.sendfile(sock.fileno(), self._fd, position, min(end - position, _KERNEL_PIECE))
+                count = os.sendfile(sock.fileno(), self._fd, start, min(end - start, _KERNEL_PIECE))
             except BlockingIOError:
                 _wait_writable(sock)
                 continue
-            if not count:
-                raise DigestMismatch("the blob's file was cut short while it was sent")
-            position += count
             self._moved(count, alive)
-        return None
+            return count
 
-    def _write_plain(self, sock: socket.socket, alive: Alive) -> None:
-        position, end = self._offset, self._offset + self.size
-        while position < end:
-            piece = os.pread(self._fd, min(PIECE, end - position), position)
-            if not piece:
-                raise DigestMismatch("the blob's file was cut short while it was sent")
-            self._send(sock, piece, alive)
-            position += len(piece)
+    def _by_hand(self, sock: socket.socket, start: int, end: int, alive: Alive) -> int:
+        piece = os.pread(self._fd, min(PIECE, end - start), start)
+        self._send(sock, piece, alive)
+        return len(piece)
 
 
 class PiecesBody(Outgoing):

@@ -6,17 +6,15 @@ rest is sent (R11, R14).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Protocol
 from urllib.parse import quote
 
 from oci.blobs import BlobStore
 from oci.digest import Digest
-from oci.durable import CHUNK
 from oci.errors import ManifestUnknown, OciError, RegistryError, Unauthorized
 from oci.model import Descriptor
-from oci.registry.body import FileBody, Outgoing, PiecesBody
+from oci.registry.body import FileBody, Outgoing
 from oci.registry.calls import Request, redirected
 from oci.registry.headers import received
 from oci.registry.moving import Track
@@ -46,35 +44,16 @@ class StoredBlob:
         self._fd = store.open_fd(digest)
 
     def body(self, offset: int, count: int, track: Track) -> Outgoing:
-        """The bytes from `offset` on, by the kernel where they need no look."""
-        if self._store.is_verified(self._digest, self._fd):
-            return FileBody(self._fd, offset, count, progress=track.add)
-        size = os.fstat(self._fd).st_size
-        if (
-            offset + count < size
-        ):  # a chunk of an unverified blob: read it all once, before the first byte leaves
-            self._store.verify(self._digest)
-            return FileBody(self._fd, offset, count, progress=track.add)
-        return PiecesBody(verified_pieces(self._store, self._digest, offset), count, progress=track.add)
+        """The bytes from `offset` on, moved by the kernel."""
+        checked = self._store.is_verified(self._digest, self._fd)
+        if not checked and offset + count < os.fstat(self._fd).st_size:
+            self._store.verify(self._digest)  # chunks: all of it once, before the first byte leaves
+            checked = True
+        digest = None if checked else self._digest
+        return FileBody(self._fd, offset, count, digest=digest, progress=track.add)
 
     def close(self) -> None:
         os.close(self._fd)
-
-
-def verified_pieces(store: BlobStore, digest: Digest, offset: int = 0) -> Iterator[bytes]:
-    """A blob's bytes from `offset` on. The last piece is held back until the digest is known to be right, so
-    a damaged blob is never complete anywhere. Raises DigestMismatch."""
-    skip, held = offset, b""
-    with store.open(digest) as reader:
-        while piece := reader.read(CHUNK):
-            if skip >= len(piece):
-                skip -= len(piece)
-                continue
-            if held:
-                yield held
-            held, skip = piece[skip:], 0
-    if held:
-        yield held
 
 
 class Upload:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -356,6 +357,56 @@ def test_a_mirror_is_asked_first_and_the_registry_if_it_fails(
             warned.clear()
             assert client.resolve(named(plain, "mirrored:v1")).digest == image.descriptor.digest
             assert any("according to the mirror" in text for text in warned)
+
+
+KILLED = """
+import sys
+from oci import platforms
+from oci.blobs import BlobStore
+from oci.model import Descriptor
+from oci.digest import Digest
+from oci.reference import Reference
+from oci.registry.client import Client
+verb, root, name, media_type, digest, size = sys.argv[1:]
+store, name = BlobStore(root), Reference.parse(name)
+with Client(parallel=2) as client:
+    print("go", flush=True)
+    if verb == "push":
+        client.push(store, Descriptor(media_type, Digest.parse(digest), int(size)), [name])
+    else:
+        client.pull(name, store, platforms.host())
+"""
+
+
+def test_killed_at_any_time(plain: str, store: BlobStore, other: BlobStore) -> None:
+    """After kill -9 at random points nothing partial is visible, and the next run completes."""
+    chance = random.Random(7)
+    image = noise(store, *([4_000_000] * 6), seed=11)
+    name = named(plain, "killed:v1")
+    pointer = (image.descriptor.media_type, str(image.descriptor.digest), str(image.descriptor.size))
+    survived = 0
+    for verb, place in (("push", store), ("pull", other)):
+        for _ in range(8):
+            process = subprocess.Popen(
+                [sys.executable, "-c", KILLED, verb, place.root, str(name), *pointer],
+                cwd=_ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+            with process:
+                assert process.stdout and process.stdout.readline() == b"go\n"
+                time.sleep(chance.uniform(0.1, 0.5))
+                process.kill()
+            survived += process.returncode == 0
+            if str(image.descriptor.digest) in visible(other):
+                assert visible(other) == everything(image)
+        with Client() as client:
+            if verb == "push":
+                client.push(store, image.descriptor, [name])
+            else:
+                client.pull(name, other, HOST)
+    assert visible(other) == everything(image)
+    assert survived < 16, "nobody was killed: the delays are too long"
 
 
 def test_memory_stays_small(plain: str, directory: Path) -> None:
