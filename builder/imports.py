@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,11 +10,11 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from builder.errors import DockerfileError, UsageError
 from oci.compress import codec, open_compressed
-from oci.errors import InvalidArchive
+from oci.errors import InvalidArchive, UnsafePath
 from oci.image import Image
 from oci.layer import Layer, LayerSink
 from oci.model import Descriptor, History, ImageConfig, Platform
-from oci.tar import BLOCK, TarReader
+from oci.tar import BLOCK, Entry, Kind, TarReader
 
 if TYPE_CHECKING:
     from oci.blobs import BlobStore
@@ -53,8 +54,7 @@ def _layer(stream: BinaryIO, store: BlobStore) -> Layer:
     with LayerSink(codec("gzip", 1), store) as sink:
         try:
             copied = _Copied(open_compressed(stream).read, sink)
-            for _ in TarReader(copied):
-                pass
+            _check_entries(TarReader(copied))
         except InvalidArchive as error:
             raise type(error)(f"this is no tar archive of a root file system: {error}") from None
         copied.rest()
@@ -62,6 +62,21 @@ def _layer(stream: BinaryIO, store: BlobStore) -> Layer:
     if not layer.uncompressed_size:
         raise InvalidArchive("there is nothing to import: the archive has no bytes")
     return layer
+
+
+def _check_entries(entries: Iterable[Entry]) -> None:
+    """Refuse what could not be unpacked: names that leave the root, hard links to nothing."""
+    files: set[bytes] = set()
+    for entry in entries:
+        if b".." in entry.name.split(b"/"):
+            raise UnsafePath(f"the entry {entry} leaves the root")
+        if entry.kind is Kind.HARDLINK and entry.link not in files:
+            target = os.fsdecode(entry.link)
+            raise InvalidArchive(
+                f"{entry} is a hardlink to /{target}, which the archive does not hold before it"
+            )
+        if entry.kind is not Kind.DIRECTORY:
+            files.add(entry.name)
 
 
 class _Copied:

@@ -137,6 +137,7 @@ class StateDir:
     @contextmanager
     def lease(self) -> Iterator[Lease]:
         """Keep blobs from being collected while the block runs: those added to the lease, and newer ones."""
+        self._sweep_leases()
         path = os.path.join(self.root, "leases", os.urandom(8).hex())
         with self.lock("collect", shared=True):
             fd = os.open(path, _FILE | os.O_EXCL | os.O_APPEND, 0o600)
@@ -149,6 +150,13 @@ class StateDir:
             with suppress(FileNotFoundError):
                 os.unlink(path)
             os.close(fd)
+
+    def _sweep_leases(self) -> None:
+        """Take away the leases of the dead, unless somebody else is at the leases right now."""
+        with self.lock("collect", wait=False) as alone:
+            if alone:
+                for entry in list(os.scandir(os.path.join(self.root, "leases"))):
+                    _living(entry.path)
 
     @contextmanager
     def collecting(self) -> Iterator[Leased]:

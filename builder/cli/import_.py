@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import BinaryIO
 
 import click
@@ -12,6 +13,7 @@ import click
 from builder.cli import values
 from builder.cli.session import Session
 from builder.errors import UsageError
+from oci.errors import OciError
 from oci.reference import Reference
 
 
@@ -60,12 +62,16 @@ def command(
     sys.stdout.write(f"{session.images.for_platform(descriptor).id}\n")
 
 
-def opened(source: str) -> AbstractContextManager[BinaryIO]:
-    """A file to read, or standard input for `-`."""
-    if source != "-":
-        if "://" in source:
-            raise UsageError(f"{source!r}: reading from URLs is not there yet", hint="download it first")
-        return open(source, "rb")
-    if os.isatty(0):
+@contextmanager
+def opened(source: str) -> Iterator[BinaryIO]:
+    """A file to read, or standard input for `-`. What is wrong with its bytes is told with its name."""
+    if "://" in source:
+        raise UsageError(f"{source!r}: reading from URLs is not there yet", hint="download it first")
+    if source == "-" and os.isatty(0):
         raise UsageError("standard input is a terminal; pipe an archive into it or name a file")
-    return nullcontext(sys.stdin.buffer)
+    with nullcontext(sys.stdin.buffer) if source == "-" else open(source, "rb") as stream:
+        try:
+            yield stream
+        except OciError as error:
+            shown = "standard input" if source == "-" else source
+            raise type(error)(f"{shown}: {error}") from error

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -72,7 +72,7 @@ class ImageExporter:
             spec.type,
             spec.dest,
             tar,
-            _codec(spec),
+            codec_of(spec),
             spec.flag("force-compression", False),
             "oci" if spec.flag("oci-mediatypes", True) else "docker",
             spec.options.get("name", ""),
@@ -80,10 +80,11 @@ class ImageExporter:
 
     def export(self, what: Export, blobs: BlobStore) -> str:
         """Write it. Raises OSError; a file or directory of that name is then as it was."""
-        descriptor = self._converted(what, blobs)
+        what.complete()
+        descriptor = converted(what, blobs, self.codec, self.force, self.kind)
         named = Named(descriptor, self._names(what))
         if not self.tar:
-            _write_layout(self.dest, named, blobs)
+            write_layout(self.dest, named, blobs)
         elif self.dest == "-":
             write_archive([named], blobs, _STDOUT, docker=self.type == "docker")
         else:
@@ -95,18 +96,22 @@ class ImageExporter:
         own = [name for name in self.name.split(",") if name]
         return tuple(Reference.parse(name).with_default_tag() for name in own or what.names)
 
-    def _converted(self, what: Export, blobs: BlobStore) -> Descriptor:
-        """The image in the compression and with the media types asked for."""
-        image = Image.load(blobs, what.descriptor)
-        if self.codec is not None:
-            count = len(image.layers)
-            first = 0 if self.force else count - what.new_layers
-            image = _recompressed(image, first, self.codec, blobs)
-        image = image.converted(self.kind)
-        return what.descriptor if image.id == what.descriptor.digest else image.write(blobs)
+
+def converted(
+    what: Export, blobs: BlobStore, codec: Codec | None, force: bool, kind: Literal["oci", "docker"]
+) -> Descriptor:
+    """The image in another compression (None: as it is) and with these media types. Without `force` only the
+    build's own layers are compressed anew."""
+    image = Image.load(blobs, what.descriptor)
+    if codec is not None:
+        first = 0 if force else len(image.layers) - what.new_layers
+        image = _recompressed(image, first, codec, blobs)
+    image = image.converted(kind)
+    return what.descriptor if image.manifest.digest == what.descriptor.digest else image.write(blobs)
 
 
-def _codec(spec: OutputSpec) -> Codec | None:
+def codec_of(spec: OutputSpec) -> Codec | None:
+    """The codec that the options of `spec` ask for; None to keep what there is. Raises UsageError."""
     name, level = spec.options.get("compression"), spec.options.get("compression-level")
     if name is None and level is None:
         return None
@@ -128,6 +133,30 @@ def _recompressed(image: Image, first: int, wanted: Codec, blobs: BlobStore) -> 
 
 
 @contextmanager
+def _nameless(directory: str) -> Iterator[int]:
+    """A new file without a name: if we are killed, the kernel takes it away (open(2), O_TMPFILE).
+
+    A file system that has no such files gets a named one, which only a kill leaves behind.
+    """
+    mode = 0o666
+    try:
+        fd = os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, mode)
+        name = ""
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT):
+            raise
+        name = os.path.join(directory, f".pybuild-{os.urandom(8).hex()}.tmp")
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+        if name:
+            with suppress(OSError):
+                os.unlink(name)
+
+
+@contextmanager
 def replacing(path: str) -> Iterator[int]:
     """A descriptor of a new file that takes the place of `path` when the block ends well, and vanishes
     otherwise.
@@ -142,23 +171,20 @@ def replacing(path: str) -> Iterator[int]:
             os.close(fd)
         return
     target = os.path.realpath(path)
-    temporary = f"{target}.{secrets.token_hex(4)}.tmp"
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-    try:
+    with _nameless(os.path.dirname(target)) as fd:
+        yield fd
+        os.fsync(fd)
+        temporary = f"{target}.{os.urandom(4).hex()}.tmp"
+        os.link(f"/proc/self/fd/{fd}", temporary, follow_symlinks=True)
         try:
-            yield fd
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        os.replace(temporary, target)
-    except BaseException:
-        with suppress(OSError):
+            os.replace(temporary, target)
+        except BaseException:
             os.unlink(temporary)
-        raise
+            raise
     sync_directory(os.path.dirname(target))
 
 
-def _write_layout(dest: str, named: Named, blobs: BlobStore) -> None:
+def write_layout(dest: str, named: Named, blobs: BlobStore) -> None:
     """Add the image to the layout at `dest`, which is made when it is not there."""
     from oci.layout import Layout
 

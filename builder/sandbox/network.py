@@ -125,9 +125,9 @@ class NetworkPool:
                 with self._wake:
                     self._ready.append(fd)
                     self._wake.notify_all()
-        except OSError as error:
+        except BaseException as error:  # whatever it was: `take` raises it instead of waiting for ever
             with self._wake:
-                self._failure = error
+                self._failure = error if isinstance(error, OSError) else OSError(f"network pool: {error!r}")
                 self._wake.notify_all()
                 self._wake.wait_for(lambda: self._closed)
         finally:

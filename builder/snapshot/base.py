@@ -58,5 +58,8 @@ class Snapshotter(Protocol):
     ) -> str:
         """The directory `name` with what `layer` adds to `lowers`, made unless it is there."""
 
+    def settled(self, name: str) -> None:
+        """A step's snapshot is known to the cache now and may stay when this process is gone."""
+
     def remove(self, name: str) -> None:
         """Forget a snapshot."""

@@ -66,7 +66,7 @@ class Active:
 
         When a snapshot of that name is there already (another process was faster), that one is given.
         """
-        name = name or f"step-{os.urandom(12).hex()}"
+        name = name or self._snapshots.new_name()
         self._committed = True
         return Snapshot(name, self._snapshots.keep(os.path.join(self._place, "keep"), name))
 
@@ -95,9 +95,21 @@ class Snapshots:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def new_name(self) -> str:
+        """A name for what a step leaves. The snapshot goes with this process unless it is `settled`."""
+        name = f"step-{os.urandom(12).hex()}"
+        os.close(os.open(os.path.join(self._home, name), _LOCK_FILE, 0o600))
+        return name
+
+    def settled(self, name: str) -> None:
+        """The cache knows snapshot `name` now: it may stay."""
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(self._home, name))
+
     def close(self) -> None:
         """Take away what was not kept, and delete what lies in the trash."""
         if self._home_fd >= 0:
+            self._forget_unsettled(self._home)
             self._discard(self._home)
             os.close(self._home_fd)
             self._home_fd = -1
@@ -252,6 +264,12 @@ class Snapshots:
         finally:
             os.close(gate)
 
+    def _forget_unsettled(self, home: str) -> None:
+        """Remove the snapshots of a process that no record names."""
+        for name in os.listdir(home):
+            if name.startswith("step-"):
+                self.remove(name)
+
     def _bury(self, home: str) -> None:
         """Discard another process's directory if that process is dead."""
         try:
@@ -261,6 +279,7 @@ class Snapshots:
             return
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._forget_unsettled(home)
             self._discard(home)
         except BlockingIOError:
             pass

@@ -93,7 +93,6 @@ def test_eight_of_each() -> None:
     assert min(sum(not case.fault for case in cases) for cases in KINDS.values()) >= 8
 
 
-@pytest.mark.xfail(reason="load and import do not say which file they speak of", strict=True)
 @pytest.mark.parametrize("case", [*archives.CASES[:1], *layers.CASES[2:3]], ids=str)
 def test_names_the_file(case: Case, root: str, tmp_path: object) -> None:
     """Of several files on a command line, the reader must know which one is bad."""
