@@ -156,6 +156,15 @@ def _nameless(directory: str) -> Iterator[int]:
                 os.unlink(name)
 
 
+def _give_name(fd: int, path: str) -> None:
+    """linkat(2) of a descriptor. With a directory given, os.link follows /proc's link, as it must here."""
+    directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.link(f"/proc/self/fd/{fd}", os.path.basename(path), dst_dir_fd=directory, follow_symlinks=True)
+    finally:
+        os.close(directory)
+
+
 @contextmanager
 def replacing(path: str) -> Iterator[int]:
     """A descriptor of a new file that takes the place of `path` when the block ends well, and vanishes
@@ -175,7 +184,7 @@ def replacing(path: str) -> Iterator[int]:
         yield fd
         os.fsync(fd)
         temporary = f"{target}.{os.urandom(4).hex()}.tmp"
-        os.link(f"/proc/self/fd/{fd}", temporary, follow_symlinks=True)
+        _give_name(fd, temporary)
         try:
             os.replace(temporary, target)
         except BaseException:

@@ -290,12 +290,19 @@ class TestSnapshots:
                     os.unlink(f"{root}/one")
                     write(f"{root}/two", "2")
                 second = active.commit("named")
+            snapshots.settled(first.name)
             assert View([DirectoryLayer(first.path), DirectoryLayer(second.path)]).listdir(b"") == [b"two"]
             assert snapshots.existing("named") == second.path
         with Snapshots(f"{room}/snapshots") as snapshots:
             assert snapshots.names() == sorted([first.name, "named"])
             assert os.listdir(f"{room}/snapshots/.trash") == []
             assert len(os.listdir(f"{room}/snapshots/.live")) == 2
+
+    def test_a_snapshot_that_nobody_recorded_goes_with_its_process(self, room: str) -> None:
+        with Snapshots(f"{room}/snapshots") as snapshots, snapshots.prepare([]) as active:
+            active.commit()
+        with Snapshots(f"{room}/snapshots") as snapshots:
+            assert snapshots.names() == []
 
     def test_the_merged_root_has_the_mode_of_the_root_below(self, room: str) -> None:
         os.mkdir(f"{room}/base")
