@@ -13,14 +13,16 @@ from builder.frontend.lower_run import is_alone
 from oci.errors import InvalidReference
 from oci.reference import Reference
 
-_SET_E = re.compile(r"^\s*set\s+(?:-\w*e|.*\s-\w*e|.*-o\s+errexit)", re.MULTILINE)
+_SET_E = re.compile(r"^[ \t]*set[ \t]+(?:-\w*e|.*\s-\w*e|.*-o\s+errexit)", re.MULTILINE)
 _CONTINUED = re.compile(r"(?:\\|&&|\|\||\|)[ \t]*\n")
 _APT_INSTALL = re.compile(r"\bapt(?:-get)?\s+(?:-\S+\s+)*install\b")
 _APT_LISTS = "/var/lib/apt"
+_MOST_SCRIPT = 65_536
+"""What is read of a script, in characters: no person writes more."""
 _INSTALL = re.compile(
     r"\b(?:npm (?:ci|install|i)\b|pnpm (?:install|i)\b|yarn(?: install)?(?: --|\s*$|\s*&&)"
-    r"|pip3? install (?:.* )?-r\b|poetry install\b|uv sync\b|go mod download\b|cargo fetch\b|bundle install\b"
-    r"|composer install\b|mvn \S*dependency:|dotnet restore\b|mix deps\.get\b)",
+    r"|pip3? install (?:\S+ ){0,8}-r\b|poetry install\b|uv sync\b|go mod download\b|cargo fetch\b"
+    r"|bundle install\b|composer install\b|mvn \S*dependency:|dotnet restore\b|mix deps\.get\b)",
     re.MULTILINE,
 )
 _WEB = re.compile(r"https?://")
@@ -32,7 +34,7 @@ def heredoc_ignores_errors(moment: Moment) -> Iterator[Found]:
     line = moment.line
     if not isinstance(line, ins.Run) or not line.heredocs or not is_alone(line.command.argv[0]):
         return
-    script = line.heredocs[0].text
+    script = line.heredocs[0].text[:_MOST_SCRIPT]
     first = script.partition("\n")[0]
     exits = _SET_E.search(script) or _has_e(moment.shell)
     if first.startswith("#!"):
@@ -64,7 +66,7 @@ def apt_lists_kept(moment: Moment) -> Iterator[Found]:
 
 
 def _script(line: ins.Run) -> str:
-    return "\n".join((" ".join(line.command.argv), *(each.text for each in line.heredocs)))
+    return "\n".join((" ".join(line.command.argv), *(each.text for each in line.heredocs)))[:_MOST_SCRIPT]
 
 
 def _mounted(line: ins.Run, path: str) -> bool:

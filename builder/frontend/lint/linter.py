@@ -73,8 +73,10 @@ class Linter:
 
     def _add(self, rule: Rule, found: Iterable[Found]) -> None:
         told = self._told.setdefault(rule.name, set())
+        if len(told) >= MAX_FINDINGS:
+            return  # before the rule has begun to look: it is a generator
         for message, at in found:
-            if len(told) == MAX_FINDINGS:
+            if len(told) >= MAX_FINDINGS:
                 return
             key = (message, at.first)
             if key not in told:
