@@ -13,20 +13,20 @@ from builder.frontend.lower_run import is_alone
 from oci.errors import InvalidReference
 from oci.reference import Reference
 
-_SET_E = re.compile(r"^[ \t]*set[ \t]+(?:-\w*e|.*\s-\w*e|.*-o\s+errexit)", re.MULTILINE)
-_CONTINUED = re.compile(r"(?:\\|&&|\|\||\|)[ \t]*\n")
-_APT_INSTALL = re.compile(r"\bapt(?:-get)?\s+(?:-\S+\s+)*install\b")
+# Patterns are text, compiled when first used: most builds never ask for these checks.
+_SET_E = r"(?m)^[ \t]*set[ \t]+(?:-\w*e|.*\s-\w*e|.*-o\s+errexit)"
+_CONTINUED = r"(?:\\|&&|\|\||\|)[ \t]*\n"
+_APT_INSTALL = r"\bapt(?:-get)?\s+(?:-\S+\s+)*install\b"
 _APT_LISTS = "/var/lib/apt"
+_INSTALL = (
+    r"(?m)\b(?:npm (?:ci|install|i)\b|pnpm (?:install|i)\b|yarn(?: install)?(?: --|\s*$|\s*&&)"
+    r"|pip3? install (?:\S+ ){0,8}-r\b|poetry install\b|uv sync\b|go mod download\b|cargo fetch\b"
+    r"|bundle install\b|composer install\b|mvn \S*dependency:|dotnet restore\b|mix deps\.get\b)"
+)
+_WEB = r"https?://"
+_GIT = r"https?://[^#?]+\.git(?:[#?/]|$)"
 _MOST_SCRIPT = 65_536
 """What is read of a script, in characters: no person writes more."""
-_INSTALL = re.compile(
-    r"\b(?:npm (?:ci|install|i)\b|pnpm (?:install|i)\b|yarn(?: install)?(?: --|\s*$|\s*&&)"
-    r"|pip3? install (?:\S+ ){0,8}-r\b|poetry install\b|uv sync\b|go mod download\b|cargo fetch\b"
-    r"|bundle install\b|composer install\b|mvn \S*dependency:|dotnet restore\b|mix deps\.get\b)",
-    re.MULTILINE,
-)
-_WEB = re.compile(r"https?://")
-_GIT = re.compile(r"https?://[^#?]+\.git(?:[#?/]|$)")
 
 
 def heredoc_ignores_errors(moment: Moment) -> Iterator[Found]:
@@ -36,7 +36,7 @@ def heredoc_ignores_errors(moment: Moment) -> Iterator[Found]:
         return
     script = line.heredocs[0].text[:_MOST_SCRIPT]
     first = script.partition("\n")[0]
-    exits = _SET_E.search(script) or _has_e(moment.shell)
+    exits = re.search(_SET_E, script) or _has_e(moment.shell)
     if first.startswith("#!"):
         words = first[2:].split()
         exits = exits or not words or not words[0].endswith("sh") or _has_e(tuple(words))
@@ -51,7 +51,7 @@ def _has_e(words: tuple[str, ...]) -> bool:
 
 
 def _commands(script: str) -> int:
-    lines = _CONTINUED.sub(" ", script).split("\n")
+    lines = re.sub(_CONTINUED, " ", script).split("\n")
     return sum(bool(text := each.strip()) and not text.startswith("#") for each in lines)
 
 
@@ -60,7 +60,7 @@ def apt_lists_kept(moment: Moment) -> Iterator[Found]:
     if not isinstance(line, ins.Run) or _mounted(line, _APT_LISTS):
         return
     script = _script(line)
-    if _APT_INSTALL.search(script) and _APT_LISTS not in script:
+    if re.search(_APT_INSTALL, script) and _APT_LISTS not in script:
         advice = "end with `rm -rf /var/lib/apt/lists/*`, or mount a cache there"
         yield Found(f"apt's package lists stay in the layer: {advice}", line.at)
 
@@ -84,7 +84,7 @@ def copy_all_before_install(moment: Moment) -> Iterator[Found]:
     line = moment.line
     if not isinstance(line, ins.Run) or not moment.copies:
         return
-    match = _INSTALL.search(_script(line))
+    match = re.search(_INSTALL, _script(line))
     if match:
         command = match[0].strip().removesuffix("&&").removesuffix("--").strip()
         advice = "copy the files that name the dependencies first"
@@ -98,7 +98,7 @@ def add_without_checksum(moment: Moment) -> Iterator[Found]:
         return
     for source in line.sources:
         url = moment.expand(source)
-        if _WEB.match(url) and not _GIT.match(url):
+        if re.match(_WEB, url) and not re.match(_GIT, url):
             yield Found(f"ADD {url} has no --checksum: what it brings may change unseen", line.at)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _DOCKER_PAGE = "https://docs.docker.com/go/dockerfile/rule/"
 _OUR_PAGE = "docs/checks/"
-_WORD_BEGINS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_WORD_BEGINS = r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])"
 
 
 class Found(NamedTuple):
@@ -49,7 +49,7 @@ class Rule:
         """Where the rule is explained: Docker's page, or our own for a rule of ours."""
         if self.ours:
             return f"{_OUR_PAGE}{self.name}.md"
-        return f"{_DOCKER_PAGE}{_WORD_BEGINS.sub('-', self.name).lower()}/"
+        return f"{_DOCKER_PAGE}{re.sub(_WORD_BEGINS, '-', self.name).lower()}/"
 
 
 @dataclass(frozen=True, slots=True)
