@@ -31,6 +31,7 @@ from oci.whiteout import OPAQUE, is_bookkeeping, is_whiteout, target
 WHITEOUT = Node(Kind.CHAR, 0)
 """How a layer says that a name of the layers below is gone: overlay's own form, a character device 0:0."""
 
+_FOUND_KEPT = 4096
 _PLAIN_DIRECTORY = Node(Kind.DIRECTORY, 0o755)
 
 
@@ -55,8 +56,18 @@ class DirectoryLayer:
         self.path = path
         self._root = os.fsencode(path)
         self._userxattr = userxattr
+        self._found: dict[bytes, Node | None] = {}
 
     def find(self, path: bytes) -> Node | None:
+        """Looked up once: every step of a stage asks every layer below it for the same few files."""
+        if path in self._found:
+            return self._found[path]
+        node = self._find(path)
+        if len(self._found) < _FOUND_KEPT:
+            self._found[path] = node
+        return node
+
+    def _find(self, path: bytes) -> Node | None:
         full = join(self._root, path) if path else self._root
         try:
             st = os.lstat(full)
@@ -242,12 +253,11 @@ class View:
         for layer in self._stack(parent_of(path)):
             node = layer.find(path)
             if node is None:
-                if layer.implies(path):
-                    stack.append(layer)
-            elif node.kind is Kind.DIRECTORY:
-                stack.append(layer)
-            else:
+                if not layer.implies(path):
+                    continue
+            elif node.kind is not Kind.DIRECTORY:
                 break
+            stack.append(layer)
             if layer.opaque(path):
                 break
         self._stacks[path] = found = tuple(stack)

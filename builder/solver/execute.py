@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from builder.contexts.content import Content
     from builder.secrets import Agent, Secrets
     from builder.snapshot.overlay import Snapshots
-    from builder.snapshot.view import View
+    from builder.snapshot.view import DirectoryLayer, IndexLayer, View
     from builder.solver.copying import Plan, Selection, Written
     from builder.solver.mounting import Mounting, Source
     from builder.solver.running import Runner
@@ -119,6 +119,7 @@ class Executor:
         self._runner: Runner | None = None
         self._mounting: Mounting | None = None
         self._snapshots: Snapshots | None = None
+        self._layers_seen: dict[str, DirectoryLayer] = {}
         self._content: Content | None = None
         self._pool: ThreadPoolExecutor | None = None
 
@@ -490,17 +491,23 @@ class Executor:
         return _once(lambda: self._view(result))
 
     def _view(self, result: Result) -> View:
-        from builder.snapshot.view import DirectoryLayer, IndexLayer, View
+        from builder.snapshot.view import View
 
         layers: list[DirectoryLayer | IndexLayer] = []
         if any(part.index is None and not part.directory for part in result.parts):
             self._directories(result)
         for part in result.parts:
             if part.directory:
-                layers.append(DirectoryLayer(part.directory))
+                layers.append(self._layer_in(part.directory))
             elif part.index is not None:
                 layers.append(part.index())
         return View(layers)
+
+    def _layer_in(self, directory: str) -> DirectoryLayer:
+        """The layer that lies in `directory`, one for all steps on top of it: it remembers what it found."""
+        from builder.snapshot.view import DirectoryLayer
+
+        return self._layers_seen.setdefault(directory, DirectoryLayer(directory))
 
     @contextmanager
     def rootfs(self, result: Result) -> Iterator[View]:
