@@ -6,6 +6,8 @@
     ├── StepFailed                1  a step's own command failed
     ├── SandboxError              1  the kernel or the image refused a step's surroundings
     ├── ContextError              2  the build context: missing, unreadable, changed under our hands
+    ├── FetchFailed               3  a URL or a repository could not be fetched
+    ├── RegistryFailed            3  a registry refused or was out of reach (4: it wants other credentials)
     ├── NotFound                  1  an image, stage or container that is not there
     ├── CacheError               70  the store's database is unusable
     ├── ExportError               1  an output could not be written
@@ -79,6 +81,25 @@ class StepFailed(BuildError):
 
 class SandboxError(BuildError):
     """A step's surroundings could not be made."""
+
+
+class FetchFailed(BuildError):
+    """A URL or a git repository that could not be fetched, or is not what its checksum says."""
+
+    exit_code = 3
+
+
+class RegistryFailed(BuildError):
+    """A registry refused, could not be reached, or has no such thing: in its own words. `code` is 4 when it
+    wants other credentials."""
+
+    exit_code = 3
+
+    def __init__(
+        self, message: str, *, code: int = 3, at: SourceRange | None = None, hint: str = ""
+    ) -> None:
+        super().__init__(message, at=at, hint=hint)
+        self.exit_code = code
 
 
 class NotFound(BuildError):

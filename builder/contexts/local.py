@@ -207,36 +207,51 @@ class LocalContext:
 
 
 def read_dockerfile(context: str, path: str = "", text: bytes = b"") -> SourceFile:
-    """The Dockerfile: `path`, `Dockerfile` in `context` when that is empty, `text` when it is `-`.
+    """The Dockerfile: `path`, `Dockerfile` (else `Containerfile`) in `context` when that is empty, `text`
+    when it is `-`.
 
     It may lie anywhere (FEATURES.md C08), and outside of the context its symlinks are the user's own
     business. Inside, a symlink is followed within the context only, as BuildKit does (S53): contexts are
     often other people's. Raises ContextError when there is none that can be read.
     """
     if path == "-":
-        return _source("Dockerfile", text)
-    shown = path or os.path.join(context, "Dockerfile")
+        return source_of("Dockerfile", text)
+    shown = path or _usual(context)
     try:
-        found = _read_text(context, path or os.path.join(context, "Dockerfile"))
+        found = _read_text(context, shown)
     except OSError as error:
         raise ContextError(
             f"{shown} cannot be read: {error.strerror}", hint=_other_dockerfile(context)
         ) from None
-    return _source(path or "Dockerfile", found)
+    return source_of(path or os.path.basename(shown), found)
 
 
-def read_ignore(context: str, dockerfile: str = "") -> IgnoreFile | None:
+def _usual(context: str) -> str:
+    """The Dockerfile nobody named (I45)."""
+    usual = os.path.join(context, "Dockerfile")
+    other = os.path.join(context, "Containerfile")
+    return other if not os.path.lexists(usual) and os.path.lexists(other) else usual
+
+
+def read_ignore(context: str, dockerfile: str = "", ignorefile: str = "") -> IgnoreFile | None:
     """The ignore file: `<Dockerfile>.dockerignore` beside the Dockerfile, else `.dockerignore` in the
-    context (C07).
+    context (C07); with a Containerfile that nobody named also `.containerignore`, as buildah has it.
 
-    Raises ContextError when it cannot be read, with the line when it cannot be understood.
+    `ignorefile` is the one the user chose instead, which must be there. Raises ContextError when it cannot be
+    read, with the line when it cannot be understood.
     """
-    own = [] if dockerfile == "-" else [(dockerfile or os.path.join(context, "Dockerfile")) + ".dockerignore"]
-    for path in (*own, os.path.join(context, ".dockerignore")):
+    if ignorefile:
         try:
-            return IgnoreFile.parse(_read_text(context, path), path)
-        except PatternError as error:
-            raise ContextError(str(error), at=error.at) from None
+            with open(ignorefile, "rb") as file:
+                return ignore_of(file.read(_MOST_TEXT), ignorefile)
+        except OSError as error:
+            raise ContextError(f"--ignorefile {ignorefile} cannot be read: {error.strerror}") from None
+    named = dockerfile or _usual(context)
+    own = [] if dockerfile == "-" else [named + ".dockerignore"]
+    other = [] if dockerfile or not named.endswith("Containerfile") else [".containerignore"]
+    for path in (*own, *(os.path.join(context, name) for name in (".dockerignore", *other))):
+        try:
+            return ignore_of(_read_text(context, path), path)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
@@ -263,7 +278,16 @@ def _read_text(context: str, path: str) -> bytes:
     return text
 
 
-def _source(name: str, text: bytes) -> SourceFile:
+def ignore_of(text: bytes, name: str) -> IgnoreFile:
+    """An ignore file's text understood. Raises ContextError with the line that cannot be."""
+    try:
+        return IgnoreFile.parse(text, name)
+    except PatternError as error:
+        raise ContextError(str(error), at=error.at) from None
+
+
+def source_of(name: str, text: bytes) -> SourceFile:
+    """A Dockerfile's text, for the reader."""
     shown = text.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
     return SourceFile(name, shown.replace("\r\n", "\n"))
 
