@@ -7,14 +7,13 @@ do on its own is off: redirects, cookies, `.netrc`, retries, decoding of content
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, ClassVar
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -25,6 +24,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
 from oci.errors import LimitExceeded, RegistryError
+from oci.registry import tls
 from oci.registry.body import Outgoing
 from oci.registry.config import HostConfig, host_name, is_loopback
 from oci.registry.patience import Interrupted, Pace, Patience, Stop
@@ -32,8 +32,6 @@ from oci.registry.redact import redact
 
 PIECE = 1 << 20
 """The most bytes taken from a connection at once."""
-
-_CERTIFICATES = ("certificate", "CERTIFICATE", "hostname mismatch", "doesn't match")
 
 
 class NotTls(RegistryError):
@@ -184,8 +182,8 @@ class Transport:
             if isinstance(cause, ConnectionRefusedError):
                 return Refused(f"{what}: connection refused: nothing listens at {address}")
         text = redact(str(error), 2000)
-        if isinstance(error, SSLError) and any(word in text for word in _CERTIFICATES):
-            return RegistryError(f"{what}: {_certificate(text)}")
+        if isinstance(error, SSLError) and tls.is_about_certificate(text):
+            return RegistryError(f"{what}: {tls.distrusted(text)}")
         if isinstance(error, SSLError):
             return NotTls(
                 f"{what}: no TLS there ({_reason(error)}); if it is plain http, set http = true for {address}"
@@ -213,7 +211,9 @@ class Transport:
         session.headers.clear()
         session.headers.update({"User-Agent": self._user_agent, "Accept-Encoding": "identity"})
         session.cookies = _NoCookies()
-        context = _tls(config) if scheme == "https:" else None
+        context = (
+            tls.context_of(config, requests.utils.DEFAULT_CA_BUNDLE_PATH) if scheme == "https:" else None
+        )
         session.mount(f"{scheme}//", _Adapter(self, context, self._parallel))
         return session
 
@@ -252,87 +252,78 @@ class _Adapter(HTTPAdapter):
         """The context knows it all; requests would read certifi's file again for every connection."""
 
 
+class _Plain(HTTPConnection):
+    """urllib3's connection, which lets bodies write themselves and gives the head of an answer its time."""
+
+    transport: ClassVar[Transport]
+
+    def request(self, *args: Any, **keywords: Any) -> None:
+        self.transport._busy[self] = self.transport._current.stop
+        super().request(*args, **keywords)
+
+    def send(self, data: Any) -> None:
+        if not isinstance(data, Outgoing):
+            return super().send(data)
+        assert self.sock is not None
+        pace = Pace(self.transport._patience)
+        stop: Stop = self.transport._current.stop
+
+        def alive(count: int) -> None:
+            stop.check()
+            pace.moved(count)
+
+        return data.write(self.sock, alive)
+
+    def getresponse(self) -> Any:
+        """However slowly the head drips, it ends (R15)."""
+        sock, late = self.sock, threading.Event()
+
+        def end() -> None:
+            late.set()
+            _shut(sock)
+
+        timer = threading.Timer(max(self.timeout or 0.0, 1.0) * 1.5, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            response = super().getresponse()
+        finally:
+            timer.cancel()
+        if late.is_set():  # what was there looked like a whole head
+            response.close()
+            raise TimeoutError("the head of the answer took too long")
+        return response
+
+    def close(self) -> None:
+        self.transport._busy.pop(self, None)
+        super().close()
+
+
+class _Secure(_Plain, HTTPSConnection):
+    """The same with TLS."""
+
+
+class _SecurePool(HTTPSConnectionPool):
+    """Connects without a word on `insecure`: that has been said already."""
+
+    def _validate_conn(self, conn: Any) -> None:
+        if conn.sock is None:
+            conn.connect()
+
+
 def _pools(transport: Transport) -> dict[str, type[HTTPConnectionPool]]:
-    class Plain(HTTPConnection):
-        def request(self, *args: Any, **keywords: Any) -> None:
-            transport._busy[self] = transport._current.stop
-            super().request(*args, **keywords)
-
-        def send(self, data: Any) -> None:
-            if not isinstance(data, Outgoing):
-                return super().send(data)
-            assert self.sock is not None
-            pace = Pace(transport._patience)
-            stop: Stop = transport._current.stop
-
-            def alive(count: int) -> None:
-                stop.check()
-                pace.moved(count)
-
-            return data.write(self.sock, alive)
-
-        def getresponse(self) -> Any:
-            """The head of the answer, however slowly it drips, has its time (R15)."""
-            sock, late = self.sock, threading.Event()
-
-            def end() -> None:
-                late.set()
-                _shut(sock)
-
-            timer = threading.Timer(max(self.timeout or 0.0, 1.0) * 1.5, end)
-            timer.daemon = True
-            timer.start()
-            try:
-                response = super().getresponse()
-            finally:
-                timer.cancel()
-            if late.is_set():  # what was there looked like a whole head
-                response.close()
-                raise TimeoutError("the head of the answer took too long")
-            return response
-
-        def close(self) -> None:
-            transport._busy.pop(self, None)
-            super().close()
-
-    class Secure(Plain, HTTPSConnection):
-        pass
-
-    class PlainPool(HTTPConnectionPool):
-        ConnectionCls = Plain
-
-    class SecurePool(HTTPSConnectionPool):
-        ConnectionCls = Secure
-
-        def _validate_conn(self, conn: Any) -> None:
-            if conn.sock is None:  # the parent's would also warn of `insecure`, which has been said already
-                conn.connect()
-
-    return {"http": PlainPool, "https": SecurePool}
+    """Pools whose connections know their transport."""
+    plain = type("_PlainOf", (_Plain,), {"transport": transport})
+    secure = type("_SecureOf", (_Secure,), {"transport": transport})
+    return {
+        "http": type("_PlainPoolOf", (HTTPConnectionPool,), {"ConnectionCls": plain}),
+        "https": type("_SecurePoolOf", (_SecurePool,), {"ConnectionCls": secure}),
+    }
 
 
 def _shut(sock: socket.socket) -> None:
     with suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
-
-
-def _tls(config: HostConfig) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    paths = ssl.get_default_verify_paths()
-    if not (paths.cafile or (paths.capath and os.path.isdir(paths.capath))):
-        context.load_verify_locations(requests.utils.DEFAULT_CA_BUNDLE_PATH)
-    try:
-        for path in config.ca:
-            context.load_verify_locations(path)
-        for pair in config.keypair:
-            context.load_cert_chain(pair.cert, pair.key)
-    except (OSError, ssl.SSLError) as error:
-        names = ", ".join([*config.ca, *(pair.cert for pair in config.keypair)])
-        raise RegistryError(f"cannot use the configured certificates ({names}): {_reason(error)}") from None
-    if config.insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def _proxies(url: str) -> dict[str, str]:
@@ -377,11 +368,3 @@ def _reason(error: BaseException) -> str:
     ]
     text = str(inner[-1].strerror or inner[-1]) if inner else str(error)
     return redact(text.partition("object at 0x")[2].partition(": ")[2] or text, 200) or type(error).__name__
-
-
-def _certificate(text: str) -> str:
-    inner = text.partition("certificate verify failed: ")[2].partition(" (_ssl")[0] or text[-200:]
-    return (
-        f"the certificate is not trusted: {inner}; name its authority (`ca` in the configuration), or accept "
-        "any certificate with `insecure` or --tls-verify=false"
-    )

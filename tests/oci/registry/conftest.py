@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,19 @@ from oci.blobs import BlobStore
 from oci.image import Image
 from oci.layout import Layout
 from oci.registry.client import Client
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A directory where flushing costs nothing."""
+    fast = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="pybuild-registry-", dir=fast) as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def layout(memory: Path) -> Layout:
+    return Layout.create(memory / "layout")
 
 
 @pytest.fixture
@@ -58,9 +73,9 @@ def client(make_client: MakeClient) -> Client:
 
 
 @pytest.fixture
-def other(tmp_path: Path) -> BlobStore:
+def other(memory: Path) -> BlobStore:
     """A second store, empty."""
-    return Layout.create(tmp_path / "other").blobs
+    return Layout.create(memory / "other").blobs
 
 
 @pytest.fixture
