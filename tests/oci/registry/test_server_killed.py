@@ -1,0 +1,157 @@
+"""kill -9 of the server at random points of pushes: the next one completes, and the store is sound (R28)."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from served import CONFIG, LAYER, MANIFEST, descriptor, digest_of
+
+from oci.digest import Digest
+from oci.layout import Layout, name_of
+from oci.validate import validate
+
+PROGRAM = """
+import sys
+from oci.layout import Layout
+from oci.registry.server import Options, RegistryServer
+with RegistryServer(Layout.create(sys.argv[1]), Options(port=0, hostname="r.example")) as server:
+    print(server.port, flush=True)
+    server.serve()
+"""
+SERVER_LIFE_S = 0.25
+
+
+@contextmanager
+def server(root: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, root], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    try:
+        yield process, int(process.stdout.readline())
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def image(number: int) -> tuple[list[bytes], bytes]:
+    """Blobs and manifest of an image that no other number has."""
+    layers = [f"{number}.{part}".encode() * 40_000 for part in range(3)]
+    rootfs = {"type": "layers", "diff_ids": [digest_of(layer) for layer in layers]}
+    config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": rootfs}).encode()
+    value = {
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": descriptor(CONFIG, config),
+        "layers": [descriptor(LAYER, layer) for layer in layers],
+    }
+    return [config, *layers], json.dumps(value).encode()
+
+
+def push(port: int, number: int, acknowledged: dict[str, str]) -> None:
+    """Push an image as clients do, chunk by chunk; remember what the server said is there."""
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        _push(connection, number, acknowledged)
+
+
+def _push(connection: http.client.HTTPConnection, number: int, acknowledged: dict[str, str]) -> None:
+    blobs, manifest = image(number)
+
+    def ask(method: str, path: str, body: bytes = b"", **headers: str) -> http.client.HTTPResponse:
+        connection.request(method, path, body, headers)
+        answer = connection.getresponse()
+        answer.read()
+        return answer
+
+    for blob in blobs:
+        digest = digest_of(blob)
+        if ask("HEAD", f"/v2/app/blobs/{digest}").status == 200:
+            continue
+        location = ask("POST", "/v2/app/blobs/uploads/").headers["Location"]
+        for start in range(0, len(blob), 50_000):
+            assert ask("PATCH", location, blob[start : start + 50_000]).status == 202
+        assert ask("PUT", f"{location}?digest={digest}").status == 201
+        acknowledged[f"blobs/{digest}"] = digest
+    kind = {"Content-Type": MANIFEST}
+    for tag in ("latest", f"t{number}"):
+        assert ask("PUT", f"/v2/app/manifests/{tag}", manifest, **kind).status == 201
+    acknowledged[f"manifests/t{number}"] = digest_of(manifest)
+
+
+def push_until_dead(port: int, numbers: Iterator[int], acknowledged: dict[str, str]) -> None:
+    try:
+        while True:
+            push(port, next(numbers), acknowledged)
+    except (OSError, http.client.HTTPException):
+        pass
+
+
+def check(root: str, port: int, acknowledged: dict[str, str]) -> None:
+    """All that was acknowledged is served, and nothing in the store is anything but what its name says."""
+    layout = Layout.open(root)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    for path, digest in acknowledged.items():
+        connection.request("GET", f"/v2/app/{path}")
+        answer = connection.getresponse()
+        assert (answer.status, digest_of(answer.read())) == (200, digest), path
+    connection.close()
+    for blob in layout.blobs:
+        layout.blobs.verify(blob)
+    for entry in layout.descriptors():
+        assert entry.digest in layout.blobs and name_of(entry).startswith("r.example/app:")
+        assert validate(layout, entry) == []
+
+
+def kill_at_random_points(root: str, points: int) -> None:
+    acknowledged: dict[str, str] = {}
+    numbers = iter(range(1_000_000))
+    seen: set[Digest] = set()
+    for _ in range(points):
+        with server(root) as (process, port):
+            clients = [
+                threading.Thread(target=push_until_dead, args=(port, numbers, acknowledged)) for _ in range(2)
+            ]
+            for client in clients:
+                client.start()
+            time.sleep(random.uniform(0.02, SERVER_LIFE_S))
+            os.kill(process.pid, signal.SIGKILL)
+            for client in clients:
+                client.join()
+        seen |= set(Layout.open(root).blobs)
+    with server(root) as (_, port):
+        last = next(numbers)
+        push(port, last, acknowledged)
+        check(root, port, acknowledged)
+        temporary = os.path.join(root, "tmp")
+        assert not os.path.exists(temporary) or not os.listdir(temporary)
+    assert len(seen) > points and len(acknowledged) > points
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[str]:
+    import shutil
+    import tempfile
+
+    fast = tempfile.mkdtemp(dir="/dev/shm") if os.access("/dev/shm", os.W_OK) else str(tmp_path / "store")
+    yield fast
+    shutil.rmtree(fast, ignore_errors=True)
+
+
+def test_kill_at_ten_points(root: str) -> None:
+    kill_at_random_points(root, 10)
+
+
+@pytest.mark.corpus
+def test_kill_at_fifty_points(root: str) -> None:
+    kill_at_random_points(root, 50)
