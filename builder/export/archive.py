@@ -165,6 +165,17 @@ def _give_name(fd: int, path: str) -> None:
         os.close(directory)
 
 
+def _take_place(fd: int, target: str) -> None:
+    """Put a nameless file where another one is: linkat cannot, rename can."""
+    temporary = f"{target}.{os.urandom(4).hex()}.tmp"
+    _give_name(fd, temporary)
+    try:
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
 @contextmanager
 def replacing(path: str) -> Iterator[int]:
     """A descriptor of a new file that takes the place of `path` when the block ends well, and vanishes
@@ -183,13 +194,10 @@ def replacing(path: str) -> Iterator[int]:
     with _nameless(os.path.dirname(target)) as fd:
         yield fd
         os.fsync(fd)
-        temporary = f"{target}.{os.urandom(4).hex()}.tmp"
-        _give_name(fd, temporary)
         try:
-            os.replace(temporary, target)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+            _give_name(fd, target)
+        except FileExistsError:
+            _take_place(fd, target)
     sync_directory(os.path.dirname(target))
 
 
