@@ -80,6 +80,8 @@ class Images:
         """Every image with its names, newest first. A damaged one is told to `on_damage`, or raised."""
         found = []
         for descriptor, names in _grouped(self.layout.descriptors()):
+            if _is_artifact(descriptor):
+                continue
             try:
                 found.append(Entry(descriptor, self.for_platform(descriptor), names))
             except OciError as error:
@@ -287,6 +289,12 @@ def _below(store: BlobStore, entries: Iterable[Descriptor]) -> Iterator[tuple[Di
             with suppress(OciError):
                 read = parse(store.document(descriptor), descriptor.media_type)
                 waiting += (read.config, *read.layers) if isinstance(read, Manifest) else read.manifests
+
+
+def _is_artifact(descriptor: Descriptor) -> bool:
+    """Whether an entry is something else than an image, kept for clients of its registry."""
+    documents = media_types.INDEXES | media_types.MANIFESTS
+    return bool(descriptor.artifact_type) or descriptor.media_type not in documents
 
 
 def _grouped(descriptors: Iterable[Descriptor]) -> list[tuple[Descriptor, tuple[Reference, ...]]]:

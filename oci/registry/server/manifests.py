@@ -4,6 +4,7 @@ manifests).
 
 from __future__ import annotations
 
+from oci import media_types
 from oci.digest import Digest
 from oci.errors import BlobNotFound, DigestMismatch
 from oci.model import Descriptor
@@ -66,8 +67,7 @@ class Manifests:
             )
             self._check(name, document)
             self._write(digest, content)
-            descriptor = Descriptor(document.media_type, digest, len(content))
-            self._repositories.put(name, descriptor, document, tags)
+            self._repositories.put(name, _pointer(document, digest, len(content)), document, tags)
         headers = [("Location", f"/v2/{name}/manifests/{digest}"), ("Docker-Content-Digest", str(digest))]
         if document.subject is not None:
             headers.append(("OCI-Subject", str(document.subject)))
@@ -116,6 +116,13 @@ class Manifests:
             with self._store.writer(algorithm=digest.algorithm) as writer:
                 writer.write(content)
                 writer.commit(digest)
+
+
+def _pointer(document: Document, digest: Digest, size: int) -> Descriptor:
+    """As it is named in the store. An artifact says so there: who lists images passes over it unread."""
+    is_image = document.media_type in media_types.INDEXES or document.artifact_type in media_types.CONFIGS
+    kind = "" if is_image else document.artifact_type
+    return Descriptor(document.media_type, digest, size, artifact_type=kind)
 
 
 def _destination(request: Request, what: str) -> tuple[Digest | None, tuple[str, ...]]:

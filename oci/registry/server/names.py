@@ -37,17 +37,24 @@ def is_tag(text: str) -> bool:
 
 
 class Tags:
-    """The tags of one path. `own` are said under this registry's address; `others` by host."""
+    """The tags of one path. `own` are said under this registry's address; `others` by host.
 
-    __slots__ = ("others", "own")
+    `pinned` are images that have the path with a digest and no tag.
+    """
+
+    __slots__ = ("others", "own", "pinned")
 
     def __init__(self) -> None:
         self.own: dict[str, Descriptor] = {}
         self.others: dict[str, dict[str, Descriptor]] = {}
+        self.pinned: list[Descriptor] = []
 
     def all(self) -> set[str]:
         """Every tag."""
         return {*self.own, *self.others}
+
+    def __bool__(self) -> bool:
+        return bool(self.own or self.others or self.pinned)
 
     def meanings(self, tag: str) -> dict[Digest, tuple[str, Descriptor]]:
         """What a tag means under other hosts: by digest, one host and pointer each."""
@@ -64,6 +71,7 @@ class Names:
         self._layout = layout
         self._domains = frozenset(domains)
         self._lock = threading.Lock()
+        self._edits = 0
         self._seen: tuple[int, ...] = ()
         self._paths: dict[str, Tags] = {}
 
@@ -71,11 +79,16 @@ class Names:
     def version(self) -> tuple[int, ...]:
         """Changes whenever names do."""
         status = os.stat(os.path.join(self._layout.root, "index.json"))
-        return (status.st_ino, status.st_mtime_ns, status.st_size)
+        return (self._edits, status.st_ino, status.st_mtime_ns, status.st_size)
+
+    def edited(self) -> None:
+        """We changed names ourselves: two files in a row may have one number, and clocks tick slowly."""
+        with self._lock:
+            self._edits += 1
 
     def paths(self) -> set[str]:
         """Every path that has a name."""
-        return {path for path, tags in self._fresh().items() if tags.own or tags.others}
+        return set(self._fresh())
 
     def tags(self, path: str) -> Tags:
         """The tags of a path, none if it has none. `app` is also Docker Hub's `library/app`."""
@@ -94,11 +107,13 @@ def _by_path(descriptors: Iterable[Descriptor], domains: frozenset[str]) -> dict
     paths: dict[str, Tags] = {}
     for descriptor in descriptors:
         name = _name(name_of(descriptor))
-        if name is None or not name.tag:
+        if name is None:
             continue
         for path in _spellings(name):
             tags = paths.setdefault(path, Tags())
-            if name.domain in domains:
+            if not name.tag:
+                tags.pinned.append(descriptor)
+            elif name.domain in domains:
                 tags.own[name.tag] = descriptor
             else:
                 tags.others.setdefault(name.tag, {})[name.domain] = descriptor

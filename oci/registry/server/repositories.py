@@ -57,7 +57,7 @@ class Repositories:
 
     def exists(self, repository: str) -> bool:
         """Whether anything was ever pushed to it, or some image of the store has it as its name."""
-        return self.links.knows(repository) or bool(self._names.tags(repository).all())
+        return self.links.knows(repository) or bool(self._names.tags(repository))
 
     def tags(self, repository: str) -> list[str]:
         """The tags that can be pulled, sorted by code point."""
@@ -140,6 +140,7 @@ class Repositories:
         if tag in known.own:
             with self.layout.editing() as names:
                 names.remove(self._name(repository, tag, known.own[tag]))
+            self._names.edited()
         for digest in known.meanings(tag):
             self.links.hide(repository, tag, digest)
         return True
@@ -153,6 +154,7 @@ class Repositories:
             for tag, own in known.own.items():
                 if own.digest == digest:
                     names.remove(self._name(repository, tag, own))
+        self._names.edited()
         for tag in known.others:
             if digest in known.meanings(tag):
                 self.links.hide(repository, tag, digest)
@@ -176,6 +178,7 @@ class Repositories:
                 before = names.set(f"{self._domain}/{repository}:{tag}", descriptor)
                 if before is not None and self.links.manifest(repository, before.digest) is None:
                     names.add(before)  # an image of the store's own making, which only loses this name
+        self._names.edited()
         self.links.show(repository, tags)
 
     def _name(self, repository: str, tag: str, descriptor: Descriptor) -> str:
@@ -207,6 +210,7 @@ class Repositories:
     def _meant(self, repository: str) -> Iterator[Descriptor]:
         known = self._names.tags(repository)
         yield from known.own.values()
+        yield from known.pinned
         for tag in known.others:
             meanings = known.meanings(tag)
             if len(meanings) == 1:

@@ -177,7 +177,11 @@ class Uploads:
         _check_range(upload, request)
         block = memoryview(bytearray(BLOCK))
         while count := request.body.readinto(block):
-            upload.append(turn, block[:count])
+            try:
+                upload.append(turn, block[:count])
+            except OSError:  # the disk is full: nobody knows how much of the block it took
+                self._forget(upload)
+                raise
 
     def _mount(self, name: str, digest: Digest, sources: list[str] | None) -> bool:
         with self._repositories.guard() as protection:

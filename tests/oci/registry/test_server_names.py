@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from served import Registry, served
+from served import EMPTY, MANIFEST, Registry, descriptor, served
 
 from oci.image import Image, index_of
 from oci.layout import Layout, name_of
@@ -108,6 +109,16 @@ def test_names_that_agree_are_one(registry: Registry, build: Callable[..., Descr
     assert means(registry, "app", "1") == str(descriptor.digest)
 
 
+def test_an_image_that_was_pulled_by_digest(
+    registry: Registry, layout: Layout, make_image: MakeImage
+) -> None:
+    descriptor = make_image(layout.blobs).descriptor
+    with layout.editing() as names:
+        names.set(f"registry.example/app@{descriptor.digest}", descriptor)
+    pull(registry, "app", str(descriptor.digest))
+    assert registry.tags("app") == []
+
+
 def test_a_layer_that_is_here_need_not_be_pushed(
     registry: Registry, build: Callable[..., Descriptor]
 ) -> None:
@@ -178,6 +189,22 @@ def test_a_pushed_image_is_sound(
     assert registry.ask("PUT", "/v2/copy/manifests/1", answer.body, Content_Type=kind).status == 201
     for entry in layout.descriptors():
         assert validate(layout, entry) == []
+
+
+def test_an_artifact_says_in_the_index_that_it_is_none_of_the_images(
+    registry: Registry, layout: Layout
+) -> None:
+    registry.blob("app", b"{}")
+    value = {"schemaVersion": 2, "mediaType": MANIFEST, "config": descriptor(EMPTY, b"{}"), "layers": [],
+             "artifactType": "application/vnd.example.sbom"}  # fmt: skip
+    registry.ask("PUT", "/v2/app/manifests/sbom", json.dumps(value).encode(), Content_Type=MANIFEST)
+    kind = "application/vnd.example.thing+json"
+    registry.ask("PUT", "/v2/app/manifests/thing", b"{}", Content_Type=kind)
+    registry.manifest("app", "image")
+    found = {name_of(entry).rpartition(":")[2]: entry for entry in layout.descriptors()}
+    assert found["sbom"].artifact_type == "application/vnd.example.sbom"
+    assert found["thing"].media_type == kind
+    assert found["image"].artifact_type == ""
 
 
 def test_the_database_may_be_lost(layout: Layout, build: Callable[..., Descriptor]) -> None:
