@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 from oci.errors import OciError, RegistryError
 
-Sleep = Callable[[float], None]
-
 
 @dataclass(frozen=True, slots=True)
 class Patience:

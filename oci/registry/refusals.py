@@ -19,8 +19,6 @@ MAX_ERROR = 1 << 20
 
 _WARNING = re.compile(r'299\s+\S+\s+"((?:[^"\\]|\\.)*)"')
 _TAGS = re.compile(r"(?s)<(script|style)\b.*?</\1\s*>|<[^>]*>")
-_UNKNOWN = {"MANIFEST_UNKNOWN", "NAME_UNKNOWN", "BLOB_UNKNOWN", "NOT_FOUND"}
-_FORBIDDEN = {"UNAUTHORIZED", "DENIED"}
 
 
 def refusal(answer: Answer, doing: str) -> RegistryError:

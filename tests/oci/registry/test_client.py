@@ -15,7 +15,7 @@ from pathlib import Path
 import chaos
 import pytest
 from chaos import Proxy
-from small_registry import Registry, serving
+from small_registry import Handler, Registry, serving
 from specimens import MakeClient, everything, named, noise, visible
 
 from oci import media_types, platforms
@@ -28,6 +28,7 @@ from oci.model import Descriptor, Manifest, Platform
 from oci.reference import Reference
 from oci.registry.auth import Credential, CredentialStore
 from oci.registry.client import Client
+from oci.registry.config import HostConfig, RegistryConfig
 from oci.registry.moving import Moving
 
 HOST = platforms.host()
@@ -327,6 +328,46 @@ def test_tokens(
         assert b"scope=repository%3Aapp%3Apull%2Cpush" in body
     else:
         assert (method, body) == ("GET", b"") and authorization.startswith("Basic ")
+
+
+def test_proxies_of_the_environment(
+    make_client: MakeClient,
+    registry: Registry,
+    store: BlobStore,
+    image: Image,
+    other: BlobStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def as_proxy(handler: Handler) -> bool:
+        assert handler.path.startswith("http://registry.test/v2/"), handler.path
+        handler.path = handler.path.removeprefix("http://registry.test")
+        return False
+
+    for name in ("HTTP_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", f"http://{registry.address}")
+    config = RegistryConfig({"registry.test": HostConfig(http=True)})
+    client = make_client(config)
+    registry.hooks.append(as_proxy)
+    client.push(store, image.descriptor, [named("registry.test")])
+    client.pull(named("registry.test"), other, HOST)
+    assert visible(other) == everything(image)
+    registry.hooks.clear()
+    make_client().tags(named(registry.address))  # loopback never goes through a proxy
+    monkeypatch.setenv("no_proxy", "registry.test")
+    with pytest.raises(RegistryError, match=r"no such host|cannot be resolved"):
+        make_client(config).tags(named("registry.test"))
+
+
+def test_a_token_server_is_verified_even_when_the_registry_is_not() -> None:
+    """--tls-verify=false is about the registry that was named (S87)."""
+    from oci.registry.calls import Calls
+
+    calls = Calls(RegistryConfig({"c.example": HostConfig(insecure=True)}, tls_verify=False), None)
+    calls._schemes["a.example"] = "https"
+    assert calls._host("a.example").insecure
+    assert not calls._host("auth.a.example").insecure
+    assert calls._host("c.example").insecure
 
 
 def test_nobody_there(client: Client, tmp_path: Path) -> None:
