@@ -6,8 +6,8 @@
 **gzip** is one member of raw deflate blocks of exactly 1 MiB input, each primed with the 32 KiB before it
 and ended by a sync flush (RFC 1951, 1952). Blocks are compressed by a small pool, so a layer uses all
 processors, and the bytes are the same for any number of workers and any cutting of the input. Levels 0 to 3
-are isal's, above them zlib's. **zstd** always runs with worker threads, because libzstd writes other bytes
-without.
+are isal's, and store a block as it is when samples of it do not shrink; levels above are zlib's. **zstd**
+always runs with worker threads, because libzstd writes other bytes without.
 
 Bytes are promised per codec, level and library version; what is promised for ever is the diffID.
 """
@@ -50,6 +50,8 @@ _DICTIONARY = 32768
 # RFC 1952, 2.3: magic, deflate, no flags, no time, no hint about the effort, unknown operating system.
 _GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 _EMPTY_LAST_BLOCK = b"\x03\0"
+_STORED = 0xFFFF
+_SAMPLE, _SAMPLES = 2048, 8
 _LEVELS = {"gzip": (0, 9, 1), "zstd": (1, 22, 3), "uncompressed": (0, 0, 0)}
 
 
@@ -189,7 +191,23 @@ def _deflate_of(level: int) -> Callable[[bytes, bytes], bytes]:
         stream = engine.compressobj(level, engine.DEFLATED, -15, **primed)
         return bytes(stream.compress(block) + stream.flush(engine.Z_SYNC_FLUSH))
 
-    return deflate
+    def deflate_or_store(block: bytes, dictionary: bytes) -> bytes:
+        if len(block) == BLOCK:
+            sample = b"".join([block[at : at + _SAMPLE] for at in range(0, BLOCK, BLOCK // _SAMPLES)])
+            if len(deflate(sample, b"")) > 0.99 * len(sample):
+                return _stored(block)
+        return deflate(block, dictionary)
+
+    return deflate_or_store if level <= 3 else deflate
+
+
+def _stored(block: bytes) -> bytes:
+    """Deflate blocks that hold `block` as it is (RFC 1951, 3.2.4): zero, length, complement, bytes."""
+    parts: list[bytes | memoryview] = []
+    for at in range(0, len(block), _STORED):
+        part = memoryview(block)[at : at + _STORED]
+        parts += (bytes(1), len(part).to_bytes(2, "little"), (len(part) ^ 0xFFFF).to_bytes(2, "little"), part)
+    return b"".join(parts)
 
 
 def _workers() -> int:

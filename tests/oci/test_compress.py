@@ -54,6 +54,28 @@ def test_gzip_reads_every_level(level: int, data: bytes) -> None:
     assert gzip.decompress(packed) == unpack(packed) == data
 
 
+@pytest.mark.parametrize("level", [0, 1, 3])
+def test_gzip_stores_what_does_not_shrink(level: int) -> None:
+    chance, text = os.urandom(BLOCK), b"text that shrinks " * (BLOCK // 16)
+    mixed = text[:5000] + chance[: BLOCK - 5000]
+    content = chance + text[:BLOCK] + mixed + chance + chance[:5000]
+    stream = codec("gzip", level).compressor()
+    packed = stream.compress(content) + stream.finish()
+    assert gzip.decompress(packed) == content
+    assert packed[10:15] == b"\0\xff\xff\0\0" and packed[15:65550] == chance[:65535]
+    assert len(packed) < 4 * BLOCK
+    assert open_compressed(io.BytesIO(packed)).read() == content
+
+
+def test_gzip_of_samples_that_mislead_is_still_right() -> None:
+    block = bytearray(BLOCK)
+    for at in range(0, BLOCK, BLOCK // 8):
+        block[at : at + 2048] = os.urandom(2048)
+    stream = codec("gzip", 1).compressor()
+    packed = stream.compress(bytes(block)) + stream.finish()
+    assert gzip.decompress(packed) == block
+
+
 @pytest.mark.parametrize("level", [1, 3, 19])
 def test_zstd_reads_ours(level: int) -> None:
     data = TEXT[:BLOCK] if level > 3 else TEXT
