@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from oci.registry.server.proxy import Upstream
 
 _ROOT = click.option("--root", metavar="DIR", help="The store to serve (default: the one of all commands).")
+_FILES = 8192
 _LOOPBACK = ("127.", "localhost", "[::1]")
 
 
@@ -78,6 +79,7 @@ def serve(
         with RegistryServer(own.images.layout, options) as server:
             _greet(server.url, addr, htpasswd, tls_cert)
             gc.enable()
+            _raise_file_limit()
             try:
                 server.serve()
             except KeyboardInterrupt:
@@ -140,6 +142,16 @@ def _greet(url: str, addr: str, htpasswd: str, tls_cert: str) -> None:
         )
     elif not tls_cert:
         sys.stderr.write("warning: without --tls-cert passwords cross the network in the clear\n")
+
+
+def _raise_file_limit() -> None:
+    """Every connection and every upload holds files: take what the system lets us have."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _log(line: bytes) -> None:

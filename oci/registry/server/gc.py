@@ -74,6 +74,7 @@ class _Repository:
         self._tagged = {digest for digest, _ in links.fetched(repository).values()}
         known = names.tags(repository)  # without addresses of our own, every name is one of `others`
         self._tagged |= {digest for tag in known.others for digest in known.meanings(tag)}
+        self._tagged |= {descriptor.digest for descriptor in known.pinned}
 
     def stale(self, untagged: bool) -> set[Digest]:
         """Manifests that may go: those that are gone from the store, and, if wanted, those without a tag."""

@@ -103,7 +103,11 @@ class RegistryServer:
         if not self._connections.begin(sock):
             _refuse(sock)
             return
-        threading.Thread(target=self._converse, args=(sock, remote), daemon=True).start()
+        try:
+            threading.Thread(target=self._converse, args=(sock, remote), daemon=True).start()
+        except RuntimeError:  # the system has no thread left for us
+            self._connections.finish(sock)
+            _refuse(sock)
 
     def _converse(self, sock: socket.socket, remote: str) -> None:
         plain = sock

@@ -49,10 +49,6 @@ class Tags:
         self.others: dict[str, dict[str, Descriptor]] = {}
         self.pinned: list[Descriptor] = []
 
-    def all(self) -> set[str]:
-        """Every tag."""
-        return {*self.own, *self.others}
-
     def __bool__(self) -> bool:
         return bool(self.own or self.others or self.pinned)
 

@@ -51,7 +51,7 @@ class Options:
     log: Callable[[bytes], object] | None = None
     guard: Guard = unguarded
     connections: int = 256
-    uploads: int = 1024
+    uploads: int = 512
     upload_idle: float = 3600.0
     chunk_min_length: int = 0
     grace: float = 10.0

@@ -28,6 +28,8 @@ from oci.registry.server.request import Request
 from oci.registry.server.response import Response
 
 ALGORITHMS = ("sha256", "sha512")
+RESTING_SECONDS = 60.0
+"""After so long without a word an upload may have to make room for another."""
 _RANGE = re.compile(r"(?:bytes[ =])?([0-9]{1,18})-([0-9]{1,18})(?:/(?:\*|[0-9]{1,18}))?")
 _SWEEP_SECONDS = 30.0
 
@@ -196,13 +198,22 @@ class Uploads:
 
     def _begin(self, name: str, algorithm: str) -> Upload:
         self._sweep()
+        self._make_room()
+        upload = Upload(self._repositories.blobs, name, algorithm)
         with self._lock:
-            if len(self._open) >= self._options.uploads:
-                headers = (("Retry-After", "10"),)
-                raise Problem(429, "TOOMANYREQUESTS", "too many uploads are open", headers=headers)
-            upload = Upload(self._repositories.blobs, name, algorithm)
             self._open[upload.id] = upload
         return upload
+
+    def _make_room(self) -> None:
+        """When too many uploads are open, the one that rests longest goes. Raises Problem (429) if none does."""
+        with self._lock:
+            if len(self._open) < self._options.uploads:
+                return
+            oldest = min(self._open.values(), key=lambda each: each.used)
+        if time.monotonic() - oldest.used < RESTING_SECONDS:
+            headers = (("Retry-After", "10"),)
+            raise Problem(429, "TOOMANYREQUESTS", "too many uploads are open", headers=headers)
+        self._forget(oldest)
 
     def _find(self, name: str, what: str) -> Upload:
         with self._lock:

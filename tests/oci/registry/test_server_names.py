@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,29 @@ def test_an_image_that_was_pulled_by_digest(
         names.set(f"registry.example/app@{descriptor.digest}", descriptor)
     pull(registry, "app", str(descriptor.digest))
     assert registry.tags("app") == []
+
+
+@pytest.mark.parametrize("by_tag", [True, False])
+def test_what_refers_to_an_image_of_the_store(
+    registry: Registry, layout: Layout, make_image: MakeImage, by_tag: bool
+) -> None:
+    """Named itself, or listed in an index under the tag that clients of older registries maintain."""
+    image = make_image(layout.blobs)
+    about = replace(image.manifest.value, subject=image.descriptor, artifact_type="example/sbom")
+    referrer = replace(
+        layout.blobs.put(image.descriptor.media_type, about.to_json()), artifact_type="example/sbom"
+    )
+    listed = layout.blobs.put("application/vnd.oci.image.index.v1+json", index_of((referrer,)).content)
+    with layout.editing() as names:
+        names.set("docker.io/library/app:1", image.descriptor)
+        if by_tag:
+            names.set(f"docker.io/library/app:sha256-{image.descriptor.digest.hex}", listed)
+        else:
+            names.set("docker.io/library/app:sbom", referrer)
+    found = registry.ask("GET", f"/v2/app/referrers/{image.descriptor.digest}").json["manifests"]
+    assert [(entry["digest"], entry["artifactType"]) for entry in found] == [
+        (str(referrer.digest), "example/sbom")
+    ]
 
 
 def test_a_layer_that_is_here_need_not_be_pushed(

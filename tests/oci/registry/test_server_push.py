@@ -14,6 +14,7 @@ from served import Registry, digest_of, served
 
 from oci.digest import Digest
 from oci.layout import Layout
+from oci.registry.server import uploads
 
 BLOB = b"0123456789" * 1000
 WRONG = digest_of(b"something else")
@@ -266,7 +267,7 @@ def test_idle_uploads_end(layout: Layout) -> None:
         assert len(leftovers(registry)) == 1
 
 
-def test_uploads_are_bounded(layout: Layout) -> None:
+def test_uploads_are_bounded(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     with served(layout, uploads=2) as registry:
         registry.start("app")
         location = registry.start("app")
@@ -274,7 +275,10 @@ def test_uploads_are_bounded(layout: Layout) -> None:
         assert (answer.status, answer.codes) == (429, ["TOOMANYREQUESTS"])
         assert int(answer.headers["retry-after"]) > 0
         registry.ask("DELETE", location)
-        registry.start("app")
+        location = registry.start("app")
+        monkeypatch.setattr(uploads, "RESTING_SECONDS", 0.0)
+        registry.start("app")  # the oldest made room
+        assert registry.ask("GET", location).status == 204
 
 
 def test_the_least_chunk_is_announced(layout: Layout) -> None:
