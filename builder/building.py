@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypedDict
+from dataclasses import field, replace
+from typing import TYPE_CHECKING, BinaryIO, TypedDict
 
-from builder import entitlements
+from builder import entitlements, origins
 from builder.errors import UsageError
 from builder.events import Emit, Exported, discard, stamp
-from builder.export.base import Export, Exporter, OutputSpec, exporter
+from builder.export.base import Export, Exporter, OutputSpec, exporter, refuse_nameless, wish
 from builder.graph import Network, Plan, Record
 from builder.images import Images
 from builder.inputs import Inputs
+from builder.registries import Access, Registries
 from builder.secrets import Agent, Secret, Secrets, checked_agents
 from builder.solver.cache import Cache, at_clock
 from builder.solver.execute import Executor
@@ -23,11 +24,13 @@ from builder.solver.solve import solve
 from builder.state import StateDir, default_root
 from oci import platforms
 from oci.compress import codec
+from oci.data import dataclass
 from oci.image import Image
 from oci.model import Descriptor, History, ImageConfig
 from oci.reference import Reference
 
 if TYPE_CHECKING:
+    from builder.contexts.remote import Remotes
     from builder.frontend.lower import PlanOptions
     from oci.digest import Digest
     from oci.model import Platform
@@ -37,8 +40,11 @@ if TYPE_CHECKING:
 class BuildRequest:
     """All that a build depends on, as `docker build` names it. Nothing else (no environment) is read.
 
-    `context` is a directory; `dockerfile` a path, empty for `Dockerfile` in the context, `-` for
-    `dockerfile_text`.
+    `context` is a directory, the URL of a git repository, of an archive or of a Dockerfile, or `-` for
+    `stdin`, which holds an archive or a Dockerfile. `dockerfile` is a path or a URL, empty for `Dockerfile`
+    in the context, `-` for `dockerfile_text`. `ignorefile` is used in place of `.dockerignore`. `contexts`
+    are named ones: any of these, or `docker-image://NAME`, or `oci-layout://PATH`. `pull` asks registries for
+    every base, whatever the store has; `access` says how they are reached (with its usual credential files).
     `clock` is the moment, in seconds since 1970, that layers, config and history carry. `jobs` 0 is one per
     core. `secrets` and `ssh` are lent to the steps that mount them and are part of no key.
     """
@@ -46,6 +52,8 @@ class BuildRequest:
     context: str = "."
     dockerfile: str = ""
     dockerfile_text: bytes = b""
+    stdin: BinaryIO | None = None
+    ignorefile: str = ""
     tags: tuple[str, ...] = ()
     outputs: tuple[OutputSpec, ...] = ()
     build_args: Mapping[str, str] = field(default_factory=dict)
@@ -65,6 +73,8 @@ class BuildRequest:
     clock: int | None = None
     jobs: int = 0
     keep_going: bool = False
+    pull: bool = False
+    access: Access = field(default_factory=Access)
     root: str = ""
 
 
@@ -85,14 +95,20 @@ def build(request: BuildRequest, emit: Emit = discard) -> Built:
     exporters = [exporter(spec) for spec in request.outputs]
     names = tuple(_name(tag) for tag in request.tags)
     lent = _lent(request)
+    if not names:
+        refuse_nameless(exporters)
     with ExitStack() as stack:
         state = stack.enter_context(StateDir(request.root or default_root(), emit))
         lease = stack.enter_context(state.lease())
         images = Images(state)
         images.layout.blobs.clean()
-        inputs = stack.enter_context(Inputs(request, images, emit))
+        remotes = stack.enter_context(_remotes(images, state, lent, emit))
+        registries = stack.enter_context(Registries(request.access, images, emit))
+        inputs = stack.enter_context(Inputs(request, images, emit, remotes, registries))
         plan = _plan(request, inputs, emit)
-        executor = stack.enter_context(_executor(request, state, images, inputs, lent, emit))
+        executor = stack.enter_context(
+            _executor(request, (remotes, registries), lent, state, images, inputs, emit)
+        )
         lease.add(executor.recorded(plan.target))
         result = solve(
             plan.target,
@@ -109,9 +125,15 @@ def build(request: BuildRequest, emit: Emit = discard) -> Built:
         descriptor = image.write(images.layout.blobs)
         shown = tuple(str(name) for name in names)
         layers = len(image.layers) - (len(plan.base.layers) if plan.base else 0)
-        export = Export(descriptor, shown, lambda: executor.rootfs(result), layers, request.clock)
+        export = Export(descriptor, shown, lambda: executor.rootfs(result), layers, request.clock, registries)
         lines = _write_outputs(exporters, export, images, emit)
-        _name_it(images, names, descriptor, bool(exporters))
+        wishes = [wish(each, descriptor) for each in exporters]
+        names = (*names, *(name for each in wishes for name in each.names))
+        kept = not exporters or any(each.keep for each in wishes)
+        if (names or kept) and not any(each.pushed for each in wishes):
+            registries.complete(descriptor)
+        facts = {**_origins(images, plan.base), **registries.pushed(descriptor.digest)}
+        _name_it(images, names, descriptor, kept, facts)
         for name in names:
             emit(Exported(f"naming to {name}", stamp()))
         return Built(image.id, descriptor, shown, lines)
@@ -213,14 +235,35 @@ def _lent(request: BuildRequest) -> Lent:
     )
 
 
+def _remotes(images: Images, state: StateDir, lent: Lent, emit: Emit) -> Remotes:
+    from builder.contexts.remote import Remotes
+
+    agent = lent["agents"].get("default")
+    return Remotes(
+        images.layout.blobs,
+        state.content(),
+        secret=lent["secrets"].value,
+        agent=agent.paths[0] if agent and len(agent.paths) == 1 else "",
+        emit=emit,
+    )
+
+
 def _executor(
-    request: BuildRequest, state: StateDir, images: Images, inputs: Inputs, lent: Lent, emit: Emit
+    request: BuildRequest,
+    sources: tuple[Remotes, Registries],
+    lent: Lent,
+    state: StateDir,
+    images: Images,
+    inputs: Inputs,
+    emit: Emit,
 ) -> Executor:
     return Executor(
         state=state,
         blobs=images.layout.blobs,
         cache=Cache(state.steps()),
         trees=inputs.tree,
+        remotes=sources[0],
+        layers=sources[1],
         codec=codec("gzip", 1),
         clock=request.clock,
         emit=emit,
@@ -247,8 +290,25 @@ def _export_error(error: OSError) -> Exception:
     return ExportError(f"an output could not be written: {error}")
 
 
-def _name_it(images: Images, names: tuple[Reference, ...], descriptor: Descriptor, exported: bool) -> None:
+def _name_it(
+    images: Images,
+    names: tuple[Reference, ...],
+    descriptor: Descriptor,
+    kept: bool,
+    facts: Mapping[str, str],
+) -> None:
     for name in names:
-        images.tag(name, descriptor)
-    if not names and not exported:
-        images.keep(descriptor)
+        if name.digest is None:
+            images.tag(name, descriptor, facts)
+        else:
+            images.pulled(name, descriptor, facts)
+    if not names and kept:
+        images.keep(descriptor, facts)
+
+
+def _origins(images: Images, base: Image | None) -> Mapping[str, str]:
+    """What to remember of an image on `base`: where the base's layers are to be had."""
+    if base is None or not base.layers:
+        return {}
+    found = origins.origins(images.layout, base.manifest.digest)
+    return origins.facts(*origins.of_base(found, len(base.layers)))

@@ -95,9 +95,7 @@ class RegistryFailed(BuildError):
 
     exit_code = 3
 
-    def __init__(
-        self, message: str, *, code: int = 3, at: SourceRange | None = None, hint: str = ""
-    ) -> None:
+    def __init__(self, message: str, *, code: int = 3, at: SourceRange | None = None, hint: str = "") -> None:
         super().__init__(message, at=at, hint=hint)
         self.exit_code = code
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 
+from builder import origins
 from builder.errors import NotFound, UsageError
 from builder.state import StateDir
 from oci import media_types, platforms
 from oci.blobs import BlobStore
+from oci.data import dataclass
 from oci.digest import Digest
 from oci.errors import BlobNotFound, InvalidReference, OciError
 from oci.image import Image, images, select
@@ -29,6 +31,8 @@ ID_LENGTH = 4
 _HEX_ID = re.compile(rf"(?:sha256:)?([0-9a-f]{{{ID_LENGTH},64}})")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _NOT_FOUND_HINT = "pybuild images lists what is here; a base comes with pybuild import or pybuild load"
+
+_NOTHING: Mapping[str, str] = {}
 
 OnDamage = Callable[[Descriptor, OciError], None]
 
@@ -95,11 +99,7 @@ class Images:
         reference = reference.with_default_tag()
         if reference.digest is None:
             return self.layout.find(str(reference))
-        for descriptor in self.layout.descriptors():
-            name = _name(descriptor)
-            if descriptor.digest == reference.digest and name and name.repository == reference.repository:
-                return descriptor
-        return None
+        return next((each for each in self.layout.descriptors() if _is_pinned(each, reference)), None)
 
     def resolve(self, text: str) -> Entry:
         """The image that people mean by a name, a name with a digest, or at least four digits of an id.
@@ -128,8 +128,11 @@ class Images:
             descriptor = chosen
         return Image.load(blobs, descriptor)
 
-    def tag(self, name: Reference, descriptor: Descriptor) -> None:
-        """Let `name` mean `descriptor`. An image that had only this name stays, unnamed."""
+    def tag(self, name: Reference, descriptor: Descriptor, facts: Mapping[str, str] = _NOTHING) -> None:
+        """Let `name` mean `descriptor`. An image that had only this name stays, unnamed.
+
+        `facts` are what to remember of the image (`builder.origins`), beside what is known of it.
+        """
         if name.digest is not None:
             raise UsageError(
                 f"{name.familiar()!r} has a digest; a tag names an image, a digest is its content"
@@ -137,12 +140,28 @@ class Images:
         if name.path == "library/sha256":
             raise UsageError(f"{name.familiar()!r} would be taken for a digest: choose another name")
         with self.layout.editing() as names:
-            _move_name(names, str(name.with_default_tag()), descriptor)
+            _move_name(names, str(name.with_default_tag()), descriptor, facts)
 
-    def keep(self, descriptor: Descriptor) -> None:
+    def pulled(self, name: Reference, descriptor: Descriptor, facts: Mapping[str, str]) -> None:
+        """Let the name an image was pulled by mean it; one with a digest too, which then has no tag."""
+        name = replace(name, tag="") if name.digest else name.with_default_tag()
+        with self.layout.editing() as names:
+            _move_name(names, str(name), descriptor, facts)
+
+    def keep(self, descriptor: Descriptor, facts: Mapping[str, str] = _NOTHING) -> None:
         """Store an image without a name (or leave the names it has)."""
         with self.layout.editing() as names:
-            names.add(descriptor)
+            names.add(origins.remembering(names.entries, descriptor, facts))
+
+    def note(self, digest: Digest, facts: Mapping[str, str]) -> None:
+        """Remember more of an image that has an entry; nothing to do if it has none."""
+        if not facts:
+            return
+        with self.layout.editing() as names:
+            names.entries = [
+                origins.remembering((), entry, facts) if entry.digest == digest else entry
+                for entry in names.entries
+            ]
 
     def untag(self, name: Reference) -> None:
         """Take a name away; the image stays. Raises NotFound."""
@@ -216,13 +235,7 @@ class Images:
         if reference.digest is None:
             found = names.find(str(reference.with_default_tag()))
             return [found] if found else []
-        return [
-            each
-            for each in names.entries
-            if each.digest == reference.digest
-            and (name := _name(each))
-            and name.repository == reference.repository
-        ]
+        return [each for each in names.entries if _is_pinned(each, reference)]
 
     def _with_id(self, names: Names, text: str, force: bool) -> list[Descriptor]:
         ids = {digest for digest in map(self._id, names.entries) if _begins(digest, text)}
@@ -253,7 +266,7 @@ class Images:
             for each in self.layout.descriptors()
             if each.digest == descriptor.digest and (name := _name(each))
         ]
-        return Entry(without_names(descriptor), self.for_platform(descriptor), tuple(names))
+        return Entry(_pointer(descriptor), self.for_platform(descriptor), tuple(names))
 
     def _did_you_mean(self, text: str) -> str:
         from difflib import get_close_matches
@@ -301,10 +314,24 @@ def _grouped(descriptors: Iterable[Descriptor]) -> list[tuple[Descriptor, tuple[
     """Entries of the index by what they point at, each once with all its names."""
     found: dict[Digest, tuple[Descriptor, list[Reference]]] = {}
     for descriptor in descriptors:
-        _, names = found.setdefault(descriptor.digest, (without_names(descriptor), []))
+        _, names = found.setdefault(descriptor.digest, (_pointer(descriptor), []))
         if name := _name(descriptor):
             names.append(name)
     return [(descriptor, tuple(sorted(names))) for descriptor, names in found.values()]
+
+
+def _pointer(entry: Descriptor) -> Descriptor:
+    """What an entry points at, without its name and what else is for the index alone."""
+    return origins.bare(without_names(entry))
+
+
+def _is_pinned(entry: Descriptor, reference: Reference) -> bool:
+    """Whether an entry is what a name with a digest means: the image itself, or what was chosen of the index
+    with that digest."""
+    name = _name(entry)
+    if name is None or name.repository != reference.repository:
+        return False
+    return reference.digest in (entry.digest, name.digest)
 
 
 def _name(descriptor: Descriptor) -> Reference | None:
@@ -329,7 +356,7 @@ def _ambiguous(text: str, ids: Iterable[Digest]) -> UsageError:
     return UsageError(f"{text!r} is the beginning of several image ids: {listed}", hint="give more digits")
 
 
-def _move_name(names: Names, name: str, descriptor: Descriptor) -> None:
-    before = names.set(name, descriptor)
+def _move_name(names: Names, name: str, descriptor: Descriptor, facts: Mapping[str, str]) -> None:
+    before = names.set(name, origins.remembering(names.entries, descriptor, facts))
     if before is not None:
         names.add(before)

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from builder.errors import NotFound, UsageError
+from builder.errors import BuildError, NotFound, UsageError
 from builder.events import Emit
 from builder.source import SourceFile, SourceRange
 from oci import platforms
@@ -20,13 +20,18 @@ from oci.layout import REF_NAME, name_of
 from oci.reference import Reference
 
 if TYPE_CHECKING:
+    from builder.contexts.remote import Remotes
+    from builder.contexts.sources import Source
     from builder.images import Images
     from builder.patterns import IgnoreFile
+    from builder.registries import Registries
     from builder.tree import Tree
     from oci.model import Descriptor, Platform
 
 LAYOUT = "oci-layout://"
 IMAGE = "docker-image://"
+DEEPEST = 10
+"""How many named contexts may name each other in a row (C05)."""
 
 
 class Wanted(Protocol):
@@ -40,22 +45,39 @@ class Wanted(Protocol):
     def dockerfile_text(self) -> bytes: ...
     @property
     def contexts(self) -> Mapping[str, str]: ...
+    @property
+    def stdin(self) -> BinaryIO | None: ...
+    @property
+    def ignorefile(self) -> str: ...
+    @property
+    def pull(self) -> bool: ...
 
 
 class Inputs:
     """The inputs of one build; each is opened when first asked for, and closed with the `with` block.
 
-    Without `images` there is no store, and no image is found.
+    Without `images` there is no store, and no image is found; without `registries` nobody is asked for one.
+    `remotes` fetches what lies elsewhere; without it, it is kept for as long as this.
     """
 
-    def __init__(self, wanted: Wanted, images: Images | None, emit: Emit) -> None:
+    def __init__(
+        self,
+        wanted: Wanted,
+        images: Images | None,
+        emit: Emit,
+        remotes: Remotes | None = None,
+        registries: Registries | None = None,
+    ) -> None:
         self._wanted = wanted
         self._images = images
         self._emit = emit
         self._exit = ExitStack()
+        self._remotes = remotes
+        self._registries = registries
+        self._sources: dict[str, Source] = {}
         self._trees: dict[str, Tree] = {}
         self._ignores: dict[str, IgnoreFile | None] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def __enter__(self) -> Inputs:
         return self
@@ -65,76 +87,93 @@ class Inputs:
 
     def dockerfile(self) -> SourceFile:
         """The Dockerfile's text. Raises ContextError when it cannot be read."""
-        from builder.contexts.local import read_dockerfile
+        from builder.contexts.local import source_of
+        from builder.contexts.sources import fetch_text
 
-        return read_dockerfile(self._wanted.context, self._wanted.dockerfile, self._wanted.dockerfile_text)
+        path = self._wanted.dockerfile
+        if path == "-":
+            return source_of("Dockerfile", self._wanted.dockerfile_text)
+        if _is_url(path):
+            return source_of(_without_secrets(path), fetch_text(path, self._fetching))
+        return self._source("").dockerfile(path)
 
     def named(self) -> Mapping[str, Image | None]:
-        """The named contexts: an image, or None for a directory."""
-        return {name: self._named(name, value) for name, value in self._wanted.contexts.items()}
+        """The named contexts: an image, or None for files."""
+        return {name: self._named(name, value, 0) for name, value in self._wanted.contexts.items()}
 
     def tree(self, name: str) -> Tree:
-        """The files of the main context (``""``) or of a named directory."""
+        """The files of the main context (``""``) or of a named one."""
         with self._lock:
             if name not in self._trees:
-                self._trees[name] = self._open(name)
+                self._trees[name] = self._source(name).tree(self._dockerfile(name))
             return self._trees[name]
 
     def ignore(self, name: str = "") -> IgnoreFile | None:
         """The ignore file of the main context or of a named directory. Raises ContextError when it cannot be
         understood.
         """
-        from builder.contexts.local import read_ignore
-
         if name not in self._ignores:
-            dockerfile = "" if name else self._wanted.dockerfile
-            self._ignores[name] = read_ignore(self._path(name), dockerfile)
+            self._ignores[name] = self._source(name).ignore(self._dockerfile(name))
         return self._ignores[name]
 
     def resolve(self, name: str, platform: Platform, at: SourceRange | None) -> Image:
-        """The image that `name` means, from the local store. Raises NotFound with the line that wants it."""
+        """The image that `name` means, from the store or a registry. Raises NotFound or RegistryFailed with
+        the line that wants it."""
+        from builder.bases import find
+
         try:
             reference = Reference.parse(name)
         except InvalidReference as error:
             raise UsageError(str(error), at=at) from None
         if self._images is None:
             raise NotFound(f"the image {reference.familiar()!r} is not in the local store", at=at)
-        descriptor = self._images.find(reference) or self._by_id(self._images, reference, at)
-        blobs = self._images.layout.blobs
-        chosen = select(blobs, descriptor, platform)
-        if chosen is None:
-            raise NotFound(f"the local image {name!r} has nothing for {platform}", at=at)
-        return Image.load(blobs, chosen)
-
-    def _by_id(self, images: Images, reference: Reference, at: SourceRange | None) -> Descriptor:
-        """The image whose id begins so, as `FROM <id>` means it. Raises NotFound, with what may be meant."""
-        shown = reference.familiar()
         try:
-            return images.resolve(shown.removesuffix(":latest")).descriptor
-        except NotFound as error:
-            text = f"the image {shown!r} is not in the local store; pulling comes with the registries"
-            raise NotFound(text, at=at, hint=error.hint) from None
+            return find(self._images, self._registries, reference, platform, pull=self._wanted.pull)
+        except BuildError as error:
+            error.at = error.at or at
+            raise
 
-    def _open(self, name: str) -> Tree:
-        from builder.contexts.local import LocalContext
+    def _source(self, name: str) -> Source:
+        """The main context or a named one, opened."""
+        from builder.contexts.sources import open_source
 
-        shown = f"context {name!r}" if name else "context"
-        return self._exit.enter_context(LocalContext(self._path(name), self.ignore(name), shown))
+        with self._lock:
+            if name not in self._sources:
+                shown = f"context {name!r}" if name else "context"
+                value = self._wanted.contexts[name] if name else self._wanted.context
+                stdin = None if name else self._wanted.stdin
+                ignorefile = "" if name else self._wanted.ignorefile
+                found = open_source(value, self._fetching, name=shown, ignorefile=ignorefile, stdin=stdin)
+                self._exit.callback(found.close)
+                self._sources[name] = found
+            return self._sources[name]
 
-    def _path(self, name: str) -> str:
-        return self._wanted.contexts[name] if name else self._wanted.context
+    def _dockerfile(self, name: str) -> str:
+        """Beside which Dockerfile the ignore file of a context may lie; `-` for one that lies nowhere."""
+        if name:
+            return ""
+        return "-" if _is_url(self._wanted.dockerfile) else self._wanted.dockerfile
 
-    def _named(self, name: str, value: str) -> Image | None:
+    @property
+    def _fetching(self) -> Remotes:
+        if self._remotes is None:
+            self._remotes = self._exit.enter_context(_passing_remotes(self._exit, self._emit))
+        return self._remotes
+
+    def _named(self, name: str, value: str, depth: int) -> Image | None:
+        if depth > DEEPEST:
+            raise UsageError(f"--build-context {name}={value}: named contexts name each other in a circle")
         if value.startswith(IMAGE):
-            return self.resolve(value.removeprefix(IMAGE), platforms.host(), None)
+            image = value.removeprefix(IMAGE)
+            other = self._wanted.contexts.get(image)
+            if other is not None and image != name:
+                return self._named(image, other, depth + 1)
+            return self.resolve(image, platforms.host(), None)
         if value.startswith(LAYOUT):
             return self._from_layout(name, value.removeprefix(LAYOUT))
-        if "://" in value or value.startswith("git@"):
-            raise UsageError(
-                f"--build-context {name}={value}: only directories, {LAYOUT} and {IMAGE} are there yet",
-                hint="git and http contexts come with a later version",
-            )
-        if not os.path.isdir(value):
+        from builder.contexts.sources import is_remote
+
+        if not is_remote(value) and not os.path.isdir(value):
             raise UsageError(f"--build-context {name}={value}: there is no such directory")
         return None
 
@@ -156,6 +195,37 @@ class Inputs:
         except (OciError, OSError) as error:
             raise UsageError(f"--build-context {name}: {error}") from None
         return Image.load(blobs, chosen)
+
+
+def _is_url(path: str) -> bool:
+    return path.startswith(("http://", "https://"))
+
+
+def _without_secrets(url: str) -> str:
+    from oci.registry.redact import shown_url
+
+    return shown_url(url)
+
+
+def _passing_remotes(stack: ExitStack, emit: Emit) -> Remotes:
+    """Remotes without a store, whose downloads go with `stack`."""
+    from tempfile import TemporaryDirectory
+
+    from builder.contexts.remote import Remotes
+    from oci.blobs import BlobStore
+
+    place = stack.enter_context(TemporaryDirectory(prefix="pybuild-"))
+    return Remotes(BlobStore(place), _Forgetful(), emit=emit)
+
+
+class _Forgetful:
+    """A memory without memory."""
+
+    def get(self, key: bytes) -> bytes | None:
+        return None
+
+    def put_many(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        """Nothing is kept."""
 
 
 def _entry(entries: Sequence[Descriptor], wanted: str) -> Descriptor | None:

@@ -15,13 +15,13 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from queue import Queue
 from types import TracebackType
 from typing import BinaryIO, Protocol
 
 from oci.compress import DEFAULT_LIMITS, NO_LIMITS, Codec, Limits, open_compressed
+from oci.data import dataclass
 from oci.digest import Digest
 from oci.errors import DigestMismatch, InvalidArchive
 from oci.media_types import LAYER_CODECS
@@ -184,9 +184,17 @@ def write_layer(tar: Iterable[bytes], codec: Codec, store: Store) -> Layer:
 
 @contextmanager
 def read_layer(
-    store: Store, digest: Digest, media_type: str, *, limits: Limits = DEFAULT_LIMITS
+    store: Store,
+    digest: Digest,
+    media_type: str,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    diff_id: Digest | None = None,
 ) -> Iterator[TarReader]:
     """The entries of a layer's tar; iterating to the end has verified the blob.
+
+    With `diff_id` the content is held against it at the end of the block: a stranger's config may claim the
+    diffIDs of another image, by which unpacked layers are known.
 
     The format is found by magic bytes, since registries hold layers whose media type names another one.
     Raises InvalidArchive for a media type that is no layer's, BlobNotFound, DigestMismatch, LimitExceeded.
@@ -196,7 +204,39 @@ def read_layer(
             f"{media_type} is no layer media type; expected one of {', '.join(LAYER_CODECS)}"
         )
     with store.open(digest) as blob:
-        yield TarReader(open_compressed(blob, allow=("gzip", "zstd", "uncompressed"), limits=limits), limits)
+        content = open_compressed(blob, allow=("gzip", "zstd", "uncompressed"), limits=limits)
+        if diff_id is None:
+            yield TarReader(content, limits)
+            return
+        with closing(_Hashed(content.read, diff_id.algorithm)) as hashed:
+            yield TarReader(hashed, limits)
+            hashed.check(diff_id)
+
+
+class _Hashed:
+    """A stream whose bytes are hashed by a thread of their own, on their way to the reader."""
+
+    def __init__(self, read: Callable[[int], bytes], algorithm: str) -> None:
+        self._read = read
+        self._hash = hashlib.new(algorithm)
+        self._lane = _Lane(self._hash.update)
+
+    def read(self, size: int, /) -> bytes:
+        if chunk := self._read(size):
+            self._lane.put(chunk)
+        return chunk
+
+    def check(self, expected: Digest) -> None:
+        """Read what is left and compare. Raises DigestMismatch."""
+        while self.read(BLOCK):
+            pass
+        self._lane.finish()
+        if self._hash.hexdigest() != expected.hex:
+            actual = f"{expected.algorithm}:{self._hash.hexdigest()}"
+            raise DigestMismatch(f"the layer's content is {actual}; its image's config says {expected}")
+
+    def close(self) -> None:
+        self._lane.stop()
 
 
 def recompress(layer: Layer, codec: Codec, store: Store) -> Layer:

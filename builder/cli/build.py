@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from builder.cli import lending, values
+from builder.cli import lending, remote, values
 from builder.cli.progress import MODES, watching
 from builder.cli.session import Session
 from builder.errors import ContextError, UsageError
 
 if TYPE_CHECKING:
     from builder.building import BuildRequest, Built
+    from builder.export.base import OutputSpec
 
 _LATER = {
     "--cache-from": "cache import and export",
     "--cache-to": "cache import and export",
-    "--push": "registries",
     "--attest": "attestations",
     "--provenance": "attestations",
     "--sbom": "attestations",
@@ -66,16 +66,19 @@ def _with_later(command: click.Command) -> click.Command:
 
 
 @click.command(
-    "build", help="Build an image from the Dockerfile in PATH (- reads a Dockerfile from standard input)."
+    "build",
+    help="Build an image from the Dockerfile in PATH, in the git repository or archive behind URL, or from "
+    "standard input (-: an archive, or only a Dockerfile).",
 )
-@click.argument("context", metavar="PATH | -", required=False)
+@click.argument("context", metavar="PATH | URL | -", required=False)
 @click.option(
     "-f",
     "--file",
     "dockerfile",
     metavar="FILE",
-    help="The Dockerfile (default: PATH/Dockerfile; - is stdin).",
+    help="The Dockerfile (default: PATH/Dockerfile; - is stdin): a path or a URL.",
 )
+@click.option("--ignorefile", default="", metavar="FILE", help="Use FILE in place of .dockerignore.")
 @click.option("-t", "--tag", "tags", multiple=True, metavar="NAME[:TAG]", help="Name the image; repeatable.")
 @click.option(
     "-o",
@@ -83,7 +86,7 @@ def _with_later(command: click.Command) -> click.Command:
     "outputs",
     multiple=True,
     metavar="OUTPUT",
-    help="type=oci|docker|tar|local|cacheonly[,dest=...], a directory, or - (a tar); repeatable.",
+    help="type=image|registry|oci|docker|tar|local|cacheonly[,...], a directory, or - (a tar); repeatable.",
 )
 @click.option(
     "--build-arg",
@@ -100,7 +103,7 @@ def _with_later(command: click.Command) -> click.Command:
     "contexts",
     multiple=True,
     metavar="NAME=SOURCE",
-    help="More contexts: a directory, oci-layout://DIR[:TAG] or docker-image://NAME.",
+    help="More contexts: a directory, git or http URL, oci-layout://DIR[:TAG] or docker-image://NAME.",
 )
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Label the image; repeatable.")
 @click.option(
@@ -160,7 +163,11 @@ def _with_later(command: click.Command) -> click.Command:
 )
 @click.option("--progress", type=click.Choice(MODES), default="auto", help="How to show what happens.")
 @click.option("-q", "--quiet", is_flag=True, help="Show nothing; print the image id.")
-@click.option("--pull", is_flag=True, help="Accepted: bases are local until registries are there.")
+@click.option("--pull", is_flag=True, help="Ask registries for bases anew, whatever the store has.")
+@click.option("--push", is_flag=True, help="Push the image: -o type=registry.")
+@click.option("--offline", is_flag=True, help="Ask nothing of the network.")
+@remote.AUTHFILE
+@remote.TLS_VERIFY
 @click.option("--load", is_flag=True, help="Accepted: images always go to the local store.")
 @click.option("--builder", hidden=True, expose_value=False)
 @click.option("--rm/--no-rm", hidden=True, expose_value=False, default=True)
@@ -192,7 +199,6 @@ def command(session: Session, /, **flags: Any) -> int:
 
 def _request(session: Session, flags: dict[str, Any]) -> BuildRequest:
     from builder.building import BuildRequest
-    from builder.export.base import OutputSpec
 
     context, dockerfile, content = _sources(flags["context"], flags["dockerfile"])
     build_args = values.variables("--build-arg", flags["build_args"])
@@ -205,8 +211,10 @@ def _request(session: Session, flags: dict[str, Any]) -> BuildRequest:
         context=context,
         dockerfile=dockerfile,
         dockerfile_text=content,
+        stdin=sys.stdin.buffer if context == "-" else None,
+        ignorefile=flags["ignorefile"],
         tags=flags["tags"],
-        outputs=tuple(OutputSpec.parse(each) for each in flags["outputs"]),
+        outputs=_outputs(flags["outputs"], flags["push"]),
         build_args=build_args,
         target=flags["target"],
         no_cache=flags["no_cache"],
@@ -224,43 +232,56 @@ def _request(session: Session, flags: dict[str, Any]) -> BuildRequest:
         clock=values.clock(flags["clock"], build_args, context),
         jobs=flags["jobs"],
         keep_going=flags["keep_going"],
+        pull=_pull(flags),
+        access=remote.access(
+            session,
+            authfile=flags["authfile"],
+            tls_verify=flags["tls_verify"],
+            offline=flags["offline"],
+        ),
         root=session.root,
     )
 
 
+def _outputs(texts: tuple[str, ...], push: bool) -> tuple[OutputSpec, ...]:
+    """The outputs asked for; `--push` makes an image that is one of them be pushed, or adds a registry."""
+    from dataclasses import replace
+
+    from builder.export.base import OutputSpec
+
+    found = tuple(OutputSpec.parse(each) for each in texts)
+    if not push:
+        return found
+    if not any(each.type in ("image", "registry") for each in found):
+        return (*found, OutputSpec("registry"))
+    return tuple(
+        replace(each, options={"push": "true", **each.options}) if each.type == "image" else each
+        for each in found
+    )
+
+
+def _pull(flags: dict[str, Any]) -> bool:
+    if flags["pull"] and flags["offline"]:
+        raise UsageError("--pull asks registries, and --offline nobody: they cannot both be")
+    return bool(flags["pull"])
+
+
 def _sources(context: str | None, dockerfile: str | None) -> tuple[str, str, bytes]:
-    """The context's directory, the Dockerfile's path and, from standard input, its text."""
+    """The context, the Dockerfile's path and, from standard input, its text."""
     if context is None:
         raise UsageError(
             "build needs a context: the directory that COPY reads", hint="pybuild build [OPTIONS] PATH"
         )
     if context == "-" and dockerfile == "-":
         raise UsageError("context and Dockerfile cannot both come from standard input")
-    if "://" in context or context.startswith("git@"):
-        raise UsageError(
-            f"{context!r}: contexts from git and http are not there yet", hint="clone it, build PATH"
-        )
-    if context == "-":
-        return _from_stdin()
-    if not os.path.isdir(context):
-        raise ContextError(f"the context {context!r} is no directory", hint=_meant(context))
+    if context != "-" and not os.path.isdir(context):
+        from builder.contexts.sources import is_remote
+
+        if not is_remote(context):
+            raise ContextError(f"the context {context!r} is no directory", hint=_meant(context))
     if dockerfile == "-":
         return context, "-", sys.stdin.buffer.read()
     return context, dockerfile or "", b""
-
-
-def _from_stdin() -> tuple[str, str, bytes]:
-    """`-`: a Dockerfile, and a context without files."""
-    content = sys.stdin.buffer.read()
-    if content[:2] in (b"\x1f\x8b", b"BZ") or content[:6] == b"\xfd7zXZ\0" or content[257:262] == b"ustar":
-        raise UsageError(
-            "a context as an archive on standard input is not there yet", hint="unpack it, build PATH"
-        )
-    from tempfile import mkdtemp
-
-    empty = mkdtemp(prefix="pybuild-empty-")
-    click.get_current_context().call_on_close(lambda: os.rmdir(empty))
-    return empty, "-", content
 
 
 def _meant(word: str) -> str:

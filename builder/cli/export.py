@@ -23,9 +23,11 @@ def command(session: Session, name: str, path: str | None) -> None:
         raise UsageError(f"the image {name!r} has no name", hint=f"pybuild tag {name} NAME")
     from builder.building import BuildRequest, build
     from builder.export.base import OutputSpec
+    from builder.registries import Access
 
     build(
         BuildRequest(
+            access=Access(config=session.config),
             dockerfile="-",
             dockerfile_text=f"FROM {entry.names[0]}\n".encode(),
             platform=str(entry.image.platform),

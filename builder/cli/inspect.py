@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+from typing import Any
 
 import click
 
-from builder.cli import listing, output
+from builder import origins
+from builder.cli import listing, output, remote
 from builder.cli.session import Session
-from builder.errors import NotFound
+from builder.errors import NotFound, RegistryFailed, UsageError
 from builder.images import Entry
 
 
@@ -20,9 +22,22 @@ from builder.images import Entry
 )
 @click.option("-s", "--size", is_flag=True, help="Accepted: the size is always shown.")
 @click.option("--type", "kind", type=click.Choice(["image"]), help="Only images, for now.")
-@click.pass_obj
-def command(session: Session, names: tuple[str, ...], form: str | None, size: bool, kind: str | None) -> int:
+@click.option("--remote", "there", is_flag=True, help="Images of registries, which stay there.")
+@click.option("--platform", metavar="OS/ARCH", help="With --remote: of an index (default: this machine).")
+@remote.with_access
+@click.pass_obj  # fmt: skip
+def command(
+    session: Session,
+    /,
+    names: tuple[str, ...],
+    form: str | None,
+    there: bool,
+    platform: str | None,
+    **flags: Any,
+) -> int:
     """Set by the decorator."""
+    if platform and not there:
+        raise UsageError("--platform goes with --remote: an image of the store has its own")
     template = None
     if form and form != "json":
         from builder.cli.templates import Template
@@ -31,8 +46,12 @@ def command(session: Session, names: tuple[str, ...], form: str | None, size: bo
     code, found = 0, []
     for name in names:
         try:
-            found.append(document(session.images.resolve(name)))
-        except NotFound as error:
+            if there:
+                found.append(document(_remote(session, name, platform, flags)))
+            else:
+                entry = session.images.resolve(name)
+                found.append(document(entry) | _memory(session, entry))
+        except (NotFound, RegistryFailed) as error:
             code = output.report(error)
     if template:
         sys.stdout.write("".join(template.render(each) + "\n" for each in found))
@@ -41,6 +60,37 @@ def command(session: Session, names: tuple[str, ...], form: str | None, size: bo
     else:
         sys.stdout.write(json.dumps(found, indent=4, ensure_ascii=False) + "\n")
     return code
+
+
+def _memory(session: Session, entry: Entry) -> dict[str, object]:
+    """Where an image came from, and when a registry last said that its name means it."""
+    known = origins.remembered(session.images.layout, entry.descriptor.digest)
+    return {
+        **({"Origins": known[origins.ORIGIN].split()} if origins.ORIGIN in known else {}),
+        **({"Metadata": {"LastTagTime": known[origins.RESOLVED]}} if origins.RESOLVED in known else {}),
+    }
+
+
+def _remote(session: Session, name: str, platform: str | None, flags: dict[str, Any]) -> Entry:
+    """An image of a registry: its documents, for as long as it takes to read them."""
+    from tempfile import TemporaryDirectory
+
+    from builder.registries import connect, told
+    from oci import platforms
+    from oci.blobs import BlobStore
+
+    reference = remote.reference(name).with_default_tag()
+    access = remote.access(
+        session,
+        authfile=flags["authfile"],
+        tls_verify=flags["tls_verify"],
+        credentials=((reference.domain, flags["creds"]),),
+    )
+    wanted = platforms.parse(platform) if platform else platforms.host()
+    with TemporaryDirectory(prefix="pybuild-") as place, told(reference):
+        with connect(access, remote.warn) as client:
+            image = client.pull_documents(reference, BlobStore(place), wanted)
+    return Entry(image.descriptor, image, (reference,))
 
 
 def document(entry: Entry) -> dict[str, object]:

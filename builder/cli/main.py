@@ -17,23 +17,30 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "build": "Build an image from a Dockerfile (the default command)",
+    "copy": "Copy images between registries, layouts, archives and the store",
     "export": "Write an image's files as one tar archive",
     "history": "Show what made an image, step by step",
     "images": "List the images of the store",
     "import": "Make an image from a tar archive of a root file system",
     "inspect": "Show all there is to know of an image, as JSON",
     "load": "Load images from an archive (docker save, OCI)",
+    "login": "Log in to a registry",
+    "logout": "Forget the credentials of a registry",
+    "manifest": "Show, make and push manifests and indexes",
+    "pull": "Pull images from registries into the store",
+    "push": "Push images of the store to registries",
     "registry": "Serve the store as a registry, and tidy it",
     "rmi": "Remove images, or names of images",
     "run": "Run a program in a new container, in the foreground",
     "save": "Write images to an archive that others can load",
     "tag": "Give an image another name",
+    "tags": "List the tags of a repository in a registry",
     "validate": "Check an image, a layout or an archive against the specification",
 }
 """Every command and its help. Its module is `builder.cli.<name>` (`module_of`)."""
 
 LATER = {
-    **dict.fromkeys(("login", "logout", "pull", "push", "search"), "registries"),
+    "search": "a search of Docker Hub (pybuild tags lists a repository)",
     **dict.fromkeys(("attach", "commit", "cp", "create", "diff", "exec"), "containers in the background"),
     **dict.fromkeys(("kill", "logs", "pause", "ps"), "containers in the background"),
     **dict.fromkeys(("restart", "rm", "start", "stop", "top", "wait"), "containers in the background"),

@@ -14,8 +14,8 @@ MODES = ("auto", "tty", "plain", "rawjson", "quiet", "none")
 
 
 @contextmanager
-def watching(mode: str) -> Iterator[Emit]:
-    """A receiver of events that shows them on standard error until the block ends.
+def watching(mode: str, verb: str = "Building") -> Iterator[Emit]:
+    """A receiver of events that shows them on standard error until the block ends; `verb` heads a live view.
 
     `auto` is BUILDKIT_PROGRESS, else a live view on a terminal and plain text elsewhere. Raises UsageError.
     """
@@ -23,7 +23,7 @@ def watching(mode: str) -> Iterator[Emit]:
         case "tty":
             from builder.cli.progress_tty import live
 
-            with live() as emit:
+            with live(verb) as emit:
                 yield emit
         case "rawjson":
             from builder.cli.progress_json import JsonLines

@@ -25,10 +25,10 @@ _TAIL_LINES = 6
 
 
 @contextmanager
-def live() -> Iterator[Emit]:
+def live(verb: str = "Building") -> Iterator[Emit]:
     """A live view on standard error until the block ends; its last state stays on the screen."""
     console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=False)
-    view = View()
+    view = View(verb)
     with Live(
         view, console=console, refresh_per_second=_PER_SECOND, redirect_stdout=False, redirect_stderr=False
     ):
@@ -56,7 +56,8 @@ class _Row:
 class View:
     """The state of a build as rich draws it."""
 
-    def __init__(self) -> None:
+    def __init__(self, verb: str = "Building") -> None:
+        self._verb = verb
         self._lock = threading.Lock()
         self._began = time.time()
         self._rows: dict[str, _Row] = {}
@@ -125,7 +126,8 @@ class View:
             state = "failed"
         elif self._finished and self._done == self._steps:
             state = "finished"
-        lines = [Text(f"[+] Building {time.time() - self._began:.1f}s ({state})", "bold")]
+        steps = f" ({state})" if self._steps or self._verb == "Building" else ""
+        lines = [Text(f"[+] {self._verb} {time.time() - self._began:.1f}s{steps}", "bold")]
         for row in self._rows.values():
             lines.append(_line(row, width))
             if self._finished and row.excerpt:

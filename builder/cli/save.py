@@ -29,6 +29,7 @@ def command(session: Session, names: tuple[str, ...], path: str | None, platform
     if path is None and os.isatty(1):
         raise UsageError("an archive does not go to a terminal", hint="name a file with -o, or pipe it on")
     entries = [(name, session.images.resolve(name)) for name in names]
+    session.complete(*(entry.descriptor for _, entry in entries))
     what = [Named(entry.descriptor, _names(text, entry)) for text, entry in entries]
     blobs = session.images.layout.blobs
     wanted = platforms.parse(platform) if platform else None

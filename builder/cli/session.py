@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from builder.events import Event
     from builder.images import Images
     from builder.state import StateDir
+    from oci.model import Descriptor
 
 
 class Session:
@@ -19,7 +20,11 @@ class Session:
         from builder.state import default_root
 
         self.root = root or default_root()
-        self.config = _checked(config or os.environ.get("PYBUILD_CONFIG", ""))
+        self.named_config = config or os.environ.get("PYBUILD_CONFIG", "")
+        if self.named_config:
+            from builder.config import check
+
+            check(self.named_config)
         self.debug = debug
         self._state: StateDir | None = None
         self._images: Images | None = None
@@ -30,6 +35,13 @@ class Session:
     def __exit__(self, *exc: object) -> None:
         if self._state is not None:
             self._state.close()
+
+    @property
+    def config(self) -> str:
+        """The configuration's path, "" when there is none (`builder.config`)."""
+        from builder.config import find
+
+        return find(self.named_config)
 
     @property
     def state(self) -> StateDir:
@@ -49,22 +61,21 @@ class Session:
             self._images = Images(self.state)
         return self._images
 
+    def complete(self, *descriptors: Descriptor) -> None:
+        """Have the layers of these images here: some may have been left where they came from. What is whole
+        costs a look at each of its layers."""
+        from builder.registries import Access, Registries
+
+        if all(Registries.is_complete(self.images, each) for each in descriptors):
+            return
+        from builder.cli.progress import watching
+
+        with watching("auto", "Pulling") as emit, self.state.lease():
+            with Registries(Access(config=self.config), self.images, emit) as registries:
+                for each in descriptors:
+                    registries.complete(each)
+
     def _tell(self, event: Event) -> None:
         message = getattr(event, "message", "")
         if message:
             sys.stderr.write(f"warning: {message}\n")
-
-
-def _checked(path: str) -> str:
-    """A configuration that was named must be there and be TOML. What it may say comes with registries."""
-    if path:
-        import tomllib
-
-        from builder.errors import UsageError
-
-        try:
-            with open(path, "rb") as file:
-                tomllib.load(file)
-        except tomllib.TOMLDecodeError as error:
-            raise UsageError(f"the configuration {path!r} is no TOML: {error}") from None
-    return path

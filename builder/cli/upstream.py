@@ -7,6 +7,7 @@ from dataclasses import replace
 from urllib.parse import urlsplit
 
 from builder.cli.session import Session
+from builder.config import registries
 from builder.errors import UsageError
 from oci.blobs import BlobStore
 from oci.errors import InvalidReference
@@ -23,7 +24,7 @@ class Registry:
     """Fetches from one registry with this user's configuration and credentials."""
 
     def __init__(self, session: Session, url: str) -> None:
-        self._host, self._prefix, config = _configured(url, RegistryConfig.load(session.config or None))
+        self._host, self._prefix, config = _configured(url, registries(session.config))
         self._client = Client(config, CredentialStore.default(), warn=_warn)
 
     def fetch_manifest(self, repository: str, reference: str) -> tuple[str, bytes]:

@@ -71,6 +71,7 @@ def _layout(session: Session, name: str) -> Iterator[tuple[Layout, tuple[Descrip
             yield layout, tuple(each.descriptor for each in found)
     else:
         entry = session.images.resolve(name)
+        session.complete(entry.descriptor)
         yield session.images.layout, (entry.descriptor,)
 
 

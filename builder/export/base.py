@@ -8,18 +8,20 @@ an unknown key is an error, never silence.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from builder.errors import UsageError
 from oci.data import dataclass
 
 if TYPE_CHECKING:
+    from builder.registries import Registries
     from builder.snapshot.view import View
     from oci.blobs import BlobStore
     from oci.model import Descriptor
+    from oci.reference import Reference
 
 _TRUE = frozenset({"1", "true", "t", "yes"})
 _FALSE = frozenset({"0", "false", "f", "no"})
@@ -38,13 +40,16 @@ class OutputSpec:
 
     @classmethod
     def parse(cls, text: str) -> OutputSpec:
-        """Read `type=oci,dest=x.tar`, a path (a `local` output) or `-` (a `tar` on stdout), as buildx."""
+        """Read `type=oci,dest=x.tar`, a path (a `local` output) or `-` (a `tar` on stdout), as buildx.
+
+        A value with commas has quotes around it, as in CSV: `type=image,"name=a,b"`.
+        """
         if text == "-":
             return cls("tar", "-")
         if "=" not in text:
             return cls("local", text)
         options: dict[str, str] = {}
-        for part in text.split(","):
+        for part in _parts(text):
             key, sep, value = part.partition("=")
             if not sep or not key.strip():
                 raise UsageError(
@@ -66,13 +71,25 @@ class OutputSpec:
         raise UsageError(f"--output type={self.type}: {name}={value!r} is neither true nor false")
 
 
+def _parts(text: str) -> list[str]:
+    if '"' not in text:
+        return text.split(",")
+    import csv
+
+    try:
+        return next(csv.reader([text], strict=True))
+    except (csv.Error, StopIteration) as error:
+        raise UsageError(f"--output {text!r}: {error}", hint='e.g. type=image,"name=a,b"') from None
+
+
 @dataclass(frozen=True, slots=True)
 class Export:
     """A finished image on its way out.
 
     `descriptor` is its manifest in the store, `names` what it is called, `view` opens its merged root
     (made only when an
-    output wants files), `new_layers` counts the layers that this build made, from the top.
+    output wants files), `new_layers` counts the layers that this build made, from the top. `registries` are
+    where images are pushed to and where missing layers come from.
     """
 
     descriptor: Descriptor
@@ -80,6 +97,21 @@ class Export:
     view: Callable[[], AbstractContextManager[View]]
     new_layers: int = 0
     clock: int | None = None
+    registries: Registries | None = None
+
+    def complete(self) -> None:
+        """Have the layers of the base in the store, which may have been left where it came from."""
+        if self.registries is not None:
+            self.registries.complete(self.descriptor)
+
+
+class Wish(NamedTuple):
+    """What an output wants of the local store: whether to keep the image there, under which names besides
+    those of `-t`; and whether it was pushed, so that a base's layers need not be here."""
+
+    keep: bool = False
+    names: tuple[Reference, ...] = ()
+    pushed: bool = False
 
 
 class Exporter(Protocol):
@@ -87,6 +119,18 @@ class Exporter(Protocol):
 
     def export(self, what: Export, blobs: BlobStore) -> str:
         """Write it out and return the line people see. Atomic: all of it, or no trace."""
+
+
+def wish(exporter: Exporter, descriptor: Descriptor) -> Wish:
+    """What `exporter` wants of the local store for this image; nothing, but for images and registries."""
+    ask = getattr(exporter, "wish", None)
+    return ask(descriptor) if ask is not None else Wish()
+
+
+def refuse_nameless(exporters: Iterable[Exporter]) -> None:
+    """Raise UsageError if one of these needs a name that the build does not have."""
+    if any(getattr(each, "needs_name", False) for each in exporters):
+        raise UsageError("there is no name to push to", hint="-t REGISTRY/NAME[:TAG], or name=... in -o")
 
 
 def exporter(spec: OutputSpec) -> Exporter:
@@ -103,12 +147,12 @@ def exporter(spec: OutputSpec) -> Exporter:
         case "cacheonly":
             return CacheOnly()
         case "image" | "registry":
-            raise UsageError(
-                f"--output type={spec.type} is not there yet: pushing comes with the registries",
-                hint="-t NAME stores the image locally; type=oci,dest=FILE writes an archive",
-            )
+            from builder.export.registry import RegistryExporter
+
+            return RegistryExporter.of(spec)
     raise UsageError(
-        f"--output type={spec.type} is unknown", hint="known types: oci, docker, tar, local, cacheonly"
+        f"--output type={spec.type} is unknown",
+        hint="known types: image, registry, oci, docker, tar, local, cacheonly",
     )
 
 

@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from builder.state import StateDir
     from oci.blobs import BlobStore
     from oci.compress import Codec
+    from oci.image import Image
 
 T = TypeVar("T")
 
@@ -69,11 +70,24 @@ _WRITERS = 2
 class Remotes(Protocol):
     """What ADD fetches (`builder.contexts.remote`)."""
 
-    def pin(self, source: RemoteSource, stopped: Callable[[], bool]) -> str:
+    def pin(self, source: RemoteSource) -> str:
         """What `source` is now, as little as possible fetched to tell: a digest, a commit."""
 
-    def tree(self, source: RemoteSource, stopped: Callable[[], bool]) -> Tree:
+    def tree(self, source: RemoteSource) -> Tree:
         """Its files, fetched."""
+
+    def cancel(self) -> None:
+        """End every transfer. From any thread."""
+
+
+class Layers(Protocol):
+    """Where layers of base images come from that are not here yet (`builder.registries`)."""
+
+    def fetcher(self, image: Image) -> Callable[[int], bool]:
+        """What makes a layer present, by its number, and tells whether strangers wrote it."""
+
+    def cancel(self) -> None:
+        """End every transfer. From any thread."""
 
 
 class Executor:
@@ -95,6 +109,7 @@ class Executor:
         clock: int | None,
         emit: Emit,
         remotes: Remotes | None = None,
+        layers: Layers | None = None,
         secrets: Secrets | None = None,
         agents: Mapping[str, Agent] | None = None,
         allow: frozenset[str] = frozenset(),
@@ -107,6 +122,7 @@ class Executor:
         self._cache = cache
         self._trees = trees
         self._remotes = remotes
+        self._layers = layers
         self._codec = codec
         self._clock = clock
         self._emit = emit
@@ -135,6 +151,10 @@ class Executor:
     def cancel(self) -> None:
         """End what runs as soon as may be; from now on steps fail with BuildCancelled. From any thread."""
         self._cancelled.set()
+        if self._remotes is not None:
+            self._remotes.cancel()
+        if self._layers is not None:
+            self._layers.cancel()
         if self._runner is not None:
             self._runner.kill_all()
 
@@ -173,7 +193,8 @@ class Executor:
     def _result(self, step: Step, inputs: tuple[Result, ...]) -> tuple[Result, bool]:
         """The result and whether nothing had to be executed for it."""
         if isinstance(step.op, Base):
-            return Result(definition_key(step, (), clocked=False), parts_of(step.op.image)), False
+            fetch = self._layers.fetcher(step.op.image) if self._layers else None
+            return Result(definition_key(step, (), clocked=False), parts_of(step.op.image, fetch)), False
         definition = definition_key(step, tuple(each.key for each in inputs), clocked=self._clocked)
         if isinstance(step.op, Copy):
             return self._copied(step, step.op, inputs, definition)
@@ -288,6 +309,7 @@ class Executor:
                 written = write_upper(upper, lowers, sink, clock=self._clock)
                 layer = sink.finish() if written else None
             self._record(key, StepRecord(layer, created, name, self._clock))
+            self.snapshots.settled(name)
             return layer
 
         future = self._later(work)
@@ -326,7 +348,7 @@ class Executor:
     def _pins(self, op: Copy) -> tuple[str, ...]:
         """What the remote sources of `op` are now."""
         sources = [each for each in op.sources if isinstance(each, HttpSource | GitSource)]
-        return tuple(self._fetching.pin(each, self._cancelled.is_set) for each in sources)
+        return tuple(self._fetching.pin(each) for each in sources)
 
     @property
     def _fetching(self) -> Remotes:
@@ -340,7 +362,7 @@ class Executor:
             if isinstance(source, ContextSource):
                 return self._trees(source.name)
             if isinstance(source, HttpSource | GitSource):
-                return self._fetching.tree(source, self._cancelled.is_set)
+                return self._fetching.tree(source)
             return self._view_of(inputs[1])()
 
         selection = select(op, tree_of)

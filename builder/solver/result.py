@@ -7,10 +7,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, suppress
+from dataclasses import field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
+from oci.data import dataclass
 from oci.digest import chain_ids
 from oci.layer import Layer
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from builder.snapshot.view import IndexLayer
     from oci.blobs import BlobStore
     from oci.image import Image
-    from oci.tar import Entry
+    from oci.tar import Entry, TarReader
 
 Unpack = Callable[["Part", tuple[str, ...]], str]
 """Makes the directory of a part that has none; the directories below it are given, topmost first."""
@@ -32,12 +34,14 @@ class Part:
     `directory` holds the layer's files in overlay form: a RUN's upper directory, or what `unpack` made of
     the blob;
     empty as long as nobody asked. `index` tells what a COPY wrote, for looking things up without a directory.
+    `fetch` makes the blob present before it is read, and tells whether strangers wrote it.
     """
 
     layer: Future[Layer | None]
     name: str
     directory: str = ""
     index: Callable[[], IndexLayer] | None = None
+    fetch: Callable[[], bool] | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -75,49 +79,50 @@ def directories(result: Result, unpack: Unpack) -> tuple[str, ...]:
     return found
 
 
-def parts_of(image: Image) -> tuple[Part, ...]:
-    """The layers of an image, each named by its chainID."""
-    parts = []
+def parts_of(image: Image, fetch: Callable[[int], bool] | None = None) -> tuple[Part, ...]:
+    """The layers of an image, each named by its chainID. `fetch` makes one of them present, by its number."""
+    parts: list[Part] = []
     diff_ids = image.config.value.diff_ids
     for descriptor, diff_id, chain in zip(image.layers, diff_ids, chain_ids(diff_ids), strict=True):
         layer = Layer(descriptor.media_type, descriptor.digest, descriptor.size, diff_id, 0)
-        parts.append(Part(done(layer), f"chain-{chain.hex}"))
+        bring = partial(fetch, len(parts)) if fetch else None
+        parts.append(Part(done(layer), f"chain-{chain.hex}", fetch=bring))
     return tuple(parts)
 
 
 def unpacker(snapshots: Snapshotter, blobs: BlobStore, clock: int | None = None) -> Unpack:
     """How a part's directory is made: from its blob, with the times that steps see when there is a clock.
 
-    Limits against bombs hold where layers come in (load, import); what is in the store may have any size.
+    What strangers wrote is held against its diffID, which its chainID is made of, and against limits. What
+    was written or verified here (by load, import) may have any size.
     """
     edit = _reclocked(clock) if clock is not None else None
 
     def unpack(part: Part, lowers: tuple[str, ...]) -> str:
-        from oci.compress import NO_LIMITS
-        from oci.layer import read_layer
-
         layer = part.layer.result()
         assert layer is not None
-        return snapshots.unpack(
-            part.name,
-            lambda: read_layer(blobs, layer.digest, layer.media_type, limits=NO_LIMITS),
-            lowers,
-            edit,
-        )
+        return snapshots.unpack(part.name, lambda: _read(part, layer, blobs), lowers, edit)
 
     return unpack
+
+
+def _read(part: Part, layer: Layer, blobs: BlobStore) -> AbstractContextManager[TarReader]:
+    from oci.compress import DEFAULT_LIMITS, NO_LIMITS
+    from oci.layer import read_layer
+
+    if part.fetch is not None and part.fetch():
+        return read_layer(blobs, layer.digest, layer.media_type, limits=DEFAULT_LIMITS, diff_id=layer.diff_id)
+    return read_layer(blobs, layer.digest, layer.media_type, limits=NO_LIMITS)
 
 
 def merge(result: Result, blobs: BlobStore, folder: str, clock: int | None = None) -> None:
     """Write the merged files of `result` into the empty host directory `folder`."""
     from oci.apply import apply
-    from oci.compress import NO_LIMITS
-    from oci.layer import read_layer
 
     edit = _reclocked(clock) if clock is not None else None
     for part in result.parts:
         if (layer := part.layer.result()) is not None:
-            with read_layer(blobs, layer.digest, layer.media_type, limits=NO_LIMITS) as reader:
+            with _read(part, layer, blobs) as reader:
                 apply(reader, folder, style="plain", filter=edit)
 
 

@@ -47,23 +47,36 @@ class Credential:
 
 
 class CredentialStore:
-    """Credential files, the first of which is written to, and the helpers they name."""
+    """Credential files, the first of which is written to, and the helpers they name. `given` are credentials
+    by host that go before all files."""
 
-    def __init__(self, files: tuple[str, ...], *, helper_timeout: float = _TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        files: tuple[str, ...],
+        *,
+        helper_timeout: float = _TIMEOUT_S,
+        given: Mapping[str, Credential] | None = None,
+    ) -> None:
         self.files = files
         self._timeout = helper_timeout
+        self._given = given or {}
 
     @classmethod
-    def default(cls, authfile: str = "", environ: Mapping[str, str] = os.environ) -> CredentialStore:
+    def default(
+        cls,
+        authfile: str = "",
+        environ: Mapping[str, str] = os.environ,
+        given: Mapping[str, Credential] | None = None,
+    ) -> CredentialStore:
         """`--authfile` or REGISTRY_AUTH_FILE alone; else Docker's file (DOCKER_CONFIG), then podman's two."""
         if named := authfile or environ.get("REGISTRY_AUTH_FILE", ""):
-            return cls((os.path.abspath(named),))
+            return cls((os.path.abspath(named),), given=given)
         home = environ.get("HOME") or os.path.expanduser("~")
         docker = environ.get("DOCKER_CONFIG") or os.path.join(home, ".docker")
         config = environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config")
         runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/containers/{os.geteuid()}"
         podman = [os.path.join(base, "containers", "auth.json") for base in (runtime, config)]
-        return cls((os.path.join(docker, "config.json"), *podman))
+        return cls((os.path.join(docker, "config.json"), *podman), given=given)
 
     def get(self, host: str, repository: str = "") -> Credential | None:
         """The credential for a registry, None if there is none. `repository` lets podman's narrower keys
@@ -71,6 +84,8 @@ class CredentialStore:
 
         Raises Unauthorized for files that cannot be read and helpers that fail.
         """
+        if host in self._given:
+            return self._given[host]
         for path in self.files:
             document = _read(path)
             if found := self._of_file(document, path, host, repository):

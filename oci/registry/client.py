@@ -60,6 +60,7 @@ class Client:
         user_agent: str = "pybuild",
     ) -> None:
         config = config or RegistryConfig()
+        self._running: set[Stop] = set()
         self._calls = Calls(
             config if tls_verify is None else replace(config, tls_verify=tls_verify),
             credentials,
@@ -83,6 +84,11 @@ class Client:
     def close(self) -> None:
         """Close all connections."""
         self._calls.close()
+
+    def interrupt(self) -> None:
+        """End every operation that runs now, from any thread. What they have received is kept."""
+        for stop in tuple(self._running):
+            stop.set()
 
     def resolve(self, reference: Reference, platform: Platform | None = None) -> Descriptor:
         """What a name means now: the manifest for `platform`, or without one whatever it is, index or
@@ -266,11 +272,14 @@ class Client:
     def _operation(self) -> Iterator[Stop]:
         """One operation; however it ends, its transfers end with it."""
         stop = self._calls.stop()
+        self._running.add(stop)
         try:
             yield stop
         except BaseException:
             stop.set()
             raise
+        finally:
+            self._running.discard(stop)
 
     @contextmanager
     def _reading(self, reference: Reference) -> Iterator[tuple[Repository, ...]]:

@@ -18,6 +18,7 @@ from builder.events import Event, StepDone, StepLog, StepStarted
 from builder.export.base import OutputSpec
 from builder.images import Images
 from builder.imports import import_rootfs
+from builder.registries import Access
 from builder.state import StateDir
 from oci.image import Image
 from oci.model import Platform
@@ -206,7 +207,7 @@ def test_a_missing_program_names_itself(shop: Workshop) -> None:
 
 def test_a_base_that_is_not_there_names_its_line(shop: Workshop) -> None:
     with pytest.raises(NotFound, match="other:1") as caught:
-        shop.build("FROM base AS a\nFROM other:1\nCOPY --from=a / /\n")
+        shop.build("FROM base AS a\nFROM other:1\nCOPY --from=a / /\n", access=Access(offline=True))
     assert str(caught.value.at) == "Dockerfile:2"
 
 

@@ -90,7 +90,7 @@ def test_every_flag(
     ("args", "said"),
     [
         (["--cache-to", "type=local"], "cache import and export"),
-        (["--push"], "registries"),
+        (["--push"], "no name to push to"),
         (["--squash"], "squashing"),
         (["-m", "1g"], "No such option"),
         (["--memory", "1g"], "resource limits"),
@@ -98,7 +98,7 @@ def test_every_flag(
         (["--provenance", "mode=max"], "attestations"),
         (["--platform", "linux/amd64,linux/arm64"], "several platforms"),
         (["--platform", "linux/amd64", "--platform", "linux/arm64"], "several platforms"),
-        (["-o", "type=registry"], "not there yet"),
+        (["-o", "type=registry"], "no name to push to"),
         (["--ulimit", "files=3"], "there are core, cpu"),
         (["--ulimit", "nofile=9:3"], "above the hard"),
         (["--shm-size", "lots"], "64m"),

@@ -62,8 +62,8 @@ def test_a_directory_with_a_later_commands_name_is_a_context(
     monkeypatch: pytest.MonkeyPatch, tmp_path: object
 ) -> None:
     monkeypatch.chdir(str(tmp_path))
-    os.mkdir("push")
-    assert main.with_default(["push"]) == ["build", "push"]
+    os.mkdir("commit")
+    assert main.with_default(["commit"]) == ["build", "commit"]
 
 
 def test_every_command_has_its_module() -> None:
@@ -119,7 +119,7 @@ def test_another_distributions_oci_is_told_in_one_line(
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["push", "x"], "registries"),
+        (["search", "x"], "not there yet"),
         (["ps"], "containers in the background"),
         (["images", "--nope"], "No such option"),
         (["tag", "x"], "Missing argument"),

@@ -42,7 +42,8 @@ def test_outputs_are_read_as_buildx_reads_them(text: str, spec: OutputSpec) -> N
         ("type=docker,dest=x,tar=false", "tar=false"),
         ("type=oci,dest=-,tar=false", "tar=false"),
         ("type=oci,dest=no/such/dir/x.tar", "does not exist"),
-        ("type=registry,name=x", "registries"),
+        ("type=registry,name=x,dest=y", "no dest"),
+        ("type=image,name=x:1,push-by-digest=true", "has a tag"),
         ("type=local,dest=x,mode=delete", "mode=copy"),
     ],
 )

@@ -1,0 +1,84 @@
+"""`pybuild push`: images of the store to their registry."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from typing import Any
+
+import click
+
+from builder.cli import remote
+from builder.cli.session import Session
+from builder.errors import NotFound, UsageError
+from oci.model import Descriptor
+from oci.reference import Reference
+
+Batch = tuple[Descriptor, list[Reference]]
+
+
+@click.command("push", help="Push the image (or index) NAME of the store to the registry in its name.")
+@click.argument("name", metavar="NAME[:TAG]")
+@click.option("-a", "--all-tags", is_flag=True, help="Push all tags of the repository NAME.")
+@remote.QUIET
+@remote.with_access
+@click.pass_obj  # fmt: skip
+def command(session: Session, /, name: str, **flags: Any) -> None:
+    """Set by the decorator."""
+    reference = remote.reference(name)
+    batches = _all_tags(session, reference) if flags["all_tags"] else [_one(session, reference)]
+    access = remote.access(
+        session,
+        authfile=flags["authfile"],
+        tls_verify=flags["tls_verify"],
+        credentials=((reference.domain, flags["creds"]),),
+    )
+    gc.enable()
+    blobs = session.images.layout.blobs
+    with remote.registries(session, access, verb="Pushing", quiet=flags["quiet"]) as registries:
+        for descriptor, names in batches:
+            registries.push(blobs, descriptor, names)
+            for each in names:
+                tell(each, descriptor, quiet=flags["quiet"])
+
+
+def tell(name: Reference, descriptor: Descriptor, *, quiet: bool) -> None:
+    """What was pushed, as docker says it; quietly only the name."""
+    line = f"{name.tag}: digest: {descriptor.digest} size: {descriptor.size}"
+    sys.stdout.write(f"{name if quiet else line}\n")
+
+
+def _one(session: Session, reference: Reference) -> Batch:
+    if reference.digest is not None:
+        raise UsageError(
+            f"{reference.familiar()} has a digest; a push needs a tag",
+            hint=f"pybuild copy store:{reference.familiar()} docker://NAME",
+        )
+    name = reference.with_default_tag()
+    descriptor = session.images.find(name)
+    if descriptor is None:
+        hint = _hint(session, name)
+        raise NotFound(f"no image {name.familiar()!r} in the store", hint=hint)
+    return descriptor, [name]
+
+
+def _hint(session: Session, name: Reference) -> str:
+    try:
+        session.images.resolve(name.familiar())
+    except NotFound as error:
+        return error.hint
+    return ""
+
+
+def _all_tags(session: Session, reference: Reference) -> list[Batch]:
+    """All images with names in a repository, each with all of them."""
+    if reference.tag or reference.digest:
+        raise UsageError(f"{reference.familiar()}: --all-tags takes a repository, without a tag or digest")
+    found = []
+    for entry in session.images.entries():
+        names = [each for each in entry.names if each.repository == reference.repository and each.tag]
+        if names:
+            found.append((entry.descriptor, names))
+    if not found:
+        raise NotFound(f"no image in the store has a name in {reference.familiar()}")
+    return found
