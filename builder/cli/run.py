@@ -9,8 +9,8 @@ import click
 
 from builder.cli import output, values
 from builder.cli.session import Session
-from builder.errors import BuildError
-from builder.images import reachable
+from builder.errors import BuildError, NotFound
+from builder.images import Entry, reachable
 from oci.errors import OciError
 
 _LATER = {
@@ -64,11 +64,19 @@ def _later(ctx: click.Context, option: click.Parameter, value: Any) -> None:
 )
 @click.option("--add-host", "hosts", multiple=True, metavar="HOST:IP", help="One more line in /etc/hosts.")
 @click.option("--rm", is_flag=True, help="Accepted: the container is always gone afterwards.")
+@click.option(
+    "--pull",
+    type=click.Choice(["missing", "always", "never"]),
+    default="missing",
+    help="When to ask a registry for IMAGE (default: when the store has none).",
+)
 @click.help_option("--help")
 @click.pass_obj  # fmt: skip
 def command(session: Session, /, image: str, args: tuple[str, ...], **flags: Any) -> int:
     """Set by the decorator."""
     from builder.container.run import RunRequest, run
+    from builder.events import discard
+    from builder.registries import Access, Registries
 
     try:
         request = RunRequest(
@@ -82,15 +90,41 @@ def command(session: Session, /, image: str, args: tuple[str, ...], **flags: Any
             extra_hosts=values.hosts(flags["hosts"]),
             interactive=flags["interactive"],
         )
+        gc.enable()
         images = session.images
-        entry = images.resolve(image)
+        entry = _entry(session, image, flags["pull"])
         with session.state.lease() as lease:
             lease.add(reachable(images.layout.blobs, [entry.descriptor]))
-            gc.enable()
-            return run(request, entry.image, session.state, images.layout.blobs)
+            with Registries(Access(config=session.config), images, discard) as registries:
+                fetch = registries.fetcher(entry.image)
+                return run(request, entry.image, session.state, images.layout.blobs, fetch)
     except (BuildError, OciError) as error:
         output.report(error, debug=session.debug)
         return output.RUN_FAILED
+
+
+def _entry(session: Session, name: str, pull: str) -> Entry:
+    """The image to run, with all its layers: the store's, or pulled as docker run does it."""
+    try:
+        if pull == "always":
+            return _pulled(session, name)
+        entry = session.images.resolve(name)
+    except NotFound:
+        if pull != "missing":
+            raise
+        return _pulled(session, name)
+    session.complete(entry.descriptor)
+    return entry
+
+
+def _pulled(session: Session, name: str) -> Entry:
+    from builder.cli import remote
+    from oci import platforms
+
+    reference = remote.reference(name)
+    with remote.registries(session, remote.access(session), verb="Pulling") as registries:
+        registries.pull(reference, platforms.host())
+    return session.images.resolve(name)
 
 
 for _short, (_long, _flag) in _LATER.items():

@@ -10,6 +10,7 @@ import os
 import secrets
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Literal
 
@@ -52,8 +53,16 @@ class RunRequest:
     interactive: bool = False
 
 
-def run(request: RunRequest, image: Image, state: StateDir, blobs: BlobStore) -> int:
+def run(
+    request: RunRequest,
+    image: Image,
+    state: StateDir,
+    blobs: BlobStore,
+    fetch: Callable[[int], bool] | None = None,
+) -> int:
     """Run it to its end; the program's exit status (128+n for signal n, 126 and 127 as a shell).
+
+    `fetch` makes a layer present and tells whether strangers wrote it (`builder.registries`).
 
     Raises UsageError when there is nothing to run, SandboxError when its surroundings could not be made.
     """
@@ -61,7 +70,7 @@ def run(request: RunRequest, image: Image, state: StateDir, blobs: BlobStore) ->
     op = _op(request, config)
     with ExitStack() as stack:
         snapshots = stack.enter_context(Snapshots(state.snapshots))
-        lowers = directories(Result("", parts_of(image)), unpacker(snapshots, blobs))
+        lowers = directories(Result("", parts_of(image, fetch)), unpacker(snapshots, blobs))
         view = View([DirectoryLayer(each) for each in reversed(lowers)])
         active = stack.enter_context(snapshots.prepare(lowers))
         stubs = os.path.join(state.snapshots, ".stubs")
