@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, BinaryIO, TypedDict
 
 from builder import entitlements, origins
 from builder.errors import UsageError
-from builder.events import Emit, Exported, discard, stamp
+from builder.events import Emit, Exported, Warning_, discard, stamp
 from builder.export.base import Export, Exporter, OutputSpec, exporter, refuse_nameless, wish
+from builder.finishing import Finish, Workplace, finish, pointer
 from builder.graph import Network, Plan, Record
 from builder.images import Images
 from builder.inputs import Inputs
@@ -46,7 +47,8 @@ class BuildRequest:
     are named ones: any of these, or `docker-image://NAME`, or `oci-layout://PATH`. `pull` asks registries for
     every base, whatever the store has; `access` says how they are reached (with its usual credential files).
     `clock` is the moment, in seconds since 1970, that layers, config and history carry. `jobs` 0 is one per
-    core. `secrets` and `ssh` are lent to the steps that mount them and are part of no key.
+    core. `secrets` and `ssh` are lent to the steps that mount them and are part of no key. `finish` is what
+    is still changed of the image when its steps are done.
     """
 
     context: str = "."
@@ -73,6 +75,7 @@ class BuildRequest:
     clock: int | None = None
     jobs: int = 0
     keep_going: bool = False
+    finish: Finish = field(default_factory=Finish)
     pull: bool = False
     access: Access = field(default_factory=Access)
     root: str = ""
@@ -102,7 +105,7 @@ def build(request: BuildRequest, emit: Emit = discard) -> Built:
         lease = stack.enter_context(state.lease())
         images = Images(state)
         images.layout.blobs.clean()
-        remotes = stack.enter_context(_remotes(images, state, lent, emit))
+        remotes = stack.enter_context(_remotes(request, images, state, lent, emit))
         registries = stack.enter_context(Registries(request.access, images, emit))
         inputs = stack.enter_context(Inputs(request, images, emit, remotes, registries))
         plan = _plan(request, inputs, emit)
@@ -121,8 +124,8 @@ def build(request: BuildRequest, emit: Emit = discard) -> Built:
         executor.settle()
         if exporters and not names and all(spec.type == "cacheonly" for spec in request.outputs):
             return Built(None, None)
-        image = assemble(plan, made, request.clock)
-        descriptor = image.write(images.layout.blobs)
+        image = _finished(assemble(plan, made, request.clock), request, plan, state, images, emit)
+        descriptor = pointer(image.write(images.layout.blobs), request.finish)
         shown = tuple(str(name) for name in names)
         layers = len(image.layers) - (len(plan.base.layers) if plan.base else 0)
         export = Export(descriptor, shown, lambda: executor.rootfs(result), layers, request.clock, registries)
@@ -137,6 +140,15 @@ def build(request: BuildRequest, emit: Emit = discard) -> Built:
         for name in names:
             emit(Exported(f"naming to {name}", stamp()))
         return Built(image.id, descriptor, shown, lines)
+
+
+def _finished(
+    image: Image, request: BuildRequest, plan: Plan, state: StateDir, images: Images, emit: Emit
+) -> Image:
+    """`image` with what the request still changes of it."""
+    below = len(plan.base.layers) if plan.base else 0
+    work = Workplace(Cache(state.steps()), images.layout.blobs, codec("gzip", 1))
+    return finish(image, request.finish, below, work, lambda text: emit(Warning_("NothingToUnset", text)))
 
 
 def assemble(plan: Plan, made: Mapping[str, Made], clock: int | None) -> Image:
@@ -235,7 +247,8 @@ def _lent(request: BuildRequest) -> Lent:
     )
 
 
-def _remotes(images: Images, state: StateDir, lent: Lent, emit: Emit) -> Remotes:
+def _remotes(request: BuildRequest, images: Images, state: StateDir, lent: Lent, emit: Emit) -> Remotes:
+    from builder import config
     from builder.contexts.remote import Remotes
 
     agent = lent["agents"].get("default")
@@ -244,6 +257,8 @@ def _remotes(images: Images, state: StateDir, lent: Lent, emit: Emit) -> Remotes
         state.content(),
         secret=lent["secrets"].value,
         agent=agent.paths[0] if agent and len(agent.paths) == 1 else "",
+        config=lambda: config.registries(request.access.config),
+        offline=request.access.offline,
         emit=emit,
     )
 

@@ -90,6 +90,7 @@ class IgnoreFile:
             except PatternError as error:
                 at = SourceRange(source, number, number) if source else None
                 raise PatternError(str(error), at) from None
+        self.source = source
         self._tables: dict[frozenset[_Place], _Table] = {}
         self._root = State(self._table((number, 0) for number in range(len(self.patterns))), 0)
 
@@ -153,6 +154,19 @@ class IgnoreFile:
                 return True
             left_out, state = self.step(state, name, True)
         return left_out
+
+    def reason(self, path: bytes | str) -> SourceRange | None:
+        """The line that decides about `path`: the last one that matches it or a directory above it.
+
+        None when no line does, or when these patterns were read from no file.
+        """
+        if self.source is None:
+            return None
+        for number, line in reversed(list(enumerate(self.source.text.split("\n"), 1))):
+            text = line.strip(_SPACE).removeprefix("!").strip(_SPACE)
+            if text and not line.startswith("#") and IgnoreFile([f"/{text}"]).ignored(path):
+                return SourceRange(self.source, number, number)
+        return None
 
     def _table(self, places: Iterable[_Place]) -> _Table:
         """The table for these places and those reached by letting `**` stand for nothing."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from builder.cli import lending, remote, values
+from builder.cli import finish, lending, remote, values
 from builder.cli.progress import MODES, watching
 from builder.cli.session import Session
 from builder.errors import ContextError, UsageError
@@ -25,7 +25,6 @@ _LATER = {
     "--attest": "attestations",
     "--provenance": "attestations",
     "--sbom": "attestations",
-    "--annotation": "annotations",
     "--policy": "policies",
     "--resource": "resource limits",
     "--memory": "resource limits",
@@ -41,7 +40,6 @@ _LATER = {
 }
 """Options of docker build that wait for a later version: what they wait for."""
 
-_LATER_FLAGS = {"--squash": "squashing"}
 _OFF = ("false", "0", "")
 
 
@@ -50,17 +48,13 @@ def _later(ctx: click.Context, option: click.Parameter, value: Any) -> None:
     given = value if isinstance(value, tuple) else (value,) if value else ()
     if any(each is True or str(each).lower() not in _OFF for each in given):
         name = option.opts[0]
-        raise click.UsageError(f"{name} is not there yet: it comes with {(_LATER | _LATER_FLAGS)[name]}", ctx)
+        raise click.UsageError(f"{name} is not there yet: it comes with {_LATER[name]}", ctx)
 
 
 def _with_later(command: click.Command) -> click.Command:
     for name in _LATER:
         command.params.append(
             click.Option([name], multiple=True, hidden=True, expose_value=False, callback=_later)
-        )
-    for name in _LATER_FLAGS:
-        command.params.append(
-            click.Option([name], is_flag=True, hidden=True, expose_value=False, callback=_later)
         )
     return command
 
@@ -94,6 +88,13 @@ def _with_later(command: click.Command) -> click.Command:
     multiple=True,
     metavar="NAME[=VALUE]",
     help="Set an ARG; without a value, from the environment.",
+)
+@click.option(
+    "--build-arg-file",
+    "build_arg_files",
+    multiple=True,
+    metavar="FILE",
+    help="Set ARGs from a file, a NAME=VALUE per line; --build-arg comes before it.",
 )
 @click.option("--target", default="", metavar="STAGE", help="The stage to build (default: the last).")
 @click.option("--no-cache", is_flag=True, help="Run every step, whatever ran before.")
@@ -152,6 +153,23 @@ def _with_later(command: click.Command) -> click.Command:
     "--jobs", type=click.IntRange(0), default=0, metavar="N", help="Steps at once (default: the cores)."
 )
 @click.option("--keep-going", is_flag=True, help="Let running steps end when one fails.")
+@click.option("--squash", is_flag=True, help="Make one layer of all new ones; the cache keeps them.")
+@click.option(
+    "--annotation",
+    "annotations",
+    multiple=True,
+    metavar="[TYPE:]KEY=VALUE",
+    help="Annotate the image's manifest, or (manifest-descriptor:) what points to it; repeatable.",
+)
+@click.option(
+    "--unset",
+    multiple=True,
+    metavar="WHAT,...",
+    help="Take settings of the base back: env.NAME, label.NAME, volume.PATH, expose.PORT, cmd, entrypoint, "
+    "user, workdir, healthcheck, stopsignal, shell, onbuild.",
+)
+@click.option("--unsetenv", multiple=True, metavar="NAME", help="--unset env.NAME.")
+@click.option("--unsetlabel", multiple=True, metavar="NAME", help="--unset label.NAME.")
 @click.option("--iidfile", metavar="FILE", help="Write the image id to a file.")
 @click.option("--metadata-file", metavar="FILE", help="Write digests and names to a JSON file.")
 @click.option("--check", is_flag=True, help="Check the Dockerfile (docs/checks) and build nothing.")
@@ -201,12 +219,16 @@ def _request(session: Session, flags: dict[str, Any]) -> BuildRequest:
     from builder.building import BuildRequest
 
     context, dockerfile, content = _sources(flags["context"], flags["dockerfile"])
-    build_args = values.variables("--build-arg", flags["build_args"])
+    build_args: dict[str, str] = {}
+    for path in flags["build_arg_files"]:
+        build_args |= values.argument_file(path)
+    build_args |= values.variables("--build-arg", flags["build_args"])
     platforms = [each for one in flags["platform"] for each in one.split(",") if each]
     if len(platforms) > 1:
         raise UsageError(
             f"--platform {','.join(platforms)}: several platforms in one build are not there yet"
         )
+    platform = platforms[0] if platforms else os.environ.get("DOCKER_DEFAULT_PLATFORM", "")
     return BuildRequest(
         context=context,
         dockerfile=dockerfile,
@@ -221,7 +243,7 @@ def _request(session: Session, flags: dict[str, Any]) -> BuildRequest:
         no_cache_filter=frozenset(each for one in flags["no_cache_filter"] for each in one.split(",")),
         contexts=values.pairs("--build-context", flags["contexts"]),
         labels=values.pairs("--label", flags["labels"], empty=True),
-        platform=platforms[0] if platforms else os.environ.get("DOCKER_DEFAULT_PLATFORM", ""),
+        platform=platform,
         network="default" if flags["network"] == "bridge" else flags["network"],
         extra_hosts=values.hosts(flags["hosts"]),
         allow=frozenset(each for one in flags["allow"] for each in one.split(",")),
@@ -232,6 +254,7 @@ def _request(session: Session, flags: dict[str, Any]) -> BuildRequest:
         clock=values.clock(flags["clock"], build_args, context),
         jobs=flags["jobs"],
         keep_going=flags["keep_going"],
+        finish=finish.wanted(flags, platform),
         pull=_pull(flags),
         access=remote.access(
             session,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "build": "Build an image from a Dockerfile (the default command)",
+    "context": "Show what a build can copy, how large it is, and why",
     "copy": "Copy images between registries, layouts, archives and the store",
     "export": "Write an image's files as one tar archive",
     "history": "Show what made an image, step by step",

@@ -43,6 +43,25 @@ def variables(option: str, texts: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def argument_file(path: str) -> dict[str, str]:
+    """`--build-arg-file`: a NAME=VALUE per line, empty lines and those that begin with # left out."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = file.read().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "no UTF-8 text"
+        raise UsageError(f"--build-arg-file {path} cannot be read: {reason}") from None
+    found = {}
+    for number, line in enumerate(lines, 1):
+        name, equals, value = line.partition("=")
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if not equals or not name.strip():
+            raise UsageError(f"--build-arg-file {path}:{number}: {line!r} is no NAME=VALUE")
+        found[name.strip()] = value
+    return found
+
+
 def hosts(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:
     """`--add-host HOST:IP` or `HOST=IP`; an IPv6 address may be in brackets."""
     found = []

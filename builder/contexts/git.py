@@ -112,13 +112,23 @@ class Repositories:
     """The repositories of one build; each is fetched at most once. Use it in `with`: checkouts go with it.
 
     `scratch` is where they lie meanwhile. `secret` finds GIT_AUTH_HEADER and GIT_AUTH_TOKEN, by host or in
-    general; `agent` is the socket of an ssh agent that may be asked, empty for none.
+    general; `agent` is the socket of an ssh agent that may be asked, empty for none. `plain` are the hosts
+    that may be reached by plain http, besides this machine.
     """
 
-    def __init__(self, scratch: str, secret: Secret | None = None, agent: str = "") -> None:
+    def __init__(
+        self,
+        scratch: str,
+        secret: Secret | None = None,
+        agent: str = "",
+        plain: frozenset[str] = frozenset(),
+        offline: bool = False,
+    ) -> None:
         self._scratch = scratch
         self._secret = secret or (lambda _: None)
         self._agent = agent
+        self._plain = plain
+        self._offline = offline
         self._lock = threading.Lock()
         self._locks: dict[str, threading.Lock] = {}
         self._resolved: dict[tuple[str, str], Resolved] = {}
@@ -164,7 +174,11 @@ class Repositories:
             return self._locks.setdefault(git.remote, threading.Lock())
 
     def _resolve(self, git: GitUrl) -> Resolved:
-        _check_protocol(git)
+        if git.scheme == "http" and not is_loopback(git.host) and git.host not in self._plain:
+            raise FetchFailed(
+                f"{git.remote}: plain http shows and trusts everybody on the way",
+                hint="write https:// instead",
+            )
         key = (git.remote, git.ref)
         if git.by_commit:
             return Resolved(git.checksum)
@@ -182,6 +196,7 @@ class Repositories:
 
     def _asked(self, git: GitUrl) -> Resolved:
         """What the server says of a ref: branches before tags, tags by the commit they are of."""
+        self._check_online(git)
         wanted = [git.ref, f"{git.ref}^{{}}"] if git.ref else ["HEAD"]
         listed = dict[str, str]()
         for row in self._git(git, "ls-remote", "--quiet", "--", git.remote, *wanted).splitlines():
@@ -208,7 +223,12 @@ class Repositories:
             return Resolved(name.strip())
         raise FetchFailed(f"{git.remote} has no branch, tag or commit {git.ref!r}")
 
+    def _check_online(self, git: GitUrl) -> None:
+        if self._offline:
+            raise FetchFailed(f"{git.remote}: not asked, because of --offline")
+
     def _made(self, git: GitUrl, found: Resolved, keep: bool) -> str:
+        self._check_online(git)
         place = self._repository(git)
         self._fetch(git, found, place)
         self._git(git, "checkout", "--quiet", "--force", "--detach", found.commit, at=place)
@@ -361,13 +381,6 @@ def _environment(settings: Mapping[str, str], scheme: str, agent: str = "") -> d
         environment[f"GIT_CONFIG_KEY_{number}"] = key
         environment[f"GIT_CONFIG_VALUE_{number}"] = value
     return environment
-
-
-def _check_protocol(git: GitUrl) -> None:
-    if git.scheme == "http" and not is_loopback(git.host):
-        raise FetchFailed(
-            f"{git.remote}: plain http shows and trusts everybody on the way", hint="write https:// instead"
-        )
 
 
 def _check_submodule(git: GitUrl, url: str) -> None:

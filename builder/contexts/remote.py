@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,8 @@ class Remotes:
     """The remote sources of one build, each fetched when first needed. Threads share it; use it in `with`.
 
     Downloads become blobs of `blobs`, checkouts lie in its temporary directory until the end. `secret` finds
-    credentials, `agent` is the socket of the ssh agent that the build may ask.
+    credentials, `agent` is the socket of the ssh agent that the build may ask. With `offline` only what is
+    known already can be had.
     """
 
     def __init__(
@@ -35,7 +37,8 @@ class Remotes:
         *,
         secret: Secret | None = None,
         agent: str = "",
-        config: RegistryConfig | None = None,
+        config: Callable[[], RegistryConfig] | None = None,
+        offline: bool = False,
         emit: Emit | None = None,
     ) -> None:
         self._blobs = blobs
@@ -43,6 +46,7 @@ class Remotes:
         self._secret = secret
         self._agent = agent
         self._config = config
+        self._offline = offline
         self._emit = emit
         self._exit = ExitStack()
         self._lock = threading.RLock()
@@ -94,7 +98,8 @@ class Remotes:
                 from builder.contexts.http import Downloads, no_secret
                 from oci.registry.web import Web
 
-                web = self._exit.enter_context(Web(self._config, warn=self._warn))
+                config = self._config() if self._config else None
+                web = self._exit.enter_context(Web(config, offline=self._offline, warn=self._warn))
                 self._downloads = Downloads(web, self._blobs, self._memory, self._secret or no_secret)
             return self._downloads
 
@@ -105,7 +110,11 @@ class Remotes:
             if self._repositories is None:
                 from builder.contexts.git import Repositories
 
-                made = Repositories(self._blobs.temporary, self._secret, self._agent)
+                config = self._config() if self._config else None
+                plain = {host for host, each in config.hosts.items() if each.http} if config else set()
+                made = Repositories(
+                    self._blobs.temporary, self._secret, self._agent, frozenset(plain), self._offline
+                )
                 self._repositories = self._exit.enter_context(made)
             return self._repositories
 

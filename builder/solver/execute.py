@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from builder.snapshot.view import DirectoryLayer, IndexLayer, View
     from builder.solver.copying import Plan, Selection, Written
     from builder.solver.mounting import Mounting, Source
+    from builder.solver.notices import Notices
     from builder.solver.running import Runner
     from builder.solver.selection import TreeSource
     from builder.state import StateDir
@@ -138,6 +139,7 @@ class Executor:
         self._layers_seen: dict[str, DirectoryLayer] = {}
         self._content: Content | None = None
         self._pool: ThreadPoolExecutor | None = None
+        self._notices: Notices | None = None
 
     def __enter__(self) -> Executor:
         return self
@@ -380,8 +382,12 @@ class Executor:
         self, step: Step, op: Copy, parent: Result, selection: Selection, aliases: tuple[str, ...]
     ) -> Result:
         from builder.solver.copying import place
+        from builder.solver.notices import Notices
         from builder.solver.placing import NOTHING
 
+        with self._lock:
+            self._notices = self._notices or Notices(self._emit)
+        self._notices.look(selection.selected, str(step.at or ""), step.at.excerpt() if step.at else "")
         plan = place(op, selection, NOTHING if op.link else self._view_of(parent)())
         created = now()
         layer, written = self._write_plan(plan)

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from oci.blobs import BlobStore, BlobWriter
 from oci.digest import Digest
-from oci.errors import LimitExceeded, WrongContent
+from oci.errors import LimitExceeded, RegistryError, WrongContent
 from oci.registry.calls import Calls, Request, Warn, origin
 from oci.registry.config import RegistryConfig
 from oci.registry.patience import Attempts, Interrupted, Patience, Stop
@@ -72,11 +72,14 @@ class Web(Calls):
         self,
         config: RegistryConfig | None = None,
         *,
+        offline: bool = False,
         patience: Patience | None = None,
         warn: Warn | None = None,
         sleep: Callable[[float, Stop], None] | None = None,
     ) -> None:
-        super().__init__(config or RegistryConfig(), None, patience=patience, warn=warn, sleep=sleep)
+        super().__init__(
+            config or RegistryConfig(), None, offline=offline, patience=patience, warn=warn, sleep=sleep
+        )
 
     def __enter__(self) -> Web:
         return self
@@ -91,6 +94,8 @@ class Web(Calls):
 
         Raises RegistryError and its children, WrongContent for another checksum, LimitExceeded.
         """
+        if self.offline:
+            raise RegistryError(f"{wanted.shown}: not asked, because of --offline")
         attempts = Attempts(self.patience, self._backoff(urlsplit(wanted.url).netloc))
         while True:
             try:

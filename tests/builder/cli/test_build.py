@@ -17,6 +17,7 @@ from builder.cli import values
 from builder.contexts.git import commit_time
 from builder.errors import ContextError, StepFailed, UsageError
 from builder.events import Emit, StepDone, StepStarted
+from builder.finishing import Finish
 from oci.digest import Digest
 from oci.model import Descriptor
 
@@ -91,7 +92,10 @@ def test_every_flag(
     [
         (["--cache-to", "type=local"], "cache import and export"),
         (["--push"], "no name to push to"),
-        (["--squash"], "squashing"),
+        (["--annotation", "index:a=b"], "has no index"),
+        (["--annotation", "a"], "no [TYPE:]KEY=VALUE"),
+        (["--unset", "env"], "names no setting"),
+        (["--build-arg-file", "/nonexistent"], "cannot be read"),
         (["-m", "1g"], "No such option"),
         (["--memory", "1g"], "resource limits"),
         (["--attest", "type=sbom"], "attestations"),
@@ -125,7 +129,8 @@ def test_usage_errors(pybuild: Pybuild, context: str, args: list[str], said: str
         (["build"], "needs a context"),
         (["/nonexistent"], "no directory"),
         (["imagse"], "did you mean pybuild images?"),
-        (["https://example.org/x.git"], "git and http"),
+        (["https://example.org/x.git?rev=1"], "unknown key 'rev'"),
+        (["ftp://example.org/x"], "no place a context can come from"),
         (["-f", "-", "-"], "both come from standard input"),
     ],
 )
@@ -137,14 +142,30 @@ def test_contexts_that_cannot_be(pybuild: Pybuild, args: list[str], said: str) -
 def test_a_dockerfile_on_standard_input(
     pybuild: Pybuild, requests: list[BuildRequest], context: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for args in (["-f", "-", context], ["-"]):
-        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"FROM scratch\n")))
-        pybuild.ok(*args)
-        assert (requests[-1].dockerfile, requests[-1].dockerfile_text) == ("-", b"FROM scratch\n")
-    assert requests[0].context == context
-    assert not os.path.exists(requests[1].context), "the empty context is gone again"
-    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\x1f\x8b\x08")))
-    assert "archive" in pybuild("-").err
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"FROM scratch\n")))
+    pybuild.ok("-f", "-", context)
+    assert (requests[0].context, requests[0].dockerfile) == (context, "-")
+    assert (requests[0].dockerfile_text, requests[0].stdin) == (b"FROM scratch\n", None)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"FROM scratch\n")))
+    pybuild.ok("-", "-f", "in/Dockerfile", "--ignorefile", "i")
+    assert (requests[1].context, requests[1].dockerfile, requests[1].ignorefile) == (
+        "-",
+        "in/Dockerfile",
+        "i",
+    )
+    assert requests[1].stdin is not None, "archive or Dockerfile: whoever reads it finds out"
+
+
+def test_what_is_still_changed_of_the_image(
+    pybuild: Pybuild, requests: list[BuildRequest], context: str, tmp_path: Path
+) -> None:
+    (tmp_path / "args").write_text("A=file\nB=file\n")
+    pybuild.ok(
+        "--unset", "env.A,cmd", "--unsetenv", "B", "--unsetlabel", "l", "--squash", "--annotation", "k=v",
+        "--build-arg-file", str(tmp_path / "args"), "--build-arg", "A=line", context,
+    )  # fmt: skip
+    assert requests[0].finish == Finish(("env.A", "cmd", "env.B", "label.l"), True, {"k": "v"}, {})
+    assert requests[0].build_args == {"A": "line", "B": "file"}
 
 
 def test_results(pybuild: Pybuild, requests: list[BuildRequest], context: str, tmp_path: Path) -> None:

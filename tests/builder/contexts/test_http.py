@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -40,15 +41,18 @@ class Client:
         self.blobs = BlobStore(str(root))
         self.memory = Memory()
         self.secrets: dict[str, bytes] = {}
+        self.webs = ExitStack()
 
     def build(self) -> Downloads:
-        web = Web(patience=Patience(first=0.01, attempts=3))
+        web = self.webs.enter_context(Web(patience=Patience(first=0.01, attempts=3)))
         return Downloads(web, self.blobs, self.memory, self.secrets.get)
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> Client:
-    return Client(tmp_path)
+def client(tmp_path: Path) -> Iterator[Client]:
+    found = Client(tmp_path)
+    with found.webs:
+        yield found
 
 
 def content(downloads: Downloads, url: str, checksum: str = "") -> bytes:

@@ -1,0 +1,126 @@
+"""What the command line still changes of an image whose steps are done: settings taken back (D12, O17), its
+new layers made one (D13, O16), annotations (O11). No step knows of any of this, so the cache stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import field, replace
+from typing import TYPE_CHECKING
+
+from builder.graph import key_of
+from builder.solver.cache import StepRecord
+from oci.data import dataclass
+from oci.model import Descriptor, History, RunConfig
+
+if TYPE_CHECKING:
+    from builder.solver.cache import Cache
+    from oci.blobs import BlobStore
+    from oci.compress import Codec
+    from oci.image import Image
+
+WHOLE: Mapping[str, Mapping[str, object]] = {
+    "entrypoint": {"entrypoint": None},
+    "cmd": {"cmd": None},
+    "user": {"user": ""},
+    "workdir": {"working_dir": ""},
+    "stopsignal": {"stop_signal": ""},
+    "healthcheck": {"healthcheck": None},
+    "shell": {"shell": None},
+    "onbuild": {"on_build": ()},
+}
+"""Settings that are taken back whole, and what they are then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """What is asked for. `unset` holds `env.NAME`, `label.NAME`, `volume.PATH`, `expose.PORT` or a setting.
+
+    `manifest` and `descriptor` are annotations of the image's manifest and of the pointer to it.
+    """
+
+    unset: tuple[str, ...] = ()
+    squash: bool = False
+    manifest: Mapping[str, str] = field(default_factory=dict)
+    descriptor: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """Where layers are read and written, and what is known of those written before."""
+
+    cache: Cache
+    blobs: BlobStore
+    codec: Codec
+
+
+def finish(image: Image, wanted: Finish, below: int, work: Workplace, warn: Callable[[str], None]) -> Image:
+    """`image` as the command line wants it; its first `below` layers are its base's."""
+    if wanted.unset:
+        config = image.config.value
+        image = image.with_config(replace(config, config=without(config.config, wanted.unset, warn)))
+    if wanted.squash:
+        image = _squashed(image, below, work)
+    return image.annotated(wanted.manifest)
+
+
+def pointer(descriptor: Descriptor, wanted: Finish) -> Descriptor:
+    """The pointer to the finished image, with its annotations."""
+    merged = {**descriptor.annotations, **wanted.descriptor}
+    return replace(descriptor, annotations=merged) if merged else descriptor
+
+
+def without(config: RunConfig, names: Iterable[str], warn: Callable[[str], None]) -> RunConfig:
+    """`config` without the settings of these names; `warn` hears of those that it has not."""
+    for each in names:
+        kind, _, name = each.partition(".")
+        changed = replace(config, **(WHOLE[kind] if kind in WHOLE else _less(config, kind, name)))  # type: ignore[arg-type]
+        if changed == config:
+            warn(f"--unset {each}: the image has no such setting")
+        config = changed
+    return config
+
+
+def _less(config: RunConfig, kind: str, name: str) -> dict[str, object]:
+    match kind:
+        case "env":
+            return {"env": tuple(each for each in config.env if each.partition("=")[0] != name)}
+        case "label":
+            return {"labels": {key: value for key, value in config.labels.items() if key != name}}
+        case "volume":
+            return {"volumes": tuple(each for each in config.volumes if each != name)}
+    port = name if "/" in name else f"{name}/tcp"
+    return {"exposed_ports": tuple(each for each in config.exposed_ports if each != port)}
+
+
+def _squashed(image: Image, below: int, work: Workplace) -> Image:
+    """`image` with one layer in place of its new ones; that of the same ones before is used again."""
+    from oci.image import Image
+    from oci.squash import squash
+
+    config = image.config.value
+    new = image.layers[below:]
+    if len(new) < 2:
+        return image
+    key = key_of(["squash", [str(each.digest) for each in new]])
+    record = work.cache.record(key)
+    if record is None or (record.layer is not None and record.layer.digest not in work.blobs):
+        record = StepRecord(squash(new, work.blobs, work.codec), config.created)
+        work.cache.store(key, record)
+    layer = record.layer
+    kept = sum(not each.empty_layer for each in config.history) - len(new)
+    history = tuple(_emptied(config.history, kept))
+    line = History(config.created, f"squash {len(new)} layers", "", "", empty_layer=layer is None)
+    layers, diff_ids = image.layers[:below], config.diff_ids[:below]
+    if layer is not None:
+        layers += (Descriptor(layer.media_type, layer.digest, layer.size),)
+        diff_ids += (layer.diff_id,)
+    return Image.of(replace(config, diff_ids=diff_ids, history=(*history, line)), layers)
+
+
+def _emptied(history: tuple[History, ...], kept: int) -> Iterable[History]:
+    """History whose lines made no layer of their own after the first `kept` that did."""
+    for each in history:
+        if not each.empty_layer:
+            kept -= 1
+        yield each if kept >= 0 else replace(each, empty_layer=True)
