@@ -132,13 +132,16 @@ class LocalContext:
 
     @contextmanager
     def _directory(self, path: bytes) -> Iterator[int]:
-        files = DirectoryOpener(self._fd)
+        # Listing moves a descriptor's position: threads that list the root at once need one each.
+        root = os.open(b".", _DIRECTORY, dir_fd=self._fd)
+        files = DirectoryOpener(root)
         try:
             yield files.directory(path)
         except OSError as error:
             raise _unreadable(self._shown(path), error) from None
         finally:
             files.close()
+            os.close(root)
 
     def _listing(self, path: bytes) -> dict[bytes, Node]:
         """The names in a directory that are not left out; empty for what is no directory."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -187,3 +188,13 @@ class TestIgnoreFile:
         (tmp_path / "secret").write_text("top")
         (root / ".dockerignore").symlink_to("../secret")
         assert read_ignore(str(root)) is None
+
+
+def test_threads_that_look_at_once_see_everything(tmp_path: Path) -> None:
+    names = [b"%04d" % number for number in range(500)]
+    for name in names:
+        (tmp_path / name.decode()).touch()
+    for _ in range(20):
+        with LocalContext(str(tmp_path)) as context, ThreadPoolExecutor(4) as pool:
+            for found in pool.map(context.listdir, [b""] * 4):
+                assert found == names
