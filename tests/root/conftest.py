@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import os
 import shutil
+import tarfile
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from builder import BuildRequest, Built, build
+from builder.events import Event, StepDone, StepLog, StepStarted
+from builder.export.base import OutputSpec
+from builder.images import Images
+from builder.imports import import_rootfs
 from builder.sandbox.run import Launcher
 from builder.sandbox.spec import Exit, Overlay, Sandbox
+from builder.state import StateDir
+from oci.image import Image
+from oci.platforms import host
+from oci.reference import Reference
 
 _APPLETS = (
-    "sh true ls cat id sleep echo ip readlink stat touch mknod mkdir rm dd wc grep chmod head nc hostname"
+    "sh true false ls cat id sleep echo ip readlink stat touch mknod mkdir rm rmdir mv cp ln dd wc grep "
+    "chmod chown head nc hostname env sha256sum printf date seq test mount umount ps kill"
 )
 
 
@@ -106,3 +119,86 @@ def world(top: str) -> Iterator[World]:
 @pytest.fixture
 def tree_of() -> Callable[[str], list[tuple[str, int, int, int]]]:
     return tree
+
+
+@pytest.fixture(scope="session")
+def rootfs() -> bytes:
+    out = BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        tar.add("/bin/busybox", "bin/busybox")
+        for name in _APPLETS.split():
+            link = tarfile.TarInfo(f"bin/{name}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(link)
+        for name, text in {
+            "etc/passwd": "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000:app:/home/app:/bin/sh\n",
+            "etc/group": "root:x:0:\napp:x:1000:\nextra:x:2000:app\n",
+        }.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(text)
+            tar.addfile(info, BytesIO(text.encode()))
+    return out.getvalue()
+
+
+class Workshop:
+    """A store with a base image, a context directory, and a way to build."""
+
+    def __init__(self, root: Path, rootfs: bytes) -> None:
+        self.root = str(root / "store")
+        self.context = root / "context"
+        self.context.mkdir()
+        self.events: list[Event] = []
+        with StateDir(self.root) as state, state.lease():
+            images = Images(state)
+            descriptor = import_rootfs(
+                BytesIO(rootfs),
+                images.layout.blobs,
+                platform=host(),
+                created="2020-01-01T00:00:00Z",
+                changes=(),
+                message="",
+            )
+            images.tag(Reference.parse("base"), descriptor)
+
+    def write(self, name: str, text: str) -> None:
+        path = self.context / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def build(self, dockerfile: str, **more: object) -> Built:
+        self.write("Dockerfile", dockerfile)
+        self.events.clear()
+        request = BuildRequest(context=str(self.context), root=self.root, network="none")
+        return build(replace(request, **more), self.events.append)  # type: ignore[arg-type]
+
+    def ran(self) -> list[str]:
+        """The names of the steps that were executed, without their numbers, and without inputs of mounts."""
+        names = {event.digest: event.name for event in self.events if isinstance(event, StepStarted)}
+        done = [event for event in self.events if isinstance(event, StepDone) and not event.cached]
+        shown = [names[each.digest] for each in done]
+        return [each.split("] ", 1)[1] for each in shown if "FROM" not in each and "[context]" not in each]
+
+    def output(self) -> str:
+        return b"".join(event.data for event in self.events if isinstance(event, StepLog)).decode()
+
+    def image(self, built: Built) -> Image:
+        with StateDir(self.root) as state:
+            assert built.descriptor is not None
+            return Image.load(Images(state).layout.blobs, built.descriptor)
+
+    def files(self, built: Built) -> dict[str, tarfile.TarInfo]:
+        """The merged root, told by tarfile."""
+        with tarfile.open(self.exported) as tar:
+            return {info.name.rstrip("/"): info for info in tar}
+
+    @property
+    def exported(self) -> Path:
+        return self.context.parent / "root.tar"
+
+    def tar(self) -> tuple[OutputSpec, ...]:
+        return (OutputSpec("tar", str(self.exported)),)
+
+
+@pytest.fixture
+def shop(tmp_path: Path, rootfs: bytes) -> Workshop:
+    return Workshop(tmp_path, rootfs)

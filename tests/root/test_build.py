@@ -6,110 +6,24 @@ import os
 import subprocess
 import tarfile
 import threading
-from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from builder import BuildRequest, Built, build
+from builder import BuildRequest, build
 from builder.errors import BuildError, DockerfileError, NotFound, StepFailed
-from builder.events import Event, StepDone, StepLog, StepStarted
+from builder.events import StepDone, StepStarted
 from builder.export.base import OutputSpec
 from builder.images import Images
-from builder.imports import import_rootfs
 from builder.registries import Access
 from builder.state import StateDir
-from oci.image import Image
 from oci.model import Platform
-from oci.platforms import host
-from oci.reference import Reference
+
+if TYPE_CHECKING:
+    from conftest import Workshop
 
 pytestmark = pytest.mark.root
-
-APPLETS = "sh cat echo ls mkdir touch id rm mv cp env true false sleep chmod chown stat sha256sum printf date"
-
-
-@pytest.fixture(scope="module")
-def rootfs() -> bytes:
-    out = BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        tar.add("/bin/busybox", "bin/busybox")
-        for name in APPLETS.split():
-            link = tarfile.TarInfo(f"bin/{name}")
-            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
-            tar.addfile(link)
-        for name, text in {
-            "etc/passwd": "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000:app:/home/app:/bin/sh\n",
-            "etc/group": "root:x:0:\napp:x:1000:\nextra:x:2000:app\n",
-        }.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(text)
-            tar.addfile(info, BytesIO(text.encode()))
-    return out.getvalue()
-
-
-class Workshop:
-    """A store with a base image, a context directory, and a way to build."""
-
-    def __init__(self, root: Path, rootfs: bytes) -> None:
-        self.root = str(root / "store")
-        self.context = root / "context"
-        self.context.mkdir()
-        self.events: list[Event] = []
-        with StateDir(self.root) as state, state.lease():
-            images = Images(state)
-            descriptor = import_rootfs(
-                BytesIO(rootfs),
-                images.layout.blobs,
-                platform=host(),
-                created="2020-01-01T00:00:00Z",
-                changes=(),
-                message="",
-            )
-            images.tag(Reference.parse("base"), descriptor)
-
-    def write(self, name: str, text: str) -> None:
-        path = self.context / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
-    def build(self, dockerfile: str, **more: object) -> Built:
-        self.write("Dockerfile", dockerfile)
-        self.events.clear()
-        request = BuildRequest(context=str(self.context), root=self.root, network="none")
-        return build(replace(request, **more), self.events.append)  # type: ignore[arg-type]
-
-    def ran(self) -> list[str]:
-        """The names of the steps that were executed, without their numbers."""
-        names = {event.digest: event.name for event in self.events if isinstance(event, StepStarted)}
-        done = [event for event in self.events if isinstance(event, StepDone) and not event.cached]
-        return [names[each.digest].split("] ", 1)[1] for each in done if "FROM" not in names[each.digest]]
-
-    def output(self) -> str:
-        return b"".join(event.data for event in self.events if isinstance(event, StepLog)).decode()
-
-    def image(self, built: Built) -> Image:
-        with StateDir(self.root) as state:
-            assert built.descriptor is not None
-            return Image.load(Images(state).layout.blobs, built.descriptor)
-
-    def files(self, built: Built) -> dict[str, tarfile.TarInfo]:
-        """The merged root, told by tarfile."""
-        with tarfile.open(self.exported) as tar:
-            return {info.name.rstrip("/"): info for info in tar}
-
-    @property
-    def exported(self) -> Path:
-        return self.context.parent / "root.tar"
-
-    def tar(self) -> tuple[OutputSpec, ...]:
-        return (OutputSpec("tar", str(self.exported)),)
-
-
-@pytest.fixture
-def shop(tmp_path: Path, rootfs: bytes) -> Workshop:
-    return Workshop(tmp_path, rootfs)
 
 
 def test_a_second_build_executes_nothing_and_gives_the_same_image(shop: Workshop) -> None:
@@ -261,7 +175,7 @@ def test_a_clock_gives_one_digest_from_warm_and_cold_stores(
     again = shop.build(dockerfile, clock=1_000_000_000)
     assert again.image_id == first.image_id
     (tmp_path / "cold").mkdir()
-    cold = Workshop(tmp_path / "cold", rootfs)
+    cold = type(shop)(tmp_path / "cold", rootfs)
     cold.write("a", "1")
     assert cold.build(dockerfile, clock=1_000_000_000).image_id == first.image_id
     assert cold.build(dockerfile, clock=1_100_000_000).image_id == other.image_id
