@@ -21,7 +21,9 @@ class Case:
     `newer` are the history lines in which current BuildKit differs from Docker 20.10: Docker's to ours.
     `stubs` are mount points that Docker leaves in the tree and pybuild must not.
     `bases` are Dockerfiles built and tagged first, by name; `beside` are directories next to the context,
-    which `args` names as `{name}`. `fails` is a pattern for stderr: the build must fail, with that said.
+    which `args` names as `{name}`. `web` are files behind `{web}`, in Dockerfile, args and history. `context`
+    is how the files reach the builder: as an archive on standard input or behind a URL, or in a repository
+    on a branch `main`. `fails` is a pattern for stderr: the build must fail, with that said.
     """
 
     name: str
@@ -39,5 +41,7 @@ class Case:
     beside: Mapping[str, Mapping[str, Entry]] = field(default_factory=dict)
     dockerfile_name: str = "Dockerfile"
     stubs: Sequence[str] = ()
+    web: Mapping[str, Entry] = field(default_factory=dict)
+    context: Literal["directory", "stdin", "url", "git"] = "directory"
     fails: str = ""
     why: str = ""  # golden: why Docker 20.10 cannot be the judge

@@ -31,7 +31,8 @@ if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from equality.case import Case
-from equality.cases import archives, copying, ignoring, metadata, running, stages, syntax, variables
+from equality.cases import archives, copying, ignoring, metadata, remote, running, stages, syntax, variables
+from equality.elsewhere import elsewhere
 from judges.bases import BUSYBOX, CONFIGURED, TOOLS, architecture, image_archive
 from judges.dockerd import Docker, private_docker
 from judges.files import write_tree
@@ -40,11 +41,13 @@ from judges.pybuild import Pybuild
 
 CASES: tuple[Case, ...] = tuple(
     case
-    for topic in (stages, variables, metadata, copying, archives, ignoring, running, syntax)
+    for topic in (stages, variables, metadata, copying, archives, ignoring, running, remote, syntax)
     for case in topic.CASES
 )
 BASES = (BUSYBOX, TOOLS, CONFIGURED)
 WORKERS = 2
+Context = tuple[str, bytes]
+"""What is built, as the command line names it, and what comes on standard input."""
 
 
 @dataclass(slots=True)
@@ -101,17 +104,17 @@ class Bench:
 
     def _judge(self, case: Case) -> Verdict:
         place = os.path.join(self._directory, case.name)
-        context = os.path.join(place, "context")
-        _write_case(case, place, context)
         verdict = Verdict(case, base=self._base(case).tree)
         try:
-            self._compare(case, place, context, verdict)
+            with elsewhere(case, place) as (case, context, stdin):
+                _write_case(case, place, os.path.join(place, "context"))
+                self._compare(case, place, (context, stdin), verdict)
         except AssertionError as error:
             verdict.problems.append(str(error))
         shutil.rmtree(place)
         return verdict
 
-    def _compare(self, case: Case, place: str, context: str, verdict: Verdict) -> None:
+    def _compare(self, case: Case, place: str, context: Context, verdict: Verdict) -> None:
         theirs = self._by_docker(case, place, context, verdict) if case.reference == "docker" else None
         if theirs is not None:
             verdict.expected = theirs
@@ -129,25 +132,26 @@ class Bench:
     def _base(self, case: Case) -> Flat:
         return self._bases.get(case.base) or Flat({"history": [], "config": {}}, {"/": "dir 0755 0:0"})
 
-    def _by_docker(self, case: Case, place: str, context: str, verdict: Verdict) -> Flat | None:
+    def _by_docker(self, case: Case, place: str, context: Context, verdict: Verdict) -> Flat | None:
         def build(*args: str) -> subprocess.CompletedProcess[bytes]:
-            return self._docker.run("build", "--network=host", "--progress=plain", *args, check=False)
+            words = ("build", "--network=host", "--progress=plain", *args)
+            return self._docker.run(*words, check=False, stdin=context[1])
 
         tag = f"equality/{case.name}:latest"
-        if not _built(case, place, context, verdict, "docker", build, ("--tag", tag)):
+        if not _built(case, place, context[0], verdict, "docker", build, ("--tag", tag)):
             return None
         saved = os.path.join(place, "docker.tar")
         self._docker.run("save", "--output", saved, tag)
         return read_image(saved)
 
     def _by_pybuild(
-        self, pybuild: Pybuild, case: Case, place: str, context: str, verdict: Verdict
+        self, pybuild: Pybuild, case: Case, place: str, context: Context, verdict: Verdict
     ) -> Flat | None:
         def build(*args: str) -> subprocess.CompletedProcess[bytes]:
-            return pybuild.run("build", "--progress=plain", *args, check=False)
+            return pybuild.run("build", "--progress=plain", *args, check=False, stdin=context[1])
 
         saved = os.path.join(place, "pybuild.tar")
-        if not _built(case, place, context, verdict, "pybuild", build, ("-o", f"type=oci,dest={saved}")):
+        if not _built(case, place, context[0], verdict, "pybuild", build, ("-o", f"type=oci,dest={saved}")):
             return None
         try:
             return read_image(saved)
@@ -203,7 +207,8 @@ def _built(
             verdict.problems.append(f"{who} does not build the base {name}:\n{_said(done)}")
             return False
     args = [arg.format_map({name: os.path.join(place, name) for name in case.beside}) for arg in case.args]
-    done = build("--file", os.path.join(context, case.dockerfile_name), *args, *output, context)
+    beside_it = "" if case.context != "directory" else context
+    done = build("--file", os.path.join(beside_it, case.dockerfile_name), *args, *output, context)
     if case.fails:
         _check_failure(case, done, verdict, who)
         return False
@@ -219,9 +224,9 @@ def _check_failure(case: Case, done: subprocess.CompletedProcess[bytes], verdict
     elif who == "pybuild":
         if not re.search(case.fails, said):
             verdict.problems.append(f"pybuild fails, but its words do not match {case.fails!r}:\n{said}")
-        if done.returncode not in (1, 2) or "Traceback" in said:
+        if done.returncode not in (1, 2, 3) or "Traceback" in said:
             verdict.problems.append(
-                f"pybuild exited {done.returncode}, expected 1 or 2 and no traceback:\n{said}"
+                f"pybuild exited {done.returncode}, expected 1, 2 or 3 and no traceback:\n{said}"
             )
 
 

@@ -30,12 +30,14 @@ class Docker:
     host: str
     config: str
 
-    def run(self, *args: str, check: bool = True) -> subprocess.CompletedProcess[bytes]:
+    def run(self, *args: str, check: bool = True, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         """`docker ARGS`, with BuildKit; both streams captured.
 
         Raises AssertionError with what it said when `check` and the client fails.
         """
-        done = subprocess.run([self.client, *args], env=self._environment(), capture_output=True, check=False)
+        done = subprocess.run(
+            [self.client, *args], env=self._environment(), input=stdin, capture_output=True, check=False
+        )
         if check and done.returncode:
             said = done.stderr.decode(errors="replace")
             raise AssertionError(f"docker {' '.join(args)} exited {done.returncode}:\n{said}")

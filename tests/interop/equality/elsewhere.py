@@ -1,0 +1,114 @@
+"""Contexts that come from elsewhere, and files behind URLs, for cases that have them: all on this machine."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+from equality.case import Case
+from judges.files import File, pack_tree, write_tree
+
+_GIT = {
+    "PATH": os.environ.get("PATH", os.defpath),
+    "HOME": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    **{f"GIT_{who}_{what}": "a@b" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+    "GIT_CONFIG_COUNT": "1",
+    "GIT_CONFIG_KEY_0": "safe.directory",
+    "GIT_CONFIG_VALUE_0": "*",
+}
+
+
+@contextmanager
+def elsewhere(case: Case, place: str) -> Iterator[tuple[Case, str, bytes]]:
+    """The case with addresses in place, what to build in place of its directory, and its standard input."""
+    text = case.dockerfile if isinstance(case.dockerfile, str) else case.dockerfile.decode()
+    packed = (
+        pack_tree({**case.files, case.dockerfile_name: File(text)}, "gz") if case.context != "git" else b""
+    )
+    with ExitStack() as stack:
+        if case.web or case.context == "url":
+            root = os.path.join(place, "web")
+            write_tree(root, {**case.web, "context.tar.gz": File(packed)})
+            address = stack.enter_context(_served(root))
+            case = _addressed(case, address)
+            if case.context == "url":
+                yield case, f"{address}/context.tar.gz", b""
+                return
+        if case.context == "git":
+            yield case, stack.enter_context(_repository(case, text, place)) + "#main", b""
+        elif case.context == "stdin":
+            yield case, "-", packed
+        else:
+            yield case, os.path.join(place, "context"), b""
+
+
+def _addressed(case: Case, address: str) -> Case:
+    def said(text: str) -> str:
+        return text.replace("{web}", address)
+
+    assert isinstance(case.dockerfile, str)
+    return replace(
+        case,
+        dockerfile=said(case.dockerfile),
+        args=[*map(said, case.args)],
+        history=None if case.history is None else [*map(said, case.history)],
+        newer={said(theirs): said(ours) for theirs, ours in case.newer.items()},
+    )
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *args: object) -> None:
+        """The cases say what was fetched."""
+
+
+@contextmanager
+def _served(root: str) -> Iterator[str]:
+    for directory, _, names in os.walk(root):
+        for name in names:
+            os.utime(os.path.join(directory, name), (1_500_000_000, 1_500_000_000))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=root))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@contextmanager
+def _repository(case: Case, text: str, place: str) -> Iterator[str]:
+    root = os.path.join(place, "repositories")
+    write_tree(os.path.join(root, "r.git"), {**case.files, case.dockerfile_name: File(text)})
+    for words in (("init", "-q", "-b", "main", "."), ("add", "-A", "-f", "."), ("commit", "-q", "-m", "x")):
+        subprocess.run(["git", *words], cwd=os.path.join(root, "r.git"), env=_GIT, check=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    daemon = subprocess.Popen(
+        ["git", "daemon", "--export-all", "--listen=127.0.0.1", f"--port={port}", f"--base-path={root}"],
+        env=_GIT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        for _ in range(500):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.01)
+        yield f"git://127.0.0.1:{port}/r.git"
+    finally:
+        os.killpg(daemon.pid, 15)
+        daemon.wait()
