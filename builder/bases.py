@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from builder.errors import NotFound, RegistryFailed
-from builder.origins import ORIGIN, known
+from builder.origins import RESOLVED
 from oci import platforms
 from oci.errors import BlobNotFound
 from oci.image import Image, select
@@ -67,4 +67,4 @@ def _fits(images: Images, image: Image, platform: Platform) -> bool:
     if platforms.best(platform, [image.platform]) is not None:
         return True
     entries = (each for each in images.layout.descriptors() if each.digest == image.manifest.digest)
-    return not any(known(each, ORIGIN) for each in entries)
+    return not any(RESOLVED in each.annotations for each in entries)

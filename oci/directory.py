@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from contextlib import suppress
@@ -137,6 +138,10 @@ def _open(path: str, name: str) -> int:
         return os.open(os.path.join(path, name), _READ)
     except FileNotFoundError:
         raise BlobNotFound(f"{path} has no {name}") from None
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise InvalidArchive(f"{path}/{name} is a symbolic link; in an image it must be a file") from None
 
 
 def _document(path: str, name: str) -> bytes:
