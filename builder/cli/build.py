@@ -344,17 +344,15 @@ def _on_stdout(outputs: tuple[str, ...]) -> bool:
 
 
 def metadata(built: Built) -> dict[str, object]:
-    """What `--metadata-file` holds, under BuildKit's names."""
+    """What `--metadata-file` holds, under BuildKit's names (O13)."""
+    from oci.model import descriptor_value
+
     found: dict[str, object] = {}
     if built.descriptor and built.image_id:
         digest = str(built.descriptor.digest)
         found = {
             "containerimage.config.digest": str(built.image_id),
-            "containerimage.descriptor": {
-                "mediaType": built.descriptor.media_type,
-                "digest": digest,
-                "size": built.descriptor.size,
-            },
+            "containerimage.descriptor": descriptor_value(built.descriptor),
             "containerimage.digest": digest,
         }
     if built.names:

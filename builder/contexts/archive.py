@@ -148,6 +148,15 @@ class ArchiveContext:
         return fd
 
 
+class NoFiles(View):
+    """The files of a context that is only a Dockerfile."""
+
+    name = "context, which is only a Dockerfile"
+
+    def __init__(self) -> None:
+        super().__init__(())
+
+
 class _Reading:
     """The archive being read: what lies where so far."""
 

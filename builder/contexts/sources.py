@@ -7,14 +7,13 @@ opened.dockerfile("") -> SourceFile      opened.ignore("") -> IgnoreFile | None 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from builder.contexts.local import LocalContext, ignore_of, read_dockerfile, read_ignore, source_of
 from builder.errors import ContextError, UsageError
-from builder.giturl import GitUrlError, looks_remote, parse
-from builder.snapshot.view import View
 from builder.tree import clean
+from oci.data import dataclass
 from oci.tar.entry import Kind
 
 if TYPE_CHECKING:
@@ -26,15 +25,6 @@ if TYPE_CHECKING:
 
 _MOST_TEXT = 16 << 20
 DEFAULT_NAMES = ("Dockerfile", "Containerfile")
-
-
-class NoFiles(View):
-    """The files of a context that is only a Dockerfile."""
-
-    name = "context, which is only a Dockerfile"
-
-    def __init__(self) -> None:
-        super().__init__(())
 
 
 class Source(Protocol):
@@ -125,7 +115,7 @@ class Lone:
     """A Dockerfile, and a context without files; or, for a named context, one file."""
 
     text: bytes
-    files: View = field(default_factory=NoFiles)
+    files: Tree
 
     def dockerfile(self, path: str) -> SourceFile:
         return source_of("Dockerfile", self.text)
@@ -142,6 +132,10 @@ class Lone:
 
 def is_remote(value: str) -> bool:
     """Whether `value` names a context elsewhere: a URL, or a repository in any of its forms."""
+    if ":" not in value and not value.startswith("github.com/"):
+        return False
+    from builder.giturl import looks_remote
+
     return looks_remote(value) or (value.startswith("github.com/") and not os.path.exists(value))
 
 
@@ -158,6 +152,8 @@ def open_source(
         return _of_stream(stdin, remotes, name, ignorefile)
     if not is_remote(value):
         return Directory(value, name, ignorefile=ignorefile)
+    from builder.giturl import GitUrlError, parse
+
     try:
         git = parse(value, bare=True)
     except GitUrlError as error:
@@ -199,7 +195,7 @@ def read_text(tree: Tree, path: bytes) -> bytes | None:
 
 
 def _of_stream(stdin: BinaryIO, remotes: Remotes, name: str, ignorefile: str) -> Source:
-    from builder.contexts.archive import Stream
+    from builder.contexts.archive import NoFiles, Stream
 
     stream = Stream(stdin)
     if stream.is_archive():
@@ -211,11 +207,11 @@ def _of_stream(stdin: BinaryIO, remotes: Remotes, name: str, ignorefile: str) ->
         raise ContextError(
             f"standard input is no archive, and as a Dockerfile larger than {_MOST_TEXT} bytes"
         )
-    return Lone(text)
+    return Lone(text, NoFiles())
 
 
 def _of_url(url: str, remotes: Remotes, name: str, ignorefile: str) -> Source:
-    from builder.contexts.archive import Stream
+    from builder.contexts.archive import NoFiles, Stream
 
     found = remotes.downloads.find(url)
     with os.fdopen(remotes.downloads.open(url, found), "rb") as file:
@@ -223,7 +219,7 @@ def _of_url(url: str, remotes: Remotes, name: str, ignorefile: str) -> Source:
         if stream.is_archive():
             return _of_archive(stream, remotes, name, ignorefile)
     if name == "context":
-        return Lone(fetch_text(url, remotes))
+        return Lone(fetch_text(url, remotes), NoFiles())
     return Lone(b"", remotes.downloads.tree(url))
 
 

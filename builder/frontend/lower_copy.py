@@ -12,7 +12,6 @@ from builder.frontend.lower_config import rooted
 from builder.frontend.scope import unreadable
 from builder.frontend.stage import StageBuild
 from builder.frontend.words import WordError
-from builder.giturl import GitUrl, GitUrlError, parse, with_checksum
 from builder.graph import (
     ContextSource,
     Copy,
@@ -27,6 +26,7 @@ from builder.graph import (
 
 if TYPE_CHECKING:
     from builder.frontend.reader import Heredoc
+    from builder.giturl import GitUrl
     from builder.source import SourceRange
 
 _URL = re.compile(r"https?://")
@@ -78,6 +78,8 @@ def _added(line: ins.Add, source: str, checksum: str) -> CopySource:
 
 
 def _git_source(line: ins.Add, git: GitUrl, checksum: str) -> GitSource:
+    from builder.giturl import GitUrlError, with_checksum
+
     keep = line.keep_git_dir
     if keep is not None and git.keep_git_dir is not None and keep is not git.keep_git_dir:
         raise broken("--keep-git-dir and the URL's keep-git-dir contradict each other", at=line.at)
@@ -106,6 +108,10 @@ def _http_source(line: ins.Add, url: str, checksum: str) -> HttpSource:
 
 
 def _repository(source: str, at: SourceRange) -> GitUrl | None:
+    if ":" not in source:
+        return None
+    from builder.giturl import GitUrlError, parse
+
     try:
         return parse(source)
     except GitUrlError as error:
