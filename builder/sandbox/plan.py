@@ -58,6 +58,7 @@ class Plan:
         "privileged",
         "read_only",
         "rlimits",
+        "seccomp",
         "shm_size",
         "source",
         "stdin",
@@ -87,6 +88,7 @@ class Plan:
     network: str
     capabilities: int
     rlimits: list[tuple[int, int, int]]
+    seccomp: bytes
     shm_size: int
     stdin: bool
     errors: bool
@@ -126,12 +128,20 @@ def pack(
         "capabilities": -1 if sandbox.privileged else capability_mask(sandbox.capabilities),
         "privileged": sandbox.privileged,
         "rlimits": [(_index(RLIMITS, name, "limit"), soft, hard) for name, soft, hard in sandbox.rlimits],
+        "seccomp": _filter(sandbox),
         "shm_size": sandbox.shm_size,
         "stdin": stdin,
         "errors": errors,
         "netns": netns,
     }
     return marshal.dumps([values[name] for name in Plan.__slots__])
+
+
+def _filter(sandbox: Sandbox) -> bytes:
+    """The filter for its system calls, assembled once per process; none for a privileged one."""
+    from builder.sandbox.seccomp import program
+
+    return b"" if sandbox.privileged else program(sandbox.capabilities)
 
 
 def capability_mask(names: frozenset[str]) -> int:

@@ -162,9 +162,8 @@ class Step:
             sys_.set_rlimit(resource, soft, hard)
 
     def _identity(self) -> None:
-        """KERNEL.md 7: bounding set, (seccomp), groups and ids, capabilities. The filter of the isolation
-        issue loads where marked: SYS_ADMIN is still effective there, so no_new_privs is not needed and
-        setuid programs keep working.
+        """KERNEL.md 7: bounding set, seccomp, groups and ids, capabilities. The filter loads while SYS_ADMIN
+        is still effective, so no_new_privs is not needed and setuid programs keep working.
         """
         plan = self.plan
         self.doing = "identity"
@@ -177,7 +176,7 @@ class Step:
                     if error.errno == errno.EINVAL:
                         break  # beyond the last capability of this kernel
                     raise
-        # seccomp: here.
+        self._filter()
         sys_.prctl(sys_.PR_CAP_AMBIENT, sys_.PR_CAP_AMBIENT_CLEAR_ALL)
         os.setgroups(plan.groups)
         os.setresgid(plan.gid, plan.gid, plan.gid)
@@ -187,6 +186,12 @@ class Step:
         else:
             os.setresuid(0, 0, 0)
             sys_.set_capabilities(keep)
+
+    def _filter(self) -> None:
+        if self.plan.seccomp:
+            self.doing = "system call filter"
+            sys_.load_filter(self.plan.seccomp)
+            self.doing = "identity"
 
     def _exec(self) -> None:
         env = dict(self.plan.env)

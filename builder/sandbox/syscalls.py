@@ -43,8 +43,10 @@ _FSMOUNT_CLOEXEC = _FSOPEN_CLOEXEC = 1
 _MOVE_EMPTY_TO_EMPTY = 0x44
 _CLOSE_RANGE_CLOEXEC = 4
 
-# Calls since Linux 5.0 have one number everywhere; only these three differ.
-_CLONE, _PIVOT_ROOT, _RT_SIGACTION = (56, 155, 13) if os.uname().machine == "x86_64" else (220, 41, 134)
+# Calls since Linux 5.0 have one number everywhere; only these differ.
+_CLONE, _PIVOT_ROOT, _RT_SIGACTION, _SECCOMP = (
+    (56, 155, 13, 317) if os.uname().machine == "x86_64" else (220, 41, 134, 277)
+)
 _PIDFD_SEND_SIGNAL, _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 424, 428, 429, 430, 431, 432
 _CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 436, 437, 442
 
@@ -102,6 +104,16 @@ def prctl(option: int, argument: int = 0, second: int = 0) -> None:
     """prctl(2) with up to two arguments."""
     words = (ctypes.c_ulong(word) for word in (argument, second, 0, 0))
     _check(_libc.prctl(ctypes.c_int(option), *words), f"prctl {option}")
+
+
+def load_filter(program: bytes) -> None:
+    """Filter the system calls of this process and all it starts (seccomp(2)), an array of sock_filter.
+
+    Needs CAP_SYS_ADMIN or no_new_privs.
+    """
+    text = ctypes.create_string_buffer(program, len(program))
+    what = struct.pack("=H6xQ", len(program) // 8, ctypes.addressof(text))
+    _raw("seccomp", _SECCOMP, 1, 0, what)  # SECCOMP_SET_MODE_FILTER
 
 
 def default_signal(number: int) -> None:
