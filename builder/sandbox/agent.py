@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import struct
 import subprocess
@@ -26,6 +25,7 @@ _FAILURE = b"\x05"
 _LONGEST = 256 << 10
 _MOST_CLIENTS = 64
 _TRUSTED_PATH = "/usr/local/bin:/usr/bin:/bin"
+_WATCH = "echo ready; cat; kill $SSH_AGENT_PID"
 
 
 class Door:
@@ -52,7 +52,7 @@ class Door:
         self._listener.bind(f"/proc/self/fd/{self._folder}/{self._name}")
         os.chown(self._name, uid, gid, dir_fd=self._folder, follow_symlinks=False)
         os.chmod(self._name, mode, dir_fd=self._folder)
-        self._listener.listen(16)
+        self._listener.listen(_MOST_CLIENTS)
         self._begin(self._accept)
         return self
 
@@ -144,8 +144,8 @@ def _send(peer: socket.socket, message: bytes) -> None:
 class KeyAgent:
     """A private ssh-agent that holds some private keys. Use it in `with`; `path` is its socket.
 
-    It runs as long as a child of ours that waits for us: when we are killed the child ends, and the agent
-    sees that within ten seconds. Raises OSError: ssh-agent is not installed, or does not take a key.
+    A shell waits for our end of a pipe to close and then ends the agent, also when we are killed. Raises
+    OSError: ssh-agent is not installed, or does not take a key.
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
@@ -169,7 +169,7 @@ class KeyAgent:
         self._exit.callback(shutil.rmtree, folder, ignore_errors=True)
         self.path = os.path.join(folder, "agent")
         waiting = subprocess.Popen(
-            [_program("ssh-agent"), "-a", self.path, "/bin/sh", "-c", "echo $SSH_AGENT_PID; exec cat"],
+            [_program("ssh-agent"), "-a", self.path, "/bin/sh", "-c", _WATCH],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -178,11 +178,8 @@ class KeyAgent:
         )
         self._exit.callback(_end, waiting)
         assert waiting.stdout is not None
-        pid = waiting.stdout.readline().strip()
-        if not pid.isdigit():
+        if not waiting.stdout.readline():
             raise OSError(5, "ssh-agent did not start")
-        # The agent is the child of `waiting`, which reaps nobody: its pid is its own until that one ends.
-        self._exit.callback(_kill, int(pid))
         for key in self._keys:
             self._add(key)
 
@@ -209,11 +206,6 @@ def _program(name: str) -> str:
             2, f"{name} is not installed: install openssh-client, or give an agent's socket"
         )
     return found
-
-
-def _kill(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -18,6 +18,7 @@ from builder.contexts.git import commit_time
 from builder.errors import ContextError, StepFailed, UsageError
 from builder.events import Emit, StepDone, StepStarted
 from builder.finishing import Finish
+from builder.secrets import Agent, Secret
 from oci.digest import Digest
 from oci.model import Descriptor
 
@@ -70,7 +71,8 @@ def test_every_flag(
         "NOT_SET", "--target", "t", "--no-cache", "--no-cache-filter", "s1,s2", "--no-cache-filter", "s3",
         "--build-context", "c=/d", "--label", "l=v=w", "--label", "bare", "--platform", "linux/arm64",
         "--network", "bridge", "--add-host", "h:1.2.3.4",
-        "--add-host", "v6=[::1]", "--allow", "network.host", "--shm-size", "1g", "--ulimit", "nofile=10:20",
+        "--add-host", "v6=[::1]", "--add-host", "gw:host-gateway", "--secret", "id=s,src=/s", "--ssh", "k=/k",
+        "--allow", "network.host", "--shm-size", "1g", "--ulimit", "nofile=10:20",
         "--ulimit", "core=-1", "--timestamp", "7", "--jobs", "3", "--keep-going", "--pull", "--load", "--rm",
         "--provenance=false", "--sbom", "false", "--progress", "plain", context,
     )  # fmt: skip
@@ -82,7 +84,12 @@ def test_every_flag(
     assert request.no_cache and request.no_cache_filter == {"s1", "s2", "s3"}
     assert request.contexts == {"c": "/d"} and request.labels == {"l": "v=w", "bare": ""}
     assert (request.platform, request.network) == ("linux/arm64", "default")
-    assert request.extra_hosts == (("h", "1.2.3.4"), ("v6", "::1")) and request.allow == {"network.host"}
+    assert request.extra_hosts == (
+        ("h", "1.2.3.4"),
+        ("v6", "::1"),
+        ("gw", "host-gateway"),
+    ) and request.allow == {"network.host"}
+    assert request.secrets == (Secret("s", "/s"),) and request.ssh == (Agent("k", ("/k",)),)
     assert request.shm_size == 1 << 30 and request.ulimits == (("nofile", 10, 20), ("core", -1, -1))
     assert (request.clock, request.jobs, request.keep_going) == (7, 3, True)
 
