@@ -136,10 +136,6 @@ class BlobStore:
                 progress(len(chunk))
         self._remember(digest)
 
-    def trusts(self, digest: Digest, fd: int) -> bool:
-        """`is_verified` by another name, for the registry server."""
-        return self.is_verified(digest, fd)
-
     def trust(self, digest: Digest, fd: int) -> None:
         """The caller has read `fd` to its end and its digest was right."""
         self._verified[digest] = _identity(fd)

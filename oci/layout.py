@@ -32,6 +32,7 @@ class Layout:
     def __init__(self, root: str | os.PathLike[str], *, private: bool = True) -> None:
         self.root = os.fspath(root)
         self.blobs = BlobStore(root, private=private)
+        self._last: tuple[bytes, Index] | None = None
 
     @classmethod
     def open(cls, root: str | os.PathLike[str]) -> Layout:
@@ -55,7 +56,12 @@ class Layout:
 
     def index(self) -> Index:
         """`index.json` as it is now. Raises InvalidDocument."""
-        return Index.from_json(self._file("index.json"))
+        content, last = self._file("index.json"), self._last
+        if (
+            last is None or last[0] != content
+        ):  # parsing thousands of names takes far longer than comparing them
+            self._last = last = (content, Index.from_json(content))
+        return last[1]
 
     def descriptors(self) -> tuple[Descriptor, ...]:
         """What `index.json` points at; names are in the annotations (`name_of`)."""
@@ -73,10 +79,12 @@ class Layout:
             names = Names(index.manifests, self.blobs)
             yield names
             if names.entries != list(index.manifests):
-                content = replace(index, manifests=tuple(names.entries)).to_json()
+                changed = replace(index, manifests=tuple(names.entries))
+                content = changed.to_json()
                 if len(content) > MAX_DOCUMENT:  # nobody could read it again
                     raise LimitExceeded(f"{self.root} has too many names: remove some")
                 self.blobs.replace("index.json", content)
+                self._last = (content, changed)
 
     @contextmanager
     def _lock(self) -> Iterator[None]:

@@ -60,6 +60,7 @@ def serve(
     no_access_log: bool,
 ) -> int:
     """Set by the decorator."""
+    from oci.layout import Layout
     from oci.registry.server import Options, RegistryServer
 
     host, port = _address(addr)
@@ -76,7 +77,10 @@ def serve(
             log=None if no_access_log else _log,
             guard=own.state.lease,
         )
-        with RegistryServer(own.images.layout, options) as server:
+        # Not the layout of `images`: it remembers verified blobs in the database, with a connection for each
+        # thread that asks, and every client of a server is a thread.
+        layout = Layout.open(own.images.layout.root)
+        with RegistryServer(layout, options) as server:
             _greet(server.url, addr, htpasswd, tls_cert)
             gc.enable()
             _raise_file_limit()

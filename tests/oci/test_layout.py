@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from oci import media_types
+from oci.blobs import BlobStore
 from oci.digest import Digest
 from oci.errors import BlobNotFound, InvalidArchive, InvalidDocument, LimitExceeded
 from oci.image import Image
@@ -173,3 +174,15 @@ def test_documents_are_no_links(layout: Layout, name: str, tmp_path: Path) -> No
     path.symlink_to(tmp_path / name)
     with pytest.raises(InvalidArchive, match="symbolic link"):
         Layout.open(layout.root).descriptors()
+
+
+def test_names_that_another_process_changed_are_seen(layout: Layout, store: BlobStore) -> None:
+    other = Layout.open(layout.root)
+    descriptor = store.put("application/vnd.oci.image.manifest.v1+json", b"{}")
+    for turn in range(20):  # as fast as they come: files in a row may share a number, a size and a moment
+        with (layout if turn % 2 else other).editing() as names:
+            names.set(f"name:{turn:02}", descriptor)
+            if turn:
+                names.remove(f"name:{turn - 1:02}")
+        for each in (layout, other):
+            assert [name_of(entry) for entry in each.descriptors()] == [f"name:{turn:02}"]

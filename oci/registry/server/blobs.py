@@ -79,9 +79,9 @@ class Blobs:
             return Response(304, headers)
         part = None if request.method == "HEAD" else _part(request, digest, size)
         if part is None:
-            check = None if self._store.trusts(digest, fd) else _Digesting(self._store, digest, fd)
+            check = None if self._store.is_verified(digest, fd) else _Digesting(self._store, digest, fd)
             return Response(200, headers, File(fd, 0, size, check))
-        if not self._store.trusts(digest, fd):
+        if not self._store.is_verified(digest, fd):
             self._store.verify(digest)
         first, last = part
         headers.append(("Content-Range", f"bytes {first}-{last}/{size}"))

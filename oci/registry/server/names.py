@@ -121,7 +121,7 @@ def _spellings(name: Reference) -> tuple[str, ...]:
     return (name.path, short) if name.domain == DEFAULT_DOMAIN and short != name.path else (name.path,)
 
 
-@lru_cache(4096)
+@lru_cache(1 << 16)
 def _name(text: str) -> Reference | None:
     try:
         return Reference.parse(text) if text else None

@@ -205,7 +205,7 @@ class Uploads:
         return upload
 
     def _make_room(self) -> None:
-        """When too many uploads are open, the one that rests longest goes. Raises Problem (429) if none does."""
+        """When too many are open, the one that rests longest goes. Raises Problem (429) if none rests."""
         with self._lock:
             if len(self._open) < self._options.uploads:
                 return

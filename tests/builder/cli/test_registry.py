@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -85,14 +86,13 @@ def test_serve_and_end(tmp_path: Path) -> None:
     )
     assert process.stderr is not None
     port = int(process.stderr.readline().rpartition(":")[2])
-    connection = http.client.HTTPConnection("127.0.0.1", port)
-    connection.request("GET", "/v2/_catalog")
-    assert json.loads(connection.getresponse().read()) == {"repositories": []}
+    with closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
+        connection.request("GET", "/v2/_catalog")
+        assert json.loads(connection.getresponse().read()) == {"repositories": []}
     process.send_signal(signal.SIGINT)
     log, *rest = process.communicate(timeout=20)[1].splitlines()
     assert json.loads(log)["target"] == "/v2/_catalog"
     assert rest == ["stopping: running requests may finish"] and process.returncode == 0
-    connection.close()
     assert (tmp_path / "store" / "index.json").exists()
 
 

@@ -176,6 +176,6 @@ def test_a_blob_that_another_process_wrote_is_verified_once_and_then_sent_by_the
     with served(again) as registry:
         fd = again.blobs.open_fd(Digest.parse(digest))
         for trusted in (False, True):
-            assert again.blobs.trusts(Digest.parse(digest), fd) is trusted
+            assert again.blobs.is_verified(Digest.parse(digest), fd) is trusted
             assert registry.ask("GET", f"/v2/app/blobs/{digest}").body == BLOB
         os.close(fd)
