@@ -29,7 +29,7 @@ def command(session: Session, /, name: str, form: str, **flags: Any) -> None:
         credentials=((reference.domain, flags["creds"]),),
     )
     with told(reference), connect(access, remote.warn) as client:
-        found = client.tags(reference)
+        found = sorted(client.tags(reference))
     if form == "json":
         sys.stdout.write(json.dumps({"Repository": reference.repository, "Tags": found}) + "\n")
     else:
