@@ -113,12 +113,12 @@ class Registries:
         shown = reference.familiar()
         if self.access.offline:
             raise NotFound(f"the image {shown!r} is not in the store", hint=_OFFLINE)
-        begun = stamp()
+        what = f"resolving {shown}"
+        self.emit(Transfer(what, what, 0, 0, stamp()))
         with told(reference):
             found = self.client.pull_documents(reference, self._images.layout.blobs, platform)
         self._images.pulled(reference, found.descriptor, _pulled_from(reference))
-        self.emit(Transfer(f"resolve {shown}", f"resolving {shown}", 0, 0, begun))
-        self.emit(Transfer(f"resolve {shown}", f"resolving {shown}", 0, 0, stamp(), done=True))
+        self.emit(Transfer(what, what, 0, 0, stamp(), done=True))
         return found
 
     def documents(self, reference: Reference) -> list[Descriptor]:

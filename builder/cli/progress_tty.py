@@ -108,8 +108,8 @@ class View:
 
     def _transfer(self, event: Transfer) -> None:
         row = self._rows.setdefault(f"transfer {event.id}", _Row("", event.time))
-        amount = text.size(event.current) + (f" / {text.size(event.total)}" if event.total else "")
-        row.name = f"{event.what} {amount}"
+        amount = f" {text.size(event.current)}" if event.current or event.total else ""
+        row.name = event.what + amount + (f" / {text.size(event.total)}" if event.total else "")
         row.seconds = event.time - row.started if event.done else None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

@@ -37,16 +37,20 @@ def command(session: Session, /, names: tuple[str, ...], **flags: Any) -> None:
         credentials=tuple((each.domain, flags["creds"]) for each in references),
     )
     gc.enable()
-    with remote.registries(session, access, verb="Pulling", quiet=flags["quiet"]) as registries:
-        for each in references:
-            for name in _tagged(registries, each) if flags["all_tags"] else [each.with_default_tag()]:
-                before = session.images.find(name)
-                found = registries.pull(name, None if flags["all_platforms"] else wanted)
-                sys.stdout.write(f"{name}\n")
-                sys.stdout.flush()
-                if not flags["quiet"]:
+    lines: list[tuple[str, str]] = []
+    try:
+        with remote.registries(session, access, verb="Pulling", quiet=flags["quiet"]) as registries:
+            for each in references:
+                for name in _tagged(registries, each) if flags["all_tags"] else [each.with_default_tag()]:
+                    before = session.images.find(name)
+                    found = registries.pull(name, None if flags["all_platforms"] else wanted)
                     new = before is None or before.digest != found.digest
-                    _tell(name, str(found.digest), new)
+                    lines.append((f"{name}\n", "" if flags["quiet"] else _told(name, str(found.digest), new)))
+    finally:
+        for result, text in lines:  # when the view of the transfers has ended
+            sys.stdout.write(result)
+            sys.stdout.flush()
+            sys.stderr.write(text)
 
 
 def _tagged(registries: Any, reference: Reference) -> list[Reference]:
@@ -58,6 +62,6 @@ def _tagged(registries: Any, reference: Reference) -> list[Reference]:
         return [reference.with_tag(tag) for tag in registries.client.tags(reference)]
 
 
-def _tell(name: Reference, digest: str, new: bool) -> None:
+def _told(name: Reference, digest: str, new: bool) -> str:
     state = "Downloaded newer image for" if new else "Image is up to date for"
-    sys.stderr.write(f"Digest: {digest}\nStatus: {state} {name.familiar()}\n")
+    return f"Digest: {digest}\nStatus: {state} {name.familiar()}\n"

@@ -35,9 +35,14 @@ def command(session: Session, /, name: str, **flags: Any) -> None:
     )
     gc.enable()
     blobs = session.images.layout.blobs
-    with remote.registries(session, access, verb="Pushing", quiet=flags["quiet"]) as registries:
-        for descriptor, names in batches:
-            registries.push(blobs, descriptor, names)
+    pushed: list[Batch] = []
+    try:
+        with remote.registries(session, access, verb="Pushing", quiet=flags["quiet"]) as registries:
+            for descriptor, names in batches:
+                registries.push(blobs, descriptor, names)
+                pushed.append((descriptor, names))
+    finally:
+        for descriptor, names in pushed:  # when the view of the transfers has ended
             for each in names:
                 tell(each, descriptor, quiet=flags["quiet"])
 
