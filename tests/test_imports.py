@@ -15,7 +15,8 @@ HEAVY = {
     "asyncio", "concurrent.futures", "ctypes", "dockerfile_parse", "email", "http", "importlib.metadata",
     "isal", "jsonschema", "multiprocessing", "queue", "requests", "rich", "secrets", "socket", "sqlite3",
     "ssl", "subprocess", "tarfile", "tempfile", "traceback", "unittest", "urllib", "zipfile",
-    "zstandard", "builder.building", "builder.frontend", "builder.solver", "builder.sandbox", "builder.snapshot",
+    "zstandard", "builder.building", "builder.frontend", "builder.solver", "builder.sandbox",
+    "builder.snapshot",
     "builder.export", "builder.cli.templates", "oci.compress", "oci.tar", "oci.apply", "oci.archive",
     "oci.schema", "oci.validate",
 }  # fmt: skip

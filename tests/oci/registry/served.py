@@ -88,7 +88,7 @@ class Registry:
         return digest
 
     def manifest(self, name: str, reference: str = "", **fields: Any) -> str:
-        """Push an image of one layer, or with `fields` what they make of it, by tag or by digest; its digest."""
+        """Push an image of one layer, or what `fields` make of it, by tag or by digest; its digest."""
         content = self.document(name, **fields)
         digest = digest_of(content)
         answer = self.ask(

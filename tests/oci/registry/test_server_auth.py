@@ -56,7 +56,8 @@ def test_right_and_wrong_passwords(registry: Registry, user: str) -> None:
 
 @pytest.mark.parametrize(
     "headers",
-    [{}, basic("nobody", "secret"), basic("", ""), {"Authorization": "Bearer x"}, {"Authorization": "Basic !!"},
+    [{}, basic("nobody", "secret"), basic("", ""), {"Authorization": "Bearer x"},
+     {"Authorization": "Basic !!"},
      {"Authorization": "Basic"}, {"Authorization": "Basic /w=="}],
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/v2/", "/v2/_catalog", "/v2/app/manifests/1", "/elsewhere"])
