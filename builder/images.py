@@ -78,7 +78,6 @@ class Images:
         self._state = state
         known = os.path.exists(os.path.join(state.root, "index.json"))
         self.layout = Layout.open(state.root) if known else Layout.create(state.root)
-        self.layout.blobs.memory = state.content
 
     def entries(self, on_damage: OnDamage | None = None) -> list[Entry]:
         """Every image with its names, newest first. A damaged one is told to `on_damage`, or raised."""

@@ -14,10 +14,10 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import BinaryIO, Protocol, cast
+from typing import BinaryIO, cast
 
 from oci.digest import Digest
 from oci.durable import (
@@ -44,14 +44,6 @@ _NAME = {"sha256": re.compile(r"[a-f0-9]{64}"), "sha512": re.compile(r"[a-f0-9]{
 PARTIAL = "partial-"
 """How names of partly pulled blobs in `tmp/` begin; the digest follows."""
 _PARTIAL_LIFE_S = 7 * 86400
-_WORTH_REMEMBERING = 1 << 20
-
-
-class Memory(Protocol):
-    """A small persistent table of bytes that may forget anything at any time."""
-
-    def get(self, key: bytes) -> bytes | None: ...
-    def put_many(self, rows: Iterable[tuple[bytes, bytes]]) -> None: ...
 
 
 class BlobStore:
@@ -65,8 +57,6 @@ class BlobStore:
         self._file_mode, self._directory_mode = (0o600, 0o700) if private else (0o644, 0o755)
         self._private = private
         self._verified: dict[Digest, tuple[int, ...]] = {}
-        self.memory: Callable[[], Memory] | None = None
-        """Where later processes find what this one verified. Asked for large blobs only."""
 
     def path(self, digest: Digest) -> str:
         """Where the blob is, or would be."""
@@ -143,8 +133,7 @@ class BlobStore:
     def send(self, digest: Digest, out: int, progress: Progress = no_progress) -> int:
         """Write the blob to the descriptor `out`; its size. Raises DigestMismatch, possibly after writing.
 
-        What was written or verified, by this process or as `memory` tells, and did not change since, is moved
-        by the kernel.
+        What this process wrote or verified, and nobody changed since, is moved by the kernel.
         """
         fd = self.open_fd(digest)
         if self.is_verified(digest, fd):
@@ -160,12 +149,8 @@ class BlobStore:
         return total
 
     def is_verified(self, digest: Digest, fd: int) -> bool:
-        """Whether the blob open as `fd` was written or verified before, and nobody changed it since."""
-        identity = _identity(fd)
-        known = self._verified.get(digest)
-        if known is None and self.memory is not None and identity[2] >= _WORTH_REMEMBERING:
-            return self.memory().get(_memory_key(digest)) == repr(identity).encode()
-        return known == identity
+        """Whether this process wrote or verified the blob open as `fd`, and nobody changed it since."""
+        return self._verified.get(digest) == _identity(fd)
 
     def adopt(self, path: str, fd: int, digest: Digest) -> None:
         """Make a finished file of `temporary`, open as `fd`, a blob. The digest is the caller's word."""
@@ -287,11 +272,9 @@ class BlobStore:
         with suppress(OSError, BlobNotFound):
             fd = self.open_fd(digest)
             try:
-                identity = self._verified[digest] = _identity(fd)
+                self._verified[digest] = _identity(fd)
             finally:
                 os.close(fd)
-            if self.memory is not None and identity[2] >= _WORTH_REMEMBERING:
-                self.memory().put_many([(_memory_key(digest), repr(identity).encode())])
 
 
 class Staging(BlobStore):
@@ -405,10 +388,6 @@ def _is_recent(path: str) -> bool:
         return time.time() - os.lstat(path).st_mtime < _PARTIAL_LIFE_S
     except OSError:
         return False
-
-
-def _memory_key(digest: Digest) -> bytes:
-    return b"blob:" + str(digest).encode()
 
 
 def _identity(fd: int) -> tuple[int, ...]:
