@@ -299,10 +299,11 @@ class Registries:
 
 
 def _missing(images: Images, descriptor: Descriptor) -> Iterator[Descriptor]:
-    """What the store lacks of an image or index, but for the manifests of an index."""
+    """What the store lacks of an image or index, but for the manifests of an index, and for layers that may
+    stay where their `urls` are."""
     blobs = images.layout.blobs
     for each in walk(blobs, descriptor, sparse=True):
-        if each.media_type not in _DOCUMENTS and each.digest not in blobs:
+        if each.media_type not in _DOCUMENTS and each.digest not in blobs and not each.urls:
             yield each
 
 

@@ -37,6 +37,7 @@ def command(
     tls_verify: bool | None,
 ) -> None:
     """Set by the decorator."""
+    from builder.errors import RegistryFailed
     from builder.registries import connect, told
     from oci.reference import Reference
     from oci.registry.auth import CredentialStore
@@ -48,13 +49,15 @@ def command(
     where = remote.host_of(host)
     name = Reference(where, "some/image")
     store = CredentialStore.default(authfile)
-    with (
-        told(name),
-        connect(remote.access(session, authfile=authfile, tls_verify=tls_verify), remote.warn) as client,
-    ):
-        found = _given(store, where, username, password, password_stdin)
-        client.authenticate(where, found)
-        path = store.put(where, found)
+    access = remote.access(session, authfile=authfile, tls_verify=tls_verify)
+    try:
+        with told(name), connect(access, remote.warn) as client:
+            found = _given(store, where, username, password, password_stdin)
+            client.authenticate(where, found)
+            path = store.put(where, found)
+    except RegistryFailed as error:
+        error.hint = "nothing was kept" if error.exit_code == 4 else ""  # to log in is what was tried
+        raise
     if path:
         remote.warn(
             f"the password is in {path}, and whoever reads that file has it; a credential helper "
@@ -68,7 +71,7 @@ def _given(store: CredentialStore, host: str, username: str, password: str, from
     from oci.registry.auth import Credential
 
     if from_stdin:
-        password = sys.stdin.buffer.read(1 << 16).decode("utf-8", "strict")
+        password = sys.stdin.buffer.read(1 << 16).decode("utf-8", "surrogateescape")
         return Credential(username, _whole(password.removesuffix("\n").removesuffix("\r")))
     if not username and not password and (kept := store.get(host)):
         sys.stderr.write(f"trying the credentials that are kept for {host}\n")

@@ -191,3 +191,18 @@ def test_hashing_is_of_the_tar_not_of_the_cutting(store: BlobStore) -> None:
     cut = [data[at : at + 70_001] for at in range(0, len(data), 70_001)]
     assert write_layer(cut, codec("gzip"), store) == write_layer([data], codec("gzip"), store)
     assert write_layer(cut, codec("gzip"), store).diff_id.hex == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("size", [0, 10, 3 * BLOCK])
+def test_a_strangers_layer_is_held_against_its_diff_id(store: BlobStore, size: int) -> None:
+    before = threading.active_count()
+    layer = write_layer(archive(size), codec("gzip"), store)
+    with read_layer(store, layer.digest, layer.media_type, diff_id=layer.diff_id) as tar:
+        next(iter(tar))  # what nobody reads is hashed all the same
+    with pytest.raises(DigestMismatch, match="its image's config says"):
+        with read_layer(store, layer.digest, layer.media_type, diff_id=Digest.of(b"else")) as tar:
+            assert [entry.name for entry in tar] == [b"f"]
+    with pytest.raises(KeyError):
+        with read_layer(store, layer.digest, layer.media_type, diff_id=layer.diff_id):
+            raise KeyError
+    assert threading.active_count() == before
