@@ -41,7 +41,7 @@ class InlineFile:
 class ContextSource:
     """Paths of a build context: the main one (`name` is empty) or a named directory.
 
-    `exact` paths are no patterns.
+    `exact` paths are no patterns, and a directory among them is copied with its own metadata.
     """
 
     paths: tuple[str, ...]

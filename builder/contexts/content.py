@@ -66,6 +66,8 @@ class Selected:
     """Whether these are a context's own files, whose times a clock replaces."""
     unpack: bool = False
     """Whether an archive is to be unpacked."""
+    itself: bool = False
+    """Whether a directory is copied with its own metadata, not only its contents."""
 
     @property
     def node(self) -> Node:

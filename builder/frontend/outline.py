@@ -157,10 +157,10 @@ class _Collector:
 
     def _mount(self, options: Mapping[str, str], at: SourceRange) -> None:
         kind = options.get("type", "bind")
-        target = next((options[each] for each in ("target", "dst", "destination") if each in options), "")
+        target = options.get("target", "")
         required = options.get("required", "false").lower() in ("", "true", "1")
         if kind == "secret":
-            name = options.get("id") or target.rpartition("/")[2]
+            name = options.get("source") or options.get("id") or target.rpartition("/")[2]
             self.secrets.setdefault(name, Parameter(name, at, required=required))
         elif kind == "ssh":
             name = options.get("id") or "default"

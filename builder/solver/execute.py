@@ -287,7 +287,7 @@ class Executor:
         with ExitStack() as stack:
             active = stack.enter_context(self.snapshots.prepare(lowers))
             sources = [self._source(each) for each in inputs[1:]]
-            shown = stack.enter_context(self.mounting.ready(op, sources, active))
+            shown = stack.enter_context(self.mounting.ready(op, self._view_of(parent), sources, active))
             self.runner.run(step, op, active, self._view_of(parent), shown)
             snapshot = active.commit()
         if not os.listdir(snapshot.path):

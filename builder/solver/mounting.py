@@ -65,8 +65,10 @@ class Mounting:
         self._exit.close()
 
     @contextmanager
-    def ready(self, op: Exec, sources: Sequence[Source], active: Active) -> Iterator[Shown]:
-        """The mounts of `op`; `sources` are its inputs after the root.
+    def ready(
+        self, op: Exec, root: Callable[[], Tree], sources: Sequence[Source], active: Active
+    ) -> Iterator[Shown]:
+        """The mounts of `op`; `root` looks into its first input, `sources` are the others.
 
         Raises ContextError for a path that is not there, UsageError for what was not given, SandboxError for
         an agent that cannot be had.
@@ -75,8 +77,7 @@ class Mounting:
             yield NOTHING
             return
         with ExitStack() as stack:
-            step = _Step(self, op, sources, active, stack)
-            yield step.shown()
+            yield _Step(self, op, root, sources, active, stack).shown()
 
     def secret(self, mount: SecretMount) -> bytes | None:
         """The value of a secret; None for one that is neither given nor required."""
@@ -127,10 +128,17 @@ class _Step:
     """The mounts of one step, under way."""
 
     def __init__(
-        self, mounting: Mounting, op: Exec, sources: Sequence[Source], active: Active, stack: ExitStack
+        self,
+        mounting: Mounting,
+        op: Exec,
+        root: Callable[[], Tree],
+        sources: Sequence[Source],
+        active: Active,
+        stack: ExitStack,
     ) -> None:
         self._mounting = mounting
         self._op = op
+        self._root = root
         self._sources = sources
         self._active = active
         self._stack = stack
@@ -152,7 +160,7 @@ class _Step:
             case BindMount():
                 return self._bind(number, mount)
             case TmpfsMount(target, size, read_only):
-                return Tmpfs(target, size, 0o1777, read_only)
+                return Tmpfs(target, size, _mode_of(self._root(), target), read_only)
             case SecretMount():
                 return self._secret(mount)
             case SshMount():
@@ -222,6 +230,12 @@ class _Step:
         if not any(each == _SOCKET_VARIABLE for each, _ in (*self._op.env, *self._env)):
             self._env.append((_SOCKET_VARIABLE, mount.target))
         return Bind(os.path.join(folder, name), mount.target, read_only=True)
+
+
+def _mode_of(tree: Tree, path: str) -> int:
+    """The mode of a tmpfs: that of the directory it covers, as runc has it."""
+    node = tree.lstat(tree.resolve(clean(path)))
+    return node.mode if node is not None and node.kind is Kind.DIRECTORY else 0o1777
 
 
 def _is_directory(tree: Tree, path: str) -> bool:

@@ -193,6 +193,8 @@ class Placing:
         self.make_directories(where if directory and there is None else parent_of(where))
         if isinstance(source, Selected) and directory:
             self._check_directory(where)
+            if source.itself and where:
+                self.placed[where] = Placed(self._adjust(node), index, source.base)
             self._tree(source, index, where)
             return
         self._check_file(where)

@@ -82,7 +82,7 @@ def _of_tree(op: Copy, source: TreeSource, tree: Tree) -> tuple[list[Selected], 
     for path in source.paths:
         matches = _with_parents(op, tree, path) if op.parents else _matches(tree, path, op.optional)
         if isinstance(source, ContextSource) and source.exact:
-            matches = iter((selected(tree, path),))
+            matches = iter((replace(selected(tree, path), itself=True),))
         before = len(found)
         found += [replace(each, fixed=fixed, unpack=op.unpack) for each in matches]
         if len(found) == before and not op.optional:

@@ -37,14 +37,16 @@ def test_a_mounted_context_path_alone_is_seen_and_counts(shop: Workshop) -> None
     shop.write("sub/x", "one")
     shop.write("sub/secret", "no")
     shop.write("beside", "b")
+    os.chmod(shop.context / "sub", 0o711)
     shop.write(".dockerignore", "sub/secret\n")
     os.chown(shop.context / "sub/x", 1234, 1234)
     dockerfile = (
-        "FROM base\nWORKDIR /w\nRUN --mount=target=in,source=sub stat -c '%n %u %g' in/*; cat in/x > /got; "
-        "touch in/new || echo ro\n"
+        "FROM base\nWORKDIR /w\nRUN --mount=target=in,source=sub stat -c '%n %a %u %g' in in/*; "
+        "cat in/x > /got; touch in/new || echo ro\n"
     )
     first = shop.build(dockerfile, outputs=shop.tar())
-    assert "in/x 0 0\n" in shop.output() and "secret" not in shop.output() and "ro\n" in shop.output()
+    assert "in 711 0 0\nin/x 644 0 0\n" in shop.output() and "secret" not in shop.output()
+    assert "ro\n" in shop.output()
     assert set(shop.files(first)) >= {"got"} and "w/in" not in shop.files(first)
     shop.write("beside", "changed")
     shop.write("sub/secret", "changed")

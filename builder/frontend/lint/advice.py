@@ -71,12 +71,7 @@ def _script(line: ins.Run) -> str:
 
 def _mounted(line: ins.Run, path: str) -> bool:
     """Whether something is mounted over or below `path`, so that it is not part of the layer."""
-    targets = (
-        value
-        for mount in line.mounts
-        for name, value in mount.options
-        if name in ("target", "dst", "destination")
-    )
+    targets = (value for mount in line.mounts for name, value in mount.options if name == "target")
     return any(target.startswith(path) for target in targets)
 
 

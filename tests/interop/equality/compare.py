@@ -31,7 +31,18 @@ if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from equality.case import Case
-from equality.cases import archives, copying, ignoring, metadata, remote, running, stages, syntax, variables
+from equality.cases import (
+    archives,
+    copying,
+    ignoring,
+    metadata,
+    mounts,
+    remote,
+    running,
+    stages,
+    syntax,
+    variables,
+)
 from equality.elsewhere import elsewhere
 from judges.bases import BUSYBOX, CONFIGURED, TOOLS, architecture, image_archive
 from judges.dockerd import Docker, private_docker
@@ -41,7 +52,7 @@ from judges.pybuild import Pybuild
 
 CASES: tuple[Case, ...] = tuple(
     case
-    for topic in (stages, variables, metadata, copying, archives, ignoring, running, remote, syntax)
+    for topic in (stages, variables, metadata, copying, archives, ignoring, running, mounts, remote, syntax)
     for case in topic.CASES
 )
 BASES = (BUSYBOX, TOOLS, CONFIGURED)
