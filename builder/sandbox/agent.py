@@ -25,7 +25,7 @@ _FAILURE = b"\x05"
 _LONGEST = 256 << 10
 _MOST_CLIENTS = 64
 _TRUSTED_PATH = "/usr/local/bin:/usr/bin:/bin"
-_WATCH = "echo ready; cat; kill $SSH_AGENT_PID"
+_WATCH = 'echo ready; cat; kill $SSH_AGENT_PID; rm -rf -- "$0"'
 
 
 class Door:
@@ -144,8 +144,8 @@ def _send(peer: socket.socket, message: bytes) -> None:
 class KeyAgent:
     """A private ssh-agent that holds some private keys. Use it in `with`; `path` is its socket.
 
-    A shell waits for our end of a pipe to close and then ends the agent, also when we are killed. Raises
-    OSError: ssh-agent is not installed, or does not take a key.
+    A shell waits for our end of a pipe to close, then ends the agent and takes its directory away, also when
+    we are killed. Raises OSError: ssh-agent is not installed, or does not take a key.
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
@@ -169,7 +169,7 @@ class KeyAgent:
         self._exit.callback(shutil.rmtree, folder, ignore_errors=True)
         self.path = os.path.join(folder, "agent")
         waiting = subprocess.Popen(
-            [_program("ssh-agent"), "-a", self.path, "/bin/sh", "-c", _WATCH],
+            [_program("ssh-agent"), "-a", self.path, "/bin/sh", "-c", _WATCH, folder],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
