@@ -84,7 +84,7 @@ class BuildRequest:
 @dataclass(frozen=True, slots=True)
 class Built:
     """What came out. `image_id` and `descriptor` are None when no image was asked for (`type=cacheonly`
-    alone).
+    alone). `descriptor` is what was pushed, which may be compressed otherwise than the image of the store.
     """
 
     image_id: Digest | None
@@ -139,7 +139,7 @@ def build(request: BuildRequest, emit: Emit = discard) -> Built:
         _name_it(images, names, descriptor, kept, facts)
         for name in names:
             emit(Exported(f"naming to {name}", stamp()))
-        return Built(image.id, descriptor, shown, lines)
+        return Built(image.id, registries.shipped or descriptor, shown, lines)
 
 
 def _finished(

@@ -73,6 +73,8 @@ class Registries:
         self._pool: ThreadPoolExecutor | None = None
         self._coming: dict[Digest, Future[None]] = {}
         self._pushed: dict[Digest, list[Origin]] = {}
+        self.shipped: Descriptor | None = None
+        """What was pushed last: an image may leave in another compression than it has here."""
         self._cancelled = False
 
     def __enter__(self) -> Registries:
@@ -265,6 +267,7 @@ class Registries:
                     client.push(store, descriptor, references, watch, mount_from=having)
             else:
                 self.client.push(store, descriptor, references, watch, mount_from=having)
+        self.shipped = descriptor
         known = self._pushed.setdefault(descriptor.digest, [])
         known += [Origin(replace(each, tag="", digest=None)) for each in references]
         self._images.note(descriptor.digest, self.pushed(descriptor.digest))

@@ -561,7 +561,8 @@ def test_a_push_in_another_compression(shop: Shop) -> None:
     base = shop.publish("base:1", 1)
     (shop.context / "x").write_text("x" * 5000)
     spec = OutputSpec("registry", options={"compression": "zstd"})
-    shop.build("FROM REG/base:1\nCOPY --link x /\n", tags=(shop.name("app:1"),), outputs=(spec,))
+    built = shop.build("FROM REG/base:1\nCOPY --link x /\n", tags=(shop.name("app:1"),), outputs=(spec,))
+    assert built.descriptor and str(built.descriptor.digest) == shop.registry.tags[("app", "1")]
     content = shop.registry.manifests[("app", shop.registry.tags[("app", "1")])][1].decode()
     assert content.count("tar+gzip") == 2 and content.count("tar+zstd") == 1 and shop.asked(base) == []
     forced = replace(spec, options={"compression": "zstd", "force-compression": "true"})
