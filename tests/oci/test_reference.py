@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from oci.digest import Digest
@@ -127,6 +127,8 @@ TAG = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,20}", fullmatch=True)
 @example("docker.io", "localhost/x", None, False)
 @example("docker.io", "library/" + HEX, None, False)
 def test_round_trips(domain: str | None, path: str, tag: str | None, pinned: bool) -> None:
+    # Without a host, a first component with a dot would be read as one.
+    assume(domain is not None or "." not in path.partition("/")[0])
     text = (
         (f"{domain}/" if domain else "") + path + (f":{tag}" if tag else "") + (f"@{SHA}" if pinned else "")
     )

@@ -63,6 +63,6 @@ CASES = (
         "copy-from-itself",
         "FROM busybox AS one\nCOPY --from=one /bin/busybox /b\n",
         ("Dockerfile:2: COPY --from=one copies from its own stage", "a stage reads earlier ones"),
-        "copies from its own stage",
+        "from its own stage",
     ),
 )
