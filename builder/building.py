@@ -108,10 +108,12 @@ def build(request: BuildRequest, emit: Emit = discard) -> Built:
         remotes = stack.enter_context(_remotes(request, images, state, lent, emit))
         registries = stack.enter_context(Registries(request.access, images, emit))
         inputs = stack.enter_context(Inputs(request, images, emit, remotes, registries))
-        plan = _plan(request, inputs, emit)
         executor = stack.enter_context(
             _executor(request, (remotes, registries), lent, state, images, inputs, emit)
         )
+        if request.no_cache:
+            executor.prepare()
+        plan = _plan(request, inputs, emit)
         lease.add(executor.recorded(plan.target))
         result = solve(
             plan.target,

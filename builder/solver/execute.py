@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from builder.errors import BuildCancelled, BuildError, ContextError, ResourceError
@@ -134,6 +134,7 @@ class Executor:
         self._made: dict[str, Made] = {}
         self._numbers = 0
         self._runner: Runner | None = None
+        self._preparing: threading.Thread | None = None
         self._mounting: Mounting | None = None
         self._snapshots: Snapshots | None = None
         self._layers_seen: dict[str, DirectoryLayer] = {}
@@ -148,7 +149,18 @@ class Executor:
         if exc[0] is not None:
             self.cancel()
         forget(self._writing)
+        if self._preparing is not None:
+            self._preparing.join()
         self._exit.close()
+
+    def prepare(self) -> None:
+        """Start what runs programs while the caller still plans: something will be executed, most likely."""
+        self._preparing = threading.Thread(target=self._prepare, name="prepare", daemon=True)
+        self._preparing.start()
+
+    def _prepare(self) -> None:
+        with suppress(Exception):  # the step that needs it meets the same, and can say which step it was
+            self.runner  # noqa: B018
 
     def cancel(self) -> None:
         """End what runs as soon as may be; from now on steps fail with BuildCancelled. From any thread."""
