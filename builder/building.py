@@ -157,8 +157,7 @@ def assemble(plan: Plan, made: Mapping[str, Made], clock: int | None) -> Image:
     """The image of a plan whose steps are done: the base, then a layer and a history line per record.
 
     With a clock every new line carries it. Without one a line has the moment its step first ran; those
-    between
-    carry that of the line before (BuildKit's rule), so that a fully cached build gives the same bytes.
+    between carry that of the line before (BuildKit's rule): a fully cached build gives the same bytes.
     """
     base = plan.base.config.value if plan.base else ImageConfig(plan.platform)
     rows = [(record, _created(record, made, clock)) for record in plan.records]

@@ -212,8 +212,7 @@ class Step:
     """One vertex. Equal digest means equal work: the same Step in two stages runs once.
 
     `name` is the line people see (`[build 2/4] RUN make`), `at` where it was written, `stage` the stage's
-    name or
-    index and `fresh` whether the cache must not be asked; none of these is part of the digest.
+    name or index and `fresh` whether the cache must not be asked; none of these is part of the digest.
     """
 
     op: Op
@@ -264,10 +263,8 @@ class Plan:
     """What the frontend makes of a Dockerfile for one target and platform.
 
     `config` is the image's config without its rootfs and history: `base` gives the first layers and history
-    lines (None
-    after `FROM scratch`), `records` the rest. `contexts` names the contexts the graph reads, `onbuild` the
-    triggers a base
-    brought, `warnings` what people should know.
+    lines (None after `FROM scratch`), `records` the rest. `contexts` names the contexts the graph reads,
+    `onbuild` the triggers a base brought, `warnings` what people should know.
     """
 
     target: Step

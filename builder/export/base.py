@@ -1,8 +1,7 @@
 """What an export is: the finished image, what it is called, and where it shall go.
 
 An exporter is a class with a `type` as `--output type=` names it; `exporter()` finds one. Options are
-`key=value` pairs;
-an unknown key is an error, never silence.
+`key=value` pairs; an unknown key is an error, never silence.
 """
 
 from __future__ import annotations
@@ -86,10 +85,9 @@ def _parts(text: str) -> list[str]:
 class Export:
     """A finished image on its way out.
 
-    `descriptor` is its manifest in the store, `names` what it is called, `view` opens its merged root
-    (made only when an
-    output wants files), `new_layers` counts the layers that this build made, from the top. `registries` are
-    where images are pushed to and where missing layers come from.
+    `descriptor` is its manifest in the store, `names` what it is called, `view` opens its merged root (made
+    only when an output wants files), `new_layers` counts the layers that this build made, from the top.
+    `registries` are where images are pushed to and where missing layers come from.
     """
 
     descriptor: Descriptor

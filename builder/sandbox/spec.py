@@ -116,10 +116,10 @@ class Sandbox:
     """One process and all it sees.
 
     `uid`, `gid` and `groups` are numbers, resolved in the image by the caller. `mounts` are made in order
-    after /proc, /sys
-    and /dev. Missing mount points are made for the run and removed again: `Exit.stubs` tells which could
-    not be. `privileged` takes away what protects the host from the process: nothing is masked or read-only,
-    device nodes work, and it has every capability of the caller (`capabilities` does not count).
+    after /proc, /sys and /dev. Missing mount points are made for the run and removed again: `Exit.stubs`
+    tells which could not be. `privileged` takes away what protects the host from the process: nothing is
+    masked or read-only, device nodes work, and it has every capability of the caller (`capabilities` does
+    not count).
     """
 
     root: Overlay | Bind

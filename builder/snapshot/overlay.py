@@ -1,9 +1,9 @@
 """Snapshots as overlay upper directories (ARCHITECTURE.md 4.2).
 
-    snapshots/NAME/fs        what one layer adds, in overlay's format snapshots/NAME/boot      the boot it
-    was written in: uppers are not synced, so after another boot they do not count snapshots/.live/ID/
-    what one living process works on; its `lock` is held as long as the process lives snapshots/.trash/
-    renamed away, to be deleted when there is time (KERNEL.md 8.1)
+    snapshots/NAME/fs        what one layer adds, in overlay's format
+    snapshots/NAME/boot      the boot it was written in: uppers are not synced, and do not count after another
+    snapshots/.live/ID/      what one living process works on; its `lock` is held as long as the process lives
+    snapshots/.trash/        renamed away, to be deleted when there is time (KERNEL.md 8.1)
 
 Directories of processes that died are moved away by the next one that starts (SECURITY.md R04). The kernel
 does not keep one upper from being used twice; here each exists under its process's own directory until it

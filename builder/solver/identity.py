@@ -49,8 +49,8 @@ def resolve_user(tree: Tree, spec: str) -> Identity:
     """The identity of `USER spec` in the image (FEATURES.md I15); an empty `spec` is root.
 
     Without a group: the primary group and those that list the user in /etc/group. With one: only that. A
-    number that
-    /etc/passwd does not know runs with group 0. Raises SandboxError for names that the image does not know.
+    number that /etc/passwd does not know runs with group 0. Raises SandboxError for names that the image
+    does not know.
     """
     user, _, group = (spec or "0").partition(":")
     row = _passwd_row(tree, user or "0")

@@ -32,9 +32,8 @@ class Part:
     """One layer of a result. `layer` gives None for an empty diff.
 
     `directory` holds the layer's files in overlay form: a RUN's upper directory, or what `unpack` made of
-    the blob;
-    empty as long as nobody asked. `index` tells what a COPY wrote, for looking things up without a directory.
-    `fetch` makes the blob present before it is read, and tells whether strangers wrote it.
+    the blob; empty as long as nobody asked. `index` tells what a COPY wrote, for looking things up without
+    a directory. `fetch` makes the blob present before it is read, and tells whether strangers wrote it.
     """
 
     layer: Future[Layer | None]

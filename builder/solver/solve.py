@@ -26,9 +26,8 @@ def solve(
     """The result of `target`; every step it needs is performed once, at most `jobs` at the same time.
 
     When a step fails no further one begins; `cancel` is called so that running ones end early (with
-    `keep_going`
-    they end by themselves), and the first error is raised after all have ended. An interrupt of the calling
-    thread (KeyboardInterrupt) does the same.
+    `keep_going` they end by themselves), and the first error is raised after all have ended. An interrupt
+    of the calling thread (KeyboardInterrupt) does the same.
     """
     steps = list(walk(target))
     missing = {step.digest: len({each.digest for each in step.inputs}) for step in steps}
