@@ -52,6 +52,7 @@ _CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 436, 437, 442
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def failure(call: str, path: bytes | str = b"", note: str = "") -> OSError:
@@ -104,6 +105,18 @@ def prctl(option: int, argument: int = 0, second: int = 0) -> None:
     """prctl(2) with up to two arguments."""
     words = (ctypes.c_ulong(word) for word in (argument, second, 0, 0))
     _check(_libc.prctl(ctypes.c_int(option), *words), f"prctl {option}")
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep the blocks of 1 MiB that layers pass through (mallopt(3)).
+
+    By default glibc hands each back to the kernel, which clears its pages anew for the next one. A C library
+    without mallopt has nothing to set.
+    """
+    mallopt = getattr(_libc, "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 256 << 20)
 
 
 def load_filter(program: bytes) -> None:

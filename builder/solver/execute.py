@@ -445,10 +445,12 @@ class Executor:
 
     def _write_plan(self, plan: Plan) -> tuple[Layer | None, Written]:
         """The layer of a plan, None if it is empty, and what is known of its files from writing it."""
+        from builder.sandbox.syscalls import keep_freed_memory
         from builder.solver.copying import write
         from oci.layer import LayerSink
         from oci.tar import TarWriter
 
+        keep_freed_memory()
         with LayerSink(self._codec, self._blobs) as sink:
             tar = TarWriter(sink)
             written = write(plan, tar, now=int(time.time()), clock=self._clock)
