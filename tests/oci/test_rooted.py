@@ -24,9 +24,10 @@ def kernel(root: int, path: bytes, follow_last: bool) -> tuple[int, int] | int:
     """(device, inode) of what the kernel finds, or its errno."""
     flags = os.O_PATH | os.O_CLOEXEC | (0 if follow_last else os.O_NOFOLLOW)
     how = (ctypes.c_uint64 * 3)(flags, 0, _RESOLVE_IN_ROOT)
-    fd = _libc.syscall(_SYS_OPENAT2, root, path or b".", how, ctypes.sizeof(how))
-    if fd < 0:
-        return ctypes.get_errno()
+    while (fd := _libc.syscall(_SYS_OPENAT2, root, path or b".", how, ctypes.sizeof(how))) < 0:
+        # A rename or mount anywhere on the machine may have disturbed a `..`: openat2(2) asks to try again.
+        if ctypes.get_errno() != errno.EAGAIN:
+            return ctypes.get_errno()
     status = os.fstat(fd)
     os.close(fd)
     return status.st_dev, status.st_ino
