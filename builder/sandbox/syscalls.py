@@ -53,6 +53,7 @@ _CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 436, 437, 442
 _libc = ctypes.PyDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_TRIES = 100
 
 
 def failure(call: str, path: bytes | str = b"", note: str = "") -> OSError:
@@ -200,7 +201,10 @@ def open_in_root(root: int, path: bytes, flags: int, *, links: bool = True) -> i
     """
     resolve = RESOLVE_IN_ROOT | (RESOLVE_NO_MAGICLINKS if links else RESOLVE_NO_SYMLINKS)
     how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, resolve)
-    fd = int(_libc.syscall(ctypes.c_long(_OPENAT2), root, path or b".", how, ctypes.c_size_t(len(how))))
+    for _ in range(_TRIES):
+        fd = int(_libc.syscall(ctypes.c_long(_OPENAT2), root, path or b".", how, ctypes.c_size_t(len(how))))
+        if fd >= 0 or ctypes.get_errno() != 11:  # EAGAIN: a rename or mount elsewhere disturbed a `..`
+            break
     return _check(fd, "openat2", path)
 
 
