@@ -9,6 +9,7 @@ returns in the child as fork does, and none of the calls here waits for long.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 
@@ -203,7 +204,7 @@ def open_in_root(root: int, path: bytes, flags: int, *, links: bool = True) -> i
     how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, resolve)
     for _ in range(_TRIES):
         fd = int(_libc.syscall(ctypes.c_long(_OPENAT2), root, path or b".", how, ctypes.c_size_t(len(how))))
-        if fd >= 0 or ctypes.get_errno() != 11:  # EAGAIN: a rename or mount elsewhere disturbed a `..`
+        if fd >= 0 or ctypes.get_errno() != errno.EAGAIN:  # a rename or mount elsewhere disturbed a `..`
             break
     return _check(fd, "openat2", path)
 
