@@ -109,6 +109,7 @@ def collect(session: Session, root: str | None, untagged: bool, hours: float, dr
     """Set by the decorator."""
     from oci.registry.server.gc import trim
     from oci.registry.server.links import Links
+    from oci.registry.server.sessions import expire
 
     with _session(session, root) as own:
         layout = own.images.layout
@@ -122,6 +123,7 @@ def collect(session: Session, root: str | None, untagged: bool, hours: float, dr
                 sys.stdout.write(f"{kind} {repository}@{digest}\n")
         if not dry_run:
             layout.blobs.clean()
+            expire(layout.root)
             sys.stderr.write(f"freed {own.images.collect()} bytes\n")
 
 

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from oci.digest import Digest
 from oci.registry.server.proxy import Upstream
+from oci.registry.server.sessions import LIFE_SECONDS
 
 
 class Protection(Protocol):
@@ -52,6 +53,6 @@ class Options:
     guard: Guard = unguarded
     connections: int = 256
     uploads: int = 512
-    upload_idle: float = 3600.0
+    upload_idle: float = LIFE_SECONDS
     chunk_min_length: int = 0
     grace: float = 10.0

@@ -1,9 +1,8 @@
 """Blobs on their way in: one request or many, verified before anyone sees them (distribution-spec: Pushing
 blobs).
 
-An upload lives in this process and in a temporary file that is locked: when the process dies, both are as
-good as gone, and the client begins again. Whoever speaks last to an upload owns it: a request whose
-connection is lost cannot keep the next one waiting.
+An upload outlives the server that began it (`sessions`): the client of the next one goes on where it was.
+Whoever speaks last to an upload owns it: a request whose connection is lost cannot keep the next one waiting.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from oci.blobs import BlobStore, BlobWriter
 from oci.digest import Digest
 from oci.registry.server.documents import digest_of
 from oci.registry.server.options import Options
@@ -26,6 +24,7 @@ from oci.registry.server.receive import BLOCK, Gone
 from oci.registry.server.repositories import Repositories
 from oci.registry.server.request import Request
 from oci.registry.server.response import Response
+from oci.registry.server.sessions import Session, Sessions
 
 ALGORITHMS = ("sha256", "sha512")
 RESTING_SECONDS = 60.0
@@ -35,22 +34,23 @@ _SWEEP_SECONDS = 30.0
 
 
 class Upload:
-    """One blob under construction."""
+    """One blob under construction. What is hashed may lag behind what is there, after a restart."""
 
-    def __init__(self, store: BlobStore, repository: str, algorithm: str) -> None:
-        self.id = _identifier()
-        self.repository = repository
-        self.writer: BlobWriter = store.writer(hashing=False)
+    def __init__(self, session: Session) -> None:
+        self.id = session.id
+        self.repository = session.repository
         self.used = time.monotonic()
+        self._session = session
         self._lock = threading.Lock()
-        self._hasher = hashlib.new(algorithm)
+        self._hasher = hashlib.new(session.algorithm)
+        self._hashed = 0
         self._turn = 0
         self._closed = False
 
     @property
     def size(self) -> int:
         """Bytes that are there."""
-        return self.writer.size
+        return self._session.size
 
     def take_over(self) -> int:
         """Become the one who writes; every earlier one's next block is refused."""
@@ -63,36 +63,65 @@ class Upload:
         with self._lock:
             if turn != self._turn or self._closed:
                 raise Gone("another request took the upload over")
-            self.writer.write(block)
-            self._hasher.update(block)
+            current = self._hashed == self.size
+            self._session.write(block)
+            if current:
+                self._hasher.update(block)
+                self._hashed = self.size
             self.used = time.monotonic()
 
+    def catch_up(self) -> None:
+        """Hash what an earlier server has received, while the client sends more."""
+        block = memoryview(bytearray(BLOCK))
+        while True:
+            with self._lock:
+                if self._closed or not self._hash(block):
+                    return
+
     @contextmanager
-    def finishing(self, turn: int) -> Iterator[BlobWriter]:
-        """The right to commit; nobody writes any more."""
+    def finishing(self, turn: int) -> Iterator[Session]:
+        """The right to commit; nobody writes any more, and nothing is left unless it was committed."""
         with self._lock:
             if turn != self._turn or self._closed:
                 raise Gone("another request took the upload over")
             self._closed = True
-            yield self.writer
+            try:
+                yield self._session
+            finally:
+                self._session.discard()
 
     def digest(self, algorithm: str) -> Digest:
-        """The digest of what is there. Another algorithm than the one begun with costs one more reading."""
-        if algorithm == self._hasher.name:
-            return Digest(algorithm, self._hasher.hexdigest())
-        hasher = hashlib.new(algorithm)
+        """The digest of what is there, for who is `finishing`. Another algorithm than the one begun with
+        costs one more reading."""
+        if algorithm != self._hasher.name:
+            self._hasher, self._hashed = hashlib.new(algorithm), 0
         block = memoryview(bytearray(BLOCK))
-        position = 0
-        while count := os.preadv(self.writer.fileno(), [block], position):
-            hasher.update(block[:count])
-            position += count
-        return Digest(algorithm, hasher.hexdigest())
+        while self._hash(block):
+            pass
+        return Digest(algorithm, self._hasher.hexdigest())
 
-    def close(self) -> None:
+    def discard(self) -> None:
         """Give it up. Nothing is left of it, unless it was committed."""
         with self._lock:
-            self._closed = True
-            self.writer.close()
+            if not self._closed:
+                self._closed = True
+                self._session.discard()
+
+    def rest(self) -> None:
+        """Let go of it; the next server may go on."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._session.rest()
+
+    def _hash(self, block: memoryview) -> int:
+        """Hash one more block of what is there; how many bytes, 0 when all is hashed."""
+        count = 0
+        if self._hashed < self.size:
+            count = os.preadv(self._session.fileno(), [block], self._hashed)
+            self._hasher.update(block[:count])
+            self._hashed += count
+        return count
 
 
 class Uploads:
@@ -101,17 +130,19 @@ class Uploads:
     def __init__(self, repositories: Repositories, options: Options) -> None:
         self._repositories = repositories
         self._options = options
+        self._sessions = Sessions(repositories.layout.root, repositories.blobs)
+        self._sessions.expire(options.upload_idle)
         self._lock = threading.Lock()
         self._open: dict[str, Upload] = {}
         self._swept = 0.0
 
     def close(self) -> None:
-        """Give up every upload."""
+        """Let go of every upload; the next server may go on with it."""
         with self._lock:
             uploads = list(self._open.values())
             self._open.clear()
         for upload in uploads:
-            upload.close()
+            upload.rest()
 
     def start(self, request: Request, name: str, what: str) -> Response:
         """Begin an upload, or mount a blob from another repository, or take a whole blob at once."""
@@ -121,7 +152,7 @@ class Uploads:
                 return _created(name, digest)
         if "digest" in request.query and request.body.length != 0:
             digest = _digest(request)
-            upload = self._begin(name, digest.algorithm)
+            upload = self._begin(name, digest.algorithm, lasting=False)
             try:
                 return self._complete(upload, request, digest)
             except BaseException:  # nobody knows its id
@@ -156,7 +187,7 @@ class Uploads:
     def _complete(self, upload: Upload, request: Request, expected: Digest) -> Response:
         turn = upload.take_over()
         self._receive(upload, turn, request)
-        with upload.finishing(turn) as writer:
+        with upload.finishing(turn) as session:
             try:
                 actual = upload.digest(expected.algorithm)
                 if actual != expected:
@@ -167,10 +198,9 @@ class Uploads:
                         detail={"digest": str(expected)},
                     )
                 with self._repositories.guard():
-                    writer.commit(expected)
+                    session.commit(expected)
                     self._repositories.links.add_blob(upload.repository, expected)
             finally:
-                writer.close()
                 with self._lock:
                     self._open.pop(upload.id, None)
         return _created(upload.repository, expected)
@@ -196,10 +226,10 @@ class Uploads:
                 self._repositories.links.add_blob(name, digest)
         return there
 
-    def _begin(self, name: str, algorithm: str) -> Upload:
+    def _begin(self, name: str, algorithm: str, *, lasting: bool = True) -> Upload:
         self._sweep()
         self._make_room()
-        upload = Upload(self._repositories.blobs, name, algorithm)
+        upload = Upload(self._sessions.create(name, algorithm, lasting=lasting))
         with self._lock:
             self._open[upload.id] = upload
         return upload
@@ -217,19 +247,29 @@ class Uploads:
 
     def _find(self, name: str, what: str) -> Upload:
         with self._lock:
-            upload = self._open.get(what)
+            upload = self._open.get(what) or self._resumed(what)
         if upload is None or upload.repository != name:
             raise Problem(404, "BLOB_UPLOAD_UNKNOWN", "there is no such upload; begin again with POST")
         upload.used = time.monotonic()
         return upload
 
+    def _resumed(self, what: str) -> Upload | None:
+        """An upload that an earlier server began, with the lock held."""
+        session = self._sessions.resume(what)
+        if session is None:
+            return None
+        upload = self._open[what] = Upload(session)
+        if upload.size:
+            threading.Thread(target=upload.catch_up, daemon=True).start()
+        return upload
+
     def _forget(self, upload: Upload) -> None:
         with self._lock:
             self._open.pop(upload.id, None)
-        upload.close()
+        upload.discard()
 
     def _sweep(self) -> None:
-        """Give up what nobody has spoken of for long."""
+        """Give up what nobody has spoken of for long, of this server and of earlier ones."""
         now = time.monotonic()
         with self._lock:
             if now - self._swept < min(_SWEEP_SECONDS, self._options.upload_idle):
@@ -238,6 +278,7 @@ class Uploads:
             old = [each for each in self._open.values() if now - each.used > self._options.upload_idle]
         for upload in old:
             self._forget(upload)
+        self._sessions.expire(self._options.upload_idle)
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,9 +339,3 @@ def _algorithm(request: Request) -> str:
     if text not in ALGORITHMS:
         raise Problem(400, "DIGEST_INVALID", f"{text[:40]!r} is not among {', '.join(ALGORITHMS)}")
     return text
-
-
-def _identifier() -> str:
-    """128 random bits, in the shape of a UUID, which some clients expect."""
-    text = os.urandom(16).hex()
-    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))

@@ -1,4 +1,5 @@
-"""kill -9 of the server at random points of pushes: the next one completes, and the store is sound (R28)."""
+"""kill -9 of the server at random points of pushes and pulls: the next one completes, and the store is sound
+(R28)."""
 
 from __future__ import annotations
 
@@ -97,6 +98,23 @@ def push_until_dead(port: int, numbers: Iterator[int], acknowledged: dict[str, s
         pass
 
 
+def pull_until_dead(port: int, acknowledged: dict[str, str]) -> None:
+    """Ask for what is known to be there; an answer is right, or it is cut off."""
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        try:
+            while True:
+                for path, digest in random.sample(sorted(acknowledged.items()), min(5, len(acknowledged))):
+                    connection.request("GET", f"/v2/app/{path}")
+                    answer = connection.getresponse()
+                    content = answer.read()
+                    if (answer.status, digest_of(content)) != (200, digest):
+                        acknowledged["wrong"] = f"{path}: {answer.status}"
+                connection.request("GET", "/v2/")
+                connection.getresponse().read()
+        except (OSError, http.client.HTTPException):
+            pass
+
+
 def check(root: str, port: int, acknowledged: dict[str, str]) -> None:
     """All that was acknowledged is served, and nothing in the store is anything but what its name says."""
     layout = Layout.open(root)
@@ -118,16 +136,19 @@ def kill_at_random_points(root: str, points: int) -> None:
     numbers = iter(range(1_000_000))
     seen: set[Digest] = set()
     for _ in range(points):
+        pulled = dict(acknowledged)
         with server(root) as (process, port):
             clients = [
                 threading.Thread(target=push_until_dead, args=(port, numbers, acknowledged)) for _ in range(2)
             ]
+            clients.append(threading.Thread(target=pull_until_dead, args=(port, pulled)))
             for client in clients:
                 client.start()
             time.sleep(random.uniform(0.02, SERVER_LIFE_S))
             os.kill(process.pid, signal.SIGKILL)
             for client in clients:
                 client.join()
+            assert "wrong" not in pulled, pulled["wrong"]
         seen |= set(Layout.open(root).blobs)
     with server(root) as (_, port):
         last = next(numbers)
@@ -155,3 +176,34 @@ def test_kill_at_ten_points(root: str) -> None:
 @pytest.mark.corpus
 def test_kill_at_fifty_points(root: str) -> None:
     kill_at_random_points(root, 50)
+
+
+def test_an_upload_goes_on_after_a_kill(root: str) -> None:
+    blob = b"0123456789" * 50_000
+    location, there = "/v2/app/blobs/uploads/", 0
+    while there < len(blob):
+        with server(root) as (process, port):
+            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+                if there:
+                    connection.request("GET", location)
+                    answer = connection.getresponse()
+                    assert (answer.status, answer.headers["Range"]) == (204, f"0-{there - 1}")
+                else:
+                    connection.request("POST", location)
+                    answer = connection.getresponse()
+                    location = answer.headers["Location"]
+                answer.read()
+                piece = blob[there : there + 200_000]
+                said = {"Content-Range": f"{there}-{there + len(piece) - 1}"}
+                connection.request("PATCH", location, piece, said)
+                assert connection.getresponse().status == 202
+                there += len(piece)
+                os.kill(process.pid, signal.SIGKILL)
+                process.wait()
+        assert list(Layout.open(root).blobs) == []
+    with server(root) as (_, port):
+        with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+            connection.request("PUT", f"{location}?digest={digest_of(blob)}")
+            assert connection.getresponse().status == 201
+    layout = Layout.open(root)
+    layout.blobs.verify(Digest.parse(digest_of(blob)))
