@@ -92,16 +92,17 @@ class Launcher:
         return bool(message)
 
     def _start(self, plan: Plan, fds: list[int], answer: _socket.socket) -> None:
-        rest = fds[1:]
+        rest = list(fds)
+        output = -1 if plan.terminal else rest.pop(0)
         netns = rest.pop(0) if plan.netns else -1
         stdin = rest.pop(0) if plan.stdin else -1
-        errors = rest.pop(0) if plan.errors else fds[0]
+        errors = rest.pop(0) if plan.errors else output
         flags = _NAMESPACES | (sys_.CLONE_NEWNET if netns < 0 and plan.network != "host" else 0)
         report, tell = os.pipe2(os.O_CLOEXEC)
         try:
             pid, pidfd = sys_.clone(flags)
             if pid == 0:
-                Step(plan, (fds[0], netns, stdin, errors), tell, self.me).run()
+                Step(plan, (output, netns, stdin, errors), (tell, answer.fileno()), self.me).run()
         except OSError:
             os.close(report)
             raise

@@ -62,6 +62,7 @@ class Plan:
         "shm_size",
         "source",
         "stdin",
+        "terminal",
         "uid",
         "upper",
         "userxattr",
@@ -91,6 +92,7 @@ class Plan:
     seccomp: bytes
     shm_size: int
     stdin: bool
+    terminal: tuple[int, int] | tuple[()]
     errors: bool
     netns: bool
 
@@ -131,6 +133,7 @@ def pack(
         "seccomp": _filter(sandbox),
         "shm_size": sandbox.shm_size,
         "stdin": stdin,
+        "terminal": (sandbox.terminal.rows, sandbox.terminal.columns) if sandbox.terminal else (),
         "errors": errors,
         "netns": netns,
     }

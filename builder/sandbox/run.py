@@ -90,7 +90,7 @@ class Launcher:
         self,
         sandbox: Sandbox,
         *,
-        output_fd: int,
+        output_fd: int | None,
         netns_fd: int | None = None,
         stdin_fd: int | None = None,
         error_fd: int | None = None,
@@ -99,12 +99,16 @@ class Launcher:
 
         `output_fd` becomes standard output, and standard error unless `error_fd` does: give a pipe (its
         other end sees EOF when the last process of the step is gone and the caller has closed its own
-        copy), never a log file, which the step could reopen and truncate. `netns_fd` is a ready network
+        copy), never a log file, which the step could reopen and truncate. A sandbox with a terminal of its
+        own takes no other stream (`output_fd` is None), see `Running.terminal`. `netns_fd` is a ready network
         namespace for `network="private"`; without it a private network has only `lo`. The caller keeps and
         closes all descriptors, as soon as this has returned if it likes.
 
         OSError: the launcher itself is gone. ValueError: a name or string that cannot be passed on.
         """
+        streams = [fd for fd in (output_fd, stdin_fd, error_fd) if fd is not None]
+        if streams if sandbox.terminal is not None else output_fd is None:
+            raise ValueError("a sandbox has either a terminal or an output")
         with_netns = netns_fd is not None and sandbox.network == "private"
         stubs = stub_tree(self._stubs, sandbox) if self._stubs and isinstance(sandbox.root, Overlay) else ""
         order = pack(
@@ -186,6 +190,7 @@ class Running:
     def __init__(self, answer: _socket.socket, ended: Callable[[], None]) -> None:
         self._answer = answer
         self._ended = ended
+        self._first = b""
 
     def __enter__(self) -> Running:
         return self
@@ -194,13 +199,24 @@ class Running:
         self._answer.close()
         self._ended()
 
+    def terminal(self) -> int:
+        """The other end of the sandbox's terminal, which the caller closes: reading gives EIO when its last
+        process is gone. -1 when it never came to that: `wait` tells why. Call it once, before `wait`.
+        """
+        space = _socket.CMSG_SPACE(struct.calcsize("=i"))
+        answer, ancillary, _, _ = self._answer.recvmsg(1 << 16, space, _socket.MSG_CMSG_CLOEXEC)
+        for _, _, data in ancillary:
+            return int(struct.unpack("=i", data)[0])
+        self._first = answer
+        return -1
+
     def wait(self) -> Exit:
         """How it ended.
 
         A sandbox that could not be set up is no exception: `Exit.error` says what failed (status 125), or
         why the command could not be executed (126, 127). OSError: the launcher itself is gone.
         """
-        answer = self._answer.recv(1 << 16)
+        answer = self._first or self._answer.recv(1 << 16)
         if not answer:
             raise OSError("run: the launcher process ended; see the lines above for its reason")
         status, user_s, system_s, max_rss, error, left = marshal.loads(answer)

@@ -103,6 +103,14 @@ Mount = Bind | Layers | Tmpfs | File
 
 
 @dataclass(frozen=True, slots=True)
+class Terminal:
+    """A new pseudo terminal as the process's standard streams; its size in characters (0 is not known)."""
+
+    rows: int = 0
+    columns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What a step may use; 0 is no limit. Memory in bytes, wall clock in seconds. Enforced from the
     isolation issue on."""
@@ -119,7 +127,8 @@ class Sandbox:
     after /proc, /sys and /dev. Missing mount points are made for the run and removed again: `Exit.stubs`
     tells which could not be. `privileged` takes away what protects the host from the process: nothing is
     masked or read-only, device nodes work, and it has every capability of the caller (`capabilities` does
-    not count).
+    not count). With a `terminal` it has no other standard streams, and the builder gets the terminal's
+    other end (`run.Running.terminal`).
     """
 
     root: Overlay | Bind
@@ -135,7 +144,7 @@ class Sandbox:
     capabilities: frozenset[str] = DEFAULT_CAPABILITIES
     rlimits: tuple[tuple[str, int, int], ...] = ()
     shm_size: int = 64 << 20
-    terminal: bool = False
+    terminal: Terminal | None = None
     privileged: bool = False
     limits: Limits = field(default_factory=Limits)
 

@@ -20,6 +20,7 @@ from builder.sandbox import syscalls as sys_
 from builder.sandbox.extra import add_mount
 from builder.sandbox.mounts import Stage, Tree, enter, mount_root
 from builder.sandbox.stubs import StubMaker
+from builder.sandbox.terminal import hand_over, open_terminal, take_terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,12 +41,16 @@ class NotStarted(Exception):
 
 
 class Step:
-    """One step's process. `fds` are (output, netns or -1, stdin or -1, errors) as the builder sent them."""
+    """One step's process. `fds` are (output, netns, stdin, errors) as the builder sent them, -1 for what it
+    did not; `ways` lead to the launcher, for the report, and to the builder, for a terminal.
+    """
 
-    def __init__(self, plan: Plan, fds: tuple[int, int, int, int], report: int, launcher: int) -> None:
+    def __init__(
+        self, plan: Plan, fds: tuple[int, int, int, int], ways: tuple[int, int], launcher: int
+    ) -> None:
         self.plan = plan
         self.output, self.netns, self.stdin, self.errors = fds
-        self.report = report
+        self.report, self.answer = ways
         self.launcher = launcher
         self.doing = ""
 
@@ -113,6 +118,8 @@ class Step:
         tree.sysfs()
         self.doing = "/dev"
         null = tree.dev(plan.shm_size)
+        if plan.terminal:
+            self._terminal(root)
         for number, mount in enumerate(plan.mounts):
             self.doing = f"mount {os.fsdecode(mount[1])}"
             add_mount(tree, plan, number)
@@ -122,6 +129,14 @@ class Step:
         enter(root)
         os.umask(0o022)
         return null
+
+    def _terminal(self, root: int) -> None:
+        """Before the mounts, of which one may cover /dev/pts."""
+        self.doing = "terminal"
+        master, slave = open_terminal(root, *self.plan.terminal)
+        hand_over(self.answer, master)
+        os.close(master)
+        self.stdin = self.output = self.errors = slave
 
     def _stdio(self, null: int) -> None:
         """0, 1 and 2 are the step's, 3 and 4 ours until exec; everything else is closed here, before the
@@ -136,6 +151,8 @@ class Step:
             os.dup2(fd, target, inheritable=target < 3)
         self.report, self.launcher = _REPORT, _LAUNCHER
         sys_.close_from(5)
+        if self.plan.terminal:
+            take_terminal(0, self.plan.uid)
         for fd in (1, 2):
             if stat.S_ISFIFO(os.fstat(fd).st_mode):
                 os.fchown(fd, self.plan.uid, self.plan.gid)  # so that a USER may open /dev/stdout again
