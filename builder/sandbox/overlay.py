@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from builder.sandbox.plan import Plan
 
-    Stacked: TypeAlias = "Plan | Stack"
+    Stacked: TypeAlias = "Plan | Stack | Bare"
 
 _O_DIR = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -34,6 +34,22 @@ class Stack:
         self.userxattr = plan.userxattr
         self.overlay_by = plan.overlay_by
         self.privileged = plan.privileged
+
+
+class Bare:
+    """An overlay without any plan, to try whether there can be one."""
+
+    __slots__ = Stack.__slots__
+
+    def __init__(self, lowers: list[bytes], upper: bytes, work: bytes, *, userxattr: bool) -> None:
+        self.lowers = lowers
+        self.upper = upper
+        self.work = work
+        self.volatile = True
+        self.read_only = False
+        self.userxattr = userxattr
+        self.overlay_by = 0
+        self.privileged = False
 
 
 def mount_overlay(plan: Stacked) -> int:
