@@ -47,8 +47,9 @@ class BuildRequest:
     are named ones: any of these, or `docker-image://NAME`, or `oci-layout://PATH`. `pull` asks registries for
     every base, whatever the store has; `access` says how they are reached (with its usual credential files).
     `clock` is the moment, in seconds since 1970, that layers, config and history carry. `jobs` 0 is one per
-    core. `secrets` and `ssh` are lent to the steps that mount them and are part of no key. `finish` is what
-    is still changed of the image when its steps are done.
+    core. `secrets` and `ssh` are lent to the steps that mount them and are part of no key. `enable` names
+    extensions of the language (`frontend.extensions`). `finish` is what is still changed of the image when
+    its steps are done.
     """
 
     context: str = "."
@@ -68,6 +69,7 @@ class BuildRequest:
     network: Network = "default"
     extra_hosts: tuple[tuple[str, str], ...] = ()
     allow: frozenset[str] = frozenset()
+    enable: frozenset[str] = frozenset()
     secrets: tuple[Secret, ...] = ()
     ssh: tuple[Agent, ...] = ()
     shm_size: int = 64 << 20
@@ -224,6 +226,8 @@ def plan_options(request: BuildRequest, inputs: Inputs, emit: Emit) -> PlanOptio
         clock=request.clock,
         warn=emit,
         ignore=inputs.ignore,
+        enable=request.enable,
+        read_file=inputs.read_file,
     )
 
 

@@ -57,6 +57,15 @@ def targets(request: BuildRequest) -> tuple[SourceFile, tuple[Target, ...]]:
         return source, targets_of(source, plan_options(request, inputs, discard))
 
 
+def expanded(request: BuildRequest) -> str:
+    """The Dockerfile of `request` without pybuild's extensions, for any builder. Raises DockerfileError."""
+    from builder.frontend.plain import plain
+
+    request = replace(request, contexts={})
+    with Inputs(request, None, discard) as inputs:
+        return plain(inputs.dockerfile(), plan_options(request, inputs, discard))
+
+
 @contextmanager
 def _store(request: BuildRequest, emit: Emit) -> Iterator[Images | None]:
     root = request.root or default_root()

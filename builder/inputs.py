@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
-from builder.errors import BuildError, NotFound, UsageError
+from builder.errors import BuildError, ContextError, NotFound, UsageError
 from builder.events import Emit
 from builder.source import SourceFile, SourceRange
 from oci import platforms
@@ -115,6 +115,28 @@ class Inputs:
         if name not in self._ignores:
             self._ignores[name] = self._source(name).ignore(self._dockerfile(name))
         return self._ignores[name]
+
+    def read_file(self, path: str) -> tuple[str, bytes]:
+        """A file of the main context that is not left out: its path without links, and its content.
+
+        Nothing outside is ever opened: links are followed inside. Raises ContextError.
+        """
+        from builder.contexts.sources import read_text
+        from builder.tree import clean
+
+        if os.path.normpath(path.lstrip("/") or ".").startswith("../"):
+            raise ContextError("it leads out of the context", hint="paths begin at the context's root")
+        wanted, tree = clean(path), self.tree("")
+        content = read_text(tree, wanted)
+        if content is None:
+            ignore = self.ignore()
+            line = ignore.reason(wanted) if ignore is not None and ignore.ignored(wanted) else None
+            if line is not None:
+                raise ContextError(
+                    f"{line} leaves it out of the context", hint=f"take it back there: !{path}"
+                )
+            raise ContextError("there is no such file in the context")
+        return os.fsdecode(tree.resolve(wanted)), content
 
     def resolve(self, name: str, platform: Platform, at: SourceRange | None) -> Image:
         """The image that `name` means, from the store or a registry. Raises NotFound or RegistryFailed with

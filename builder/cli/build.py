@@ -138,6 +138,12 @@ def _with_later(command: click.Command) -> click.Command:
     metavar="WHAT",
     help="Let the Dockerfile have network.host or security.insecure.",
 )
+@click.option(
+    "--enable", multiple=True, metavar="EXTENSION,...", help="Extensions: include, env-file, shell-strict."
+)
+@click.option(
+    "--shell-strict", is_flag=True, help="End a RUN heredoc at its first failure: --enable shell-strict."
+)
 @click.option("--shm-size", metavar="SIZE", default="64m", help="Size of RUN's /dev/shm.")
 @click.option(
     "--ulimit", "ulimits", multiple=True, metavar="NAME=SOFT[:HARD]", help="Limits of RUN's processes."
@@ -247,6 +253,7 @@ def _request(session: Session, flags: dict[str, Any]) -> BuildRequest:
         network="default" if flags["network"] == "bridge" else flags["network"],
         extra_hosts=values.hosts(flags["hosts"]),
         allow=frozenset(each for one in flags["allow"] for each in one.split(",")),
+        enable=values.extensions(flags["enable"], flags["shell_strict"]),
         secrets=tuple(lending.secret(each) for each in flags["secrets"]),
         ssh=tuple(lending.agent(each) for each in flags["ssh"]),
         shm_size=values.size("--shm-size", flags["shm_size"]),

@@ -119,31 +119,46 @@ def _finding_text(finding: Finding) -> str:
 
 def report_json(report: Report) -> dict[str, Any]:
     """BuildKit's `frontend.lint`."""
+    sources = _Sources(report.source)
     warnings = [
         {
             "ruleName": each.rule.name,
             "description": each.rule.description,
             "url": each.rule.url,
             "detail": each.message,
-            "location": location(each.at),
+            "location": sources.location(each.at),
         }
         for each in report.findings
     ]
-    source = {"filename": report.source.name, "language": "Dockerfile", "data": data(report.source)}
-    document: dict[str, Any] = {"warnings": warnings, "sources": [source]}
+    document: dict[str, Any] = {"warnings": warnings, "sources": []}
     if report.error is not None:
-        document["buildError"] = _error_json(report.error)
+        document["buildError"] = _error_json(report.error, sources)
+    document["sources"] = [
+        {"filename": each.name, "language": "Dockerfile", "data": data(each)} for each in sources.files
+    ]
     return document
 
 
-def _error_json(error: BuildError) -> dict[str, Any]:
-    where = location(error.at) if error.at else {}
+def _error_json(error: BuildError, sources: _Sources) -> dict[str, Any]:
+    where = sources.location(error.at) if error.at else {}
     return {"message": str(error), "location": where}
 
 
-def location(at: SourceRange) -> dict[str, Any]:
-    """A place in the only source there is."""
-    return {"ranges": [{"start": {"line": at.first}, "end": {"line": at.last}}]}
+class _Sources:
+    """The files that an answer speaks of, each once: the Dockerfile, then those it includes."""
+
+    def __init__(self, first: SourceFile) -> None:
+        self.files = [first]
+
+    def location(self, at: SourceRange) -> dict[str, Any]:
+        """A place; `sourceIndex` says in which file, when it is not the first."""
+        names = [(each.name, each.text) for each in self.files]
+        if (at.file.name, at.file.text) not in names:
+            self.files.append(at.file)
+            names.append((at.file.name, at.file.text))
+        index = names.index((at.file.name, at.file.text))
+        where: dict[str, Any] = {"sourceIndex": index} if index else {}
+        return where | {"ranges": [{"start": {"line": at.first}, "end": {"line": at.last}}]}
 
 
 def data(source: SourceFile) -> str:
@@ -153,6 +168,8 @@ def data(source: SourceFile) -> str:
 
 def outline_json(outline: Outline) -> dict[str, Any]:
     """BuildKit's `frontend.outline`; what is empty is left out."""
+    sources = _Sources(outline.source)
+    location = sources.location
     document = {
         "name": outline.name,
         "description": outline.description,
@@ -162,16 +179,15 @@ def outline_json(outline: Outline) -> dict[str, Any]:
             )
             for each in outline.args
         ],
-        "secrets": [_needed_json(each) for each in outline.secrets],
-        "ssh": [_needed_json(each) for each in outline.ssh],
+        "secrets": [_needed_json(each, location(each.at)) for each in outline.secrets],
+        "ssh": [_needed_json(each, location(each.at)) for each in outline.ssh],
         "cache": [{"ID": each.name, "location": location(each.at)} for each in outline.caches],
-        "sources": [data(outline.source)],
     }
-    return _present(**document)
+    return _present(**document, sources=[data(each) for each in sources.files])
 
 
-def _needed_json(parameter: Parameter) -> dict[str, Any]:
-    return _present(name=parameter.name, required=parameter.required, location=location(parameter.at))
+def _needed_json(parameter: Parameter, where: dict[str, Any]) -> dict[str, Any]:
+    return _present(name=parameter.name, required=parameter.required, location=where)
 
 
 def _present(**fields: Any) -> dict[str, Any]:
@@ -202,6 +218,7 @@ def _section(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]
 
 def targets_json(source: SourceFile, found: Iterable[Target]) -> dict[str, Any]:
     """BuildKit's `frontend.targets`."""
+    sources = _Sources(source)
     rows = [
         _present(
             name=each.name,
@@ -209,11 +226,11 @@ def targets_json(source: SourceFile, found: Iterable[Target]) -> dict[str, Any]:
             description=each.description,
             base=each.base,
             platform=each.platform,
-            location=location(each.at),
+            location=sources.location(each.at),
         )
         for each in found
     ]
-    return {"targets": rows, "sources": [data(source)]}
+    return {"targets": rows, "sources": [data(each) for each in sources.files]}
 
 
 def targets_text(found: Iterable[Target]) -> str:

@@ -62,6 +62,12 @@ def argument_file(path: str) -> dict[str, str]:
     return found
 
 
+def extensions(texts: Iterable[str], shell_strict: bool) -> frozenset[str]:
+    """`--enable NAME,...` and `--shell-strict`, which is one of them."""
+    found = {name.strip() for text in texts for name in text.split(",")} - {""}
+    return frozenset(found | {"shell-strict"} if shell_strict else found)
+
+
 def hosts(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:
     """`--add-host HOST:IP` or `HOST=IP`; an IPv6 address may be in brackets."""
     found = []

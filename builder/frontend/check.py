@@ -47,7 +47,7 @@ def check(source: SourceFile, options: PlanOptions, resolve: Resolve) -> Report:
         lowering.lower(_targets(lowering, options.target))
     except (DockerfileError, ContextError) as problem:
         error = problem
-    ordered = sorted(findings, key=lambda each: each.at.first)
+    ordered = sorted(findings, key=lambda each: each.at.order())
     return Report(source, tuple(ordered), error, tuple(bases.unknown))
 
 

@@ -19,10 +19,10 @@ _MOST = 100
 
 def above(document: Document, at: SourceRange) -> list[str]:
     """The comments that end on the line before `at`, without `#`; parser directives are none."""
-    directives = {each.at.first for each in document.directives}
+    directives = {each.at.first for each in document.directives if each.at.file is at.file}
     found: list[str] = []
     for number in range(at.first - 1, max(0, at.first - 1 - _MOST), -1):
-        text = document.source.line(number).strip(SPACE)
+        text = at.file.line(number).strip(SPACE)
         if not text.startswith("#") or number in directives:
             break
         found.append(text[1:].strip(SPACE))

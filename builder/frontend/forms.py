@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from builder.frontend import durations
+from builder.frontend import durations, extensions
 from builder.frontend import instructions as ins
 from builder.frontend.flags import json_words
 from builder.frontend.line import BLANKS, Line, quoted_words
@@ -50,6 +50,8 @@ def arg(line: Line) -> ins.Arg:
 
 
 def env(line: Line) -> ins.Env:
+    if any(flag.startswith("--from-file") for flag in line.flags):
+        raise line.error("ENV --from-file is not known here", extensions.advice(extensions.ENV_FILE))
     return ins.Env(line.code, line.at, _pairs(line))
 
 

@@ -15,10 +15,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builder.events import Warning_
+from builder.frontend import extensions, lower_config, lower_copy, lower_run, scope
 from builder.frontend import instructions as ins
-from builder.frontend import lower_config, lower_copy, lower_run, scope
 from builder.frontend.bases import Bases, Resolve
 from builder.frontend.broken import broken
+from builder.frontend.include import Part, parts
 from builder.frontend.lint.linter import Linter
 from builder.frontend.lint.rules import Finding
 from builder.frontend.lint.scene import File, Walk
@@ -80,8 +81,10 @@ class Lowering:
         *,
         checking: bool = False,
     ) -> None:
-        self.document = read(source)
+        part, enabled = parts_of(source, options)
+        self.document = part.whole()
         self.dockerfile = parse(self.document)
+        options = replace(options, enable=enabled)
         shared = _shared(self.dockerfile, options)
         settings = Settings.of(self.document, shared.given)
         file = File.of(self.document, self.dockerfile, shared)
@@ -106,13 +109,33 @@ class Lowering:
             self.linter.check_bases(self.bases.resolved)
 
 
+def parts_of(source: SourceFile, options: PlanOptions) -> tuple[Part, frozenset[str]]:
+    """The Dockerfile with what it takes from files, and the extensions that count for it.
+
+    Raises DockerfileError, and UsageError for an extension that does not exist.
+    """
+    document = read(source)
+    enabled = extensions.enabled(document, options.enable)
+    if not enabled:
+        return Part(document), enabled
+    start = scope.platform_args(options.build_platform, options.platform, "")
+    del start["TARGETSTAGE"]  # the last stage may be one that a file brings
+    return parts(document, enabled, options.read_file, _given(options), start), enabled
+
+
+def _given(options: PlanOptions) -> dict[str, str]:
+    """The build arguments, the clock among them."""
+    given = dict(options.build_args)
+    if options.clock is not None:
+        given.setdefault(scope.CLOCK_ARG, str(options.clock))
+    return given
+
+
 def _shared(dockerfile: ins.Dockerfile, options: PlanOptions) -> Shared:
     lexer = Lexer(dockerfile.escape)
     target = options.target or dockerfile.stages[-1].head.name
     start = scope.platform_args(options.build_platform, options.platform, target)
-    given = dict(options.build_args)
-    if options.clock is not None:
-        given.setdefault(scope.CLOCK_ARG, str(options.clock))
+    given = _given(options)
     if given.get(_HOSTNAME_ARG):
         options = replace(options, hostname=given[_HOSTNAME_ARG])
     values = scope.global_args(start, dockerfile.args, given, lexer)

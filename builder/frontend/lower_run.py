@@ -9,10 +9,12 @@ from builder import entitlements
 from builder.frontend import instructions as ins
 from builder.frontend import scope
 from builder.frontend.broken import broken
+from builder.frontend.extensions import SHELL_STRICT
 from builder.frontend.lower_config import command_line
 from builder.frontend.lower_mount import mounts
-from builder.frontend.reader import Heredoc, heredoc_of
+from builder.frontend.reader import heredoc_of
 from builder.frontend.stage import StageBuild
+from builder.frontend.strict import strict
 from builder.frontend.words import WordError
 from builder.graph import Exec, InlineFile, Network, Step
 
@@ -85,10 +87,12 @@ def _command(stage: StageBuild, line: ins.Run) -> tuple[tuple[str, ...], tuple[I
     if not is_alone(text):
         bodies = "".join(f"\n{each.content}{each.name}" for each in line.heredocs)
         return _in_shell(stage, text + bodies), ()
-    script = line.heredocs[0]
-    if not script.text.startswith("#!"):
-        return _in_shell(stage, script.text), ()
-    return _in_shell(stage, PIPES + script.name), (_file(script, line),)
+    script, body = line.heredocs[0], line.heredocs[0].text
+    if SHELL_STRICT in stage.shared.options.enable:
+        body = strict(body, stage.config.shell or ())
+    if not body.startswith("#!"):
+        return _in_shell(stage, body), ()
+    return _in_shell(stage, PIPES + script.name), (_file(script.name, body, line),)
 
 
 def _in_shell(stage: StageBuild, text: str) -> tuple[str, ...]:
@@ -103,10 +107,10 @@ def is_alone(text: str) -> bool:
         return False
 
 
-def _file(script: Heredoc, line: ins.Run) -> InlineFile:
-    if "/" in script.name or script.name in (".", ".."):
-        raise broken(f"the heredoc's name `{script.name}` cannot be a file's name", at=line.at)
-    return InlineFile(script.name, script.text.encode("utf-8", "surrogateescape"))
+def _file(name: str, body: str, line: ins.Run) -> InlineFile:
+    if "/" in name or name in (".", ".."):
+        raise broken(f"the heredoc's name `{name}` cannot be a file's name", at=line.at)
+    return InlineFile(name, body.encode("utf-8", "surrogateescape"))
 
 
 def _shown(stage: StageBuild, line: ins.Run) -> str:

@@ -111,7 +111,7 @@ def _no_images(reference: str, platform: Platform, at: SourceRange) -> Image:
 
 
 def _ordered(found: Mapping[str, Parameter]) -> tuple[Parameter, ...]:
-    return tuple(sorted(found.values(), key=lambda each: each.at.first))
+    return tuple(sorted(found.values(), key=lambda each: each.at.order()))
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from io import BytesIO
 from typing import Any
 
 from builder.errors import DockerfileError
-from builder.frontend import forms, forms_files
+from builder.frontend import extensions, forms, forms_files
 from builder.frontend.broken import broken
 from builder.frontend.flags import NotStrings, split_flags
 from builder.frontend.instructions import Arg, Dockerfile, From, Instruction, Onbuild, Stage
@@ -79,7 +79,7 @@ def instruction_of(line: LogicalLine, escape: str) -> Instruction:
         raise broken(
             f"unknown instruction `{keyword[:80]}`",
             at=line.at,
-            hint=hint(keyword, FORMS, "an instruction is one of " + ", ".join(FORMS)),
+            hint=_advice(keyword),
         )
     flags, rest = split_flags(value)
     code = line.text.strip(SPACE)
@@ -94,6 +94,12 @@ def instruction_of(line: LogicalLine, escape: str) -> Instruction:
     if isinstance(instruction, Onbuild):
         _check_trigger(parts)
     return instruction
+
+
+def _advice(keyword: str) -> str:
+    if keyword.upper() == "INCLUDE":
+        return extensions.advice(extensions.INCLUDE)
+    return hint(keyword, FORMS, "an instruction is one of " + ", ".join(FORMS))
 
 
 def split_keyword(text: str) -> tuple[str, str]:

@@ -23,7 +23,7 @@ MAX_EMPTY = 20
 """How many empty continuations are remembered: enough to see what is meant."""
 
 _DIRECTIVE = re.compile(r"([a-zA-Z][a-zA-Z0-9]*)[ \t\f\v]*=[ \t\f\v]*(.+?)[ \t\f\v\r]*$", re.DOTALL)
-_DIRECTIVES = frozenset({"syntax", "escape", "check"})
+_DIRECTIVES = frozenset({"syntax", "escape", "check", "pybuild"})
 _KEYWORD = re.compile(r"[^\t\v\f\r ]+")
 _BLANKS = re.compile(r"[\t\v\f\r ]+")
 _HEREDOC = re.compile(r"(\d*)<<(-?)([^<]*)")
@@ -89,9 +89,11 @@ def decode(content: bytes, name: str) -> SourceFile:
     return SourceFile(name, content.decode("utf-8", "surrogateescape"))
 
 
-def read(source: SourceFile) -> Document:
-    """The directives and logical lines of a Dockerfile. Raises DockerfileError."""
-    return _Reader(source).read()
+def read(source: SourceFile, part_of: Document | None = None) -> Document:
+    """The directives and logical lines of a Dockerfile, or of a file that is included in `part_of`: that may
+    be without instructions and has its escape character. Raises DockerfileError.
+    """
+    return _Reader(source, part_of).read()
 
 
 def heredoc_of(word: str) -> Heredoc | None:
@@ -117,13 +119,14 @@ def _quotes(text: str) -> int:
 class _Reader:
     """Walks the physical lines once."""
 
-    def __init__(self, source: SourceFile) -> None:
+    def __init__(self, source: SourceFile, part_of: Document | None = None) -> None:
         self.source = source
+        self.part_of = part_of
         self.rows = source.text.removeprefix("\ufeff").split("\n")
         if not self.rows[-1]:
             self.rows.pop()
         self.at = 0
-        self.escape = "\\"
+        self.escape = part_of.escape if part_of else "\\"
         self.empty: list[SourceRange] = []
 
     def read(self) -> Document:
@@ -137,7 +140,7 @@ class _Reader:
             lines.append(line)
             if len(lines) > MAX_INSTRUCTIONS:
                 raise broken(f"more than {MAX_INSTRUCTIONS} instructions", at=line.at)
-        if not lines:
+        if not lines and self.part_of is None:
             raise broken(
                 f"{self.source.name} has no instructions",
                 hint="a Dockerfile begins with FROM, for example `FROM debian:stable-slim`",
@@ -184,6 +187,12 @@ class _Reader:
                 f"`{directive.value}` cannot be the escape character",
                 at=directive.at,
                 hint="write `# escape=\\` or `# escape=``",
+            )
+        if self.part_of is not None and directive.value != self.escape:
+            raise broken(
+                f"an included file cannot change the escape character, which is `{self.escape}`",
+                at=directive.at,
+                hint=f"it is {self.part_of.source.name} that says `# escape={self.escape}`, for all of it",
             )
         self.escape = directive.value
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
+from builder.errors import ContextError
 from builder.events import Warning_
 from builder.frontend import scope
 from builder.frontend.broken import broken
@@ -36,6 +37,15 @@ def _nothing_ignored() -> IgnoreFile | None:
     return None
 
 
+ReadFile: TypeAlias = Callable[[str], tuple[str, bytes]]
+"""A file of the context by its path: its real path, and its content. Raises ContextError."""
+
+
+def _no_files(path: str) -> tuple[str, bytes]:
+    """There is no context."""
+    raise ContextError("there is no context to read it from")
+
+
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
     """What the command line says about a build, as far as it shapes the graph.
@@ -44,6 +54,7 @@ class PlanOptions:
     SOURCE_DATE_EPOCH or None; only whether there is one matters here. `platform_is_default` says that nobody
     asked for `platform`: the result then keeps the platform of its base. `allow` holds entitlements such as
     `network.host`. `no_cache_filter` names stages. `ignore` reads the context's ignore file when it is asked.
+    `enable` names extensions (`extensions.py`), `read_file` gives them files of the context.
     """
 
     platform: Platform
@@ -65,6 +76,8 @@ class PlanOptions:
     clock: int | None = None
     warn: Callable[[Warning_], None] = _silent
     ignore: Callable[[], IgnoreFile | None] = _nothing_ignored
+    enable: frozenset[str] = frozenset()
+    read_file: ReadFile = _no_files
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ from builder.frontend.lint.settings import Settings
 if TYPE_CHECKING:
     from builder.frontend.bases import Resolved
     from builder.frontend.instructions import Written
+    from builder.source import SourceRange
 
 MAX_FINDINGS = 100
 """Of one rule; who has more of them has seen what is meant, and a Dockerfile may come from anywhere."""
@@ -32,7 +33,7 @@ class Linter:
         self._settings = settings
         self._tell = tell
         self._rules = [rule for rule in RULES if settings.wants(rule, checking=checking)]
-        self._told: dict[str, set[tuple[str, int]]] = {}
+        self._told: dict[str, set[tuple[str, str]]] = {}
         self._findings: list[Finding] = []
 
     def check_file(self) -> None:
@@ -64,7 +65,7 @@ class Linter:
         """Raises DockerfileError when anything was found and findings are errors."""
         if not self._findings or not self._settings.error:
             return
-        shown = ", ".join(f"{each.rule.name} (line {each.at.first})" for each in self._findings)
+        shown = ", ".join(f"{each.rule.name} ({_place(each.at)})" for each in self._findings)
         raise broken(
             f"lint violation found for rules: {shown}",
             at=self._findings[0].at,
@@ -78,9 +79,13 @@ class Linter:
         for message, at in found:
             if len(told) >= MAX_FINDINGS:
                 return
-            key = (message, at.first)
+            key = (message, str(at))
             if key not in told:
                 told.add(key)
                 finding = Finding(rule, message, at)
                 self._findings.append(finding)
                 self._tell(finding)
+
+
+def _place(at: SourceRange) -> str:
+    return str(at) if at.file.included else f"line {at.first}"
