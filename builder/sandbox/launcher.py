@@ -16,8 +16,10 @@ import marshal
 import os
 import select
 import struct
+import time
 
 from builder.sandbox import syscalls as sys_
+from builder.sandbox.bounds import Bounds, most_pids
 from builder.sandbox.plan import Plan
 from builder.sandbox.step import Step
 from builder.sandbox.stubs import remove_stubs
@@ -36,13 +38,15 @@ _NAMESPACES = (
 class Running:
     """A step's process as its launcher sees it."""
 
-    __slots__ = ("answer", "pid", "pidfd", "report")
+    __slots__ = ("answer", "pid", "pidfd", "report", "timed_out", "until")
 
-    def __init__(self, pid: int, pidfd: int, report: int, answer: _socket.socket) -> None:
+    def __init__(self, pid: int, pidfd: int, report: int, answer: _socket.socket, wall_s: float) -> None:
         self.pid = pid
         self.pidfd = pidfd
         self.report = report
         self.answer = answer
+        self.until = time.monotonic() + wall_s if wall_s else 0.0
+        self.timed_out = False
 
 
 class Launcher:
@@ -57,11 +61,12 @@ class Launcher:
             self.poll.register(fd, select.POLLIN)
         self.by_pidfd: dict[int, Running] = {}
         self.by_answer: dict[int, Running] = {}
+        self.most_pids = most_pids()
 
     def serve(self) -> None:
         """Until the builder closes its end or dies."""
         while True:
-            for fd, _ in self.poll.poll():
+            for fd, _ in self.poll.poll(self._patience_ms()):
                 if fd == self.builder or (fd == ORDERS and not self._order()):
                     return
                 if fd in self.by_pidfd:
@@ -70,6 +75,17 @@ class Launcher:
                     sys_.pidfd_kill(self.by_answer[fd].pidfd)  # nobody waits any more, or asks for the end
                     self.poll.unregister(fd)
                     del self.by_answer[fd]
+
+    def _patience_ms(self) -> int | None:
+        """How long to wait until a step's time is over; None: no step has a limit. Kills those that are."""
+        now, ends = time.monotonic(), []
+        for running in self.by_pidfd.values():
+            if running.until and now >= running.until:
+                running.until, running.timed_out = 0.0, True
+                sys_.pidfd_kill(running.pidfd)
+            elif running.until:
+                ends.append(running.until - now)
+        return 1 + int(min(ends) * 1000) if ends else None
 
     def _order(self) -> bool:
         message, ancillary, _, _ = self.orders.recvmsg(MESSAGE + 1, 256, _socket.MSG_CMSG_CLOEXEC)
@@ -85,7 +101,8 @@ class Launcher:
             try:
                 self._start(Plan(body), fds, answer)
             except OSError as error:
-                answer.send(marshal.dumps((125, 0.0, 0.0, 0, f"clone: {error.strerror or error}", [])))
+                text = f"clone: {error.strerror or error}"
+                answer.send(marshal.dumps((125, 0.0, 0.0, 0, text, [], 0, 0, False)))
                 answer.close()
             for fd in fds:
                 os.close(fd)
@@ -97,18 +114,23 @@ class Launcher:
         netns = rest.pop(0) if plan.netns else -1
         stdin = rest.pop(0) if plan.stdin else -1
         errors = rest.pop(0) if plan.errors else output
+        cgroup = rest.pop(0) if plan.cgroup else -1
         flags = _NAMESPACES | (sys_.CLONE_NEWNET if netns < 0 and plan.network != "host" else 0)
+        if plan.cgroup or plan.tasks:
+            flags &= ~sys_.CLONE_NEWCGROUP  # the step makes it when it is in its cgroups: its root
         report, tell = os.pipe2(os.O_CLOEXEC)
         try:
-            pid, pidfd = sys_.clone(flags)
+            pid, pidfd = sys_.clone(flags, cgroup)
             if pid == 0:
-                Step(plan, (output, netns, stdin, errors), (tell, answer.fileno()), self.me).run()
+                bounds = Bounds(plan.cgroup or plan.tasks > 0, tuple(rest[: plan.tasks]), self.most_pids)
+                ways = (tell, answer.fileno())
+                Step(plan, (output, netns, stdin, errors), ways, self.me, bounds).run()
         except OSError:
             os.close(report)
             raise
         finally:
             os.close(tell)
-        running = Running(pid, pidfd, report, answer)
+        running = Running(pid, pidfd, report, answer, plan.wall_s)
         self.by_pidfd[pidfd] = running
         self.by_answer[answer.fileno()] = running
         self.poll.register(pidfd, select.POLLIN)
@@ -127,9 +149,10 @@ class Launcher:
         os.close(running.pidfd)
         if self.by_answer.pop(running.answer.fileno(), None):
             self.poll.unregister(running.answer.fileno())
-        answer = (status, usage.ru_utime, usage.ru_stime, usage.ru_maxrss * 1024, error, left)
+        seen = (usage.ru_utime, usage.ru_stime, usage.ru_maxrss * 1024)
+        moved = (usage.ru_inblock * 512, usage.ru_oublock * 512)
         try:
-            running.answer.send(marshal.dumps(answer))
+            running.answer.send(marshal.dumps((status, *seen, error, left, *moved, running.timed_out)))
         except OSError:
             pass  # nobody waits for it
         running.answer.close()

@@ -44,6 +44,7 @@ class Plan:
     __slots__ = (
         "argv",
         "capabilities",
+        "cgroup",
         "cwd",
         "env",
         "errors",
@@ -62,11 +63,13 @@ class Plan:
         "shm_size",
         "source",
         "stdin",
+        "tasks",
         "terminal",
         "uid",
         "upper",
         "userxattr",
         "volatile",
+        "wall_s",
         "work",
     )
     lowers: list[bytes]
@@ -95,6 +98,9 @@ class Plan:
     terminal: tuple[int, int] | tuple[()]
     errors: bool
     netns: bool
+    cgroup: bool
+    tasks: int
+    wall_s: float
 
     def __init__(self, packed: bytes) -> None:
         for name, value in zip(self.__slots__, marshal.loads(packed), strict=True):
@@ -109,11 +115,14 @@ def pack(
     stdin: bool = False,
     errors: bool = False,
     netns: bool = False,
+    cgroup: bool = False,
+    tasks: int = 0,
 ) -> bytes:
     """`sandbox` as the bytes that `Plan` reads.
 
     `stubs` is a host directory that becomes the lowest overlay layer; the flags say which descriptors come
-    along: a network namespace, standard input, a standard error apart from the output. Raises ValueError
+    along: a network namespace, standard input, a standard error apart from the output, a cgroup v2
+    directory, and how many files of cgroups v1. Raises ValueError
     for a name that is not known or a string the kernel could not take (a NUL byte).
     """
     values = _root(sandbox, stubs) | {
@@ -136,6 +145,9 @@ def pack(
         "terminal": (sandbox.terminal.rows, sandbox.terminal.columns) if sandbox.terminal else (),
         "errors": errors,
         "netns": netns,
+        "cgroup": cgroup,
+        "tasks": tasks,
+        "wall_s": sandbox.limits.wall_s,
     }
     return marshal.dumps([values[name] for name in Plan.__slots__])
 

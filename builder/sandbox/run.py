@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from builder.sandbox.spec import Sandbox
+    from builder.sandbox.spec import Membership, Sandbox
 
 _BOOT = (
     "import sys\n"
@@ -81,9 +81,13 @@ class Launcher:
         output_fd: int,
         netns_fd: int | None = None,
         stdin_fd: int | None = None,
+        cgroup: Membership | None = None,
     ) -> Exit:
         """Run one sandbox to its end and say how it ended: `begin` and `Running.wait` in one."""
-        with self.begin(sandbox, output_fd=output_fd, netns_fd=netns_fd, stdin_fd=stdin_fd) as running:
+        running = self.begin(
+            sandbox, output_fd=output_fd, netns_fd=netns_fd, stdin_fd=stdin_fd, cgroup=cgroup
+        )
+        with running:
             return running.wait()
 
     def begin(
@@ -94,6 +98,7 @@ class Launcher:
         netns_fd: int | None = None,
         stdin_fd: int | None = None,
         error_fd: int | None = None,
+        cgroup: Membership | None = None,
     ) -> Running:
         """Begin to run one sandbox; any number may run at once. Use the result in `with`.
 
@@ -101,8 +106,9 @@ class Launcher:
         other end sees EOF when the last process of the step is gone and the caller has closed its own
         copy), never a log file, which the step could reopen and truncate. A sandbox with a terminal of its
         own takes no other stream (`output_fd` is None), see `Running.terminal`. `netns_fd` is a ready network
-        namespace for `network="private"`; without it a private network has only `lo`. The caller keeps and
-        closes all descriptors, as soon as this has returned if it likes.
+        namespace for `network="private"`; without it a private network has only `lo`. `cgroup` is where
+        its processes are counted and limited from the first moment on (`builder.sandbox.cgroup`). The caller
+        keeps and closes all descriptors, as soon as this has returned if it likes.
 
         OSError: the launcher itself is gone. ValueError: a name or string that cannot be passed on.
         """
@@ -118,10 +124,13 @@ class Launcher:
             stdin=stdin_fd is not None,
             errors=error_fd is not None,
             netns=with_netns,
+            cgroup=cgroup is not None and cgroup.unified >= 0,
+            tasks=len(cgroup.tasks) if cgroup else 0,
         )
         self.start()
         mine, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        fds = [output_fd, netns_fd if with_netns else None, stdin_fd, error_fd]
+        groups = [cgroup.unified if cgroup.unified >= 0 else None, *cgroup.tasks] if cgroup else []
+        fds = [output_fd, netns_fd if with_netns else None, stdin_fd, error_fd, *groups]
         self._count(1)
         try:
             self._send(order, theirs.fileno(), [fd for fd in fds if fd is not None])
@@ -219,8 +228,8 @@ class Running:
         answer = self._first or self._answer.recv(1 << 16)
         if not answer:
             raise OSError("run: the launcher process ended; see the lines above for its reason")
-        status, user_s, system_s, max_rss, error, left = marshal.loads(answer)
-        return Exit(status, user_s, system_s, max_rss, error, tuple(left))
+        status, user_s, system_s, max_rss, error, left, *moved = marshal.loads(answer)
+        return Exit(status, user_s, system_s, max_rss, error, tuple(left), *moved)
 
 
 def _spawn() -> tuple[_socket.socket, int]:

@@ -112,11 +112,35 @@ class Terminal:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a step may use; 0 is no limit. Memory in bytes, wall clock in seconds. Enforced from the
-    isolation issue on."""
+    """What processes may use; 0 or "" is no limit of that kind.
+
+    `memory` in bytes, `swap` memory and swap together (-1: no limit on swap; 0: twice the memory),
+    `cpu_period` and `cpu_quota` in microseconds, `cpu_shares` by Docker's scale (2 to 262144, usual 1024),
+    `cpus` and `mems` as cpuset(7) lists them, `io_weight` 10 to 1000; `io` holds (device, kind, rate per
+    second) with the kinds rbps, wbps, riops, wiops. `wall_s` is the time one process may take, in seconds.
+    """
 
     memory: int = 0
+    swap: int = 0
+    cpu_shares: int = 0
+    cpu_period: int = 0
+    cpu_quota: int = 0
+    cpus: str = ""
+    mems: str = ""
+    pids: int = 0
+    io_weight: int = 0
+    io: tuple[tuple[str, str, int], ...] = ()
     wall_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """The cgroups a process is to be in: a directory's descriptor of the unified hierarchy (-1: none) and
+    descriptors of the files `tasks`, for writing, of other hierarchies (cgroups(7)).
+    """
+
+    unified: int = -1
+    tasks: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +181,7 @@ class Sandbox:
 @dataclass(frozen=True, slots=True)
 class Exit:
     """How a sandboxed process ended: `status` as a shell tells it (128+n for signal n), CPU seconds,
-    largest RSS in bytes."""
+    largest RSS of one of its processes in bytes."""
 
     status: int
     user_s: float = 0.0
@@ -167,3 +191,8 @@ class Exit:
     """Set when the process never started: the call that failed, its path and errno text."""
     stubs: tuple[str, ...] = ()
     """Host paths of mount points made for the run that could not be removed: the step put something there."""
+    read: int = 0
+    written: int = 0
+    """Bytes of block devices."""
+    timed_out: bool = False
+    """Killed because `Limits.wall_s` was over."""

@@ -26,6 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from builder.sandbox.bounds import Bounds
     from builder.sandbox.plan import Plan
 
 DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -46,9 +47,10 @@ class Step:
     """
 
     def __init__(
-        self, plan: Plan, fds: tuple[int, int, int, int], ways: tuple[int, int], launcher: int
+        self, plan: Plan, fds: tuple[int, int, int, int], ways: tuple[int, int], launcher: int, bounds: Bounds
     ) -> None:
         self.plan = plan
+        self.bounds = bounds
         self.output, self.netns, self.stdin, self.errors = fds
         self.report, self.answer = ways
         self.launcher = launcher
@@ -86,6 +88,8 @@ class Step:
             os._exit(137)
 
     def _become(self) -> None:
+        self.doing = "resource limits"
+        self.bounds.enter()
         self._network()
         null = self._tree()
         self._stdio(null)

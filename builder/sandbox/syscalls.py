@@ -25,6 +25,7 @@ CLONE_NEWIPC = 0x8000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
+CLONE_INTO_CGROUP = 0x200000000
 
 MS_REC, MS_PRIVATE, MS_SLAVE = 0x4000, 1 << 18, 1 << 19
 MNT_DETACH = 2
@@ -49,7 +50,7 @@ _CLONE, _PIVOT_ROOT, _RT_SIGACTION, _SECCOMP = (
     (56, 155, 13, 317) if os.uname().machine == "x86_64" else (220, 41, 134, 277)
 )
 _PIDFD_SEND_SIGNAL, _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 424, 428, 429, 430, 431, 432
-_CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 436, 437, 442
+_CLONE3, _CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 435, 436, 437, 442
 
 _libc = ctypes.PyDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -77,11 +78,20 @@ def _raw(call: str, number: int, *arguments: int | bytes | ctypes.Array[ctypes.c
     return _check(int(_libc.syscall(ctypes.c_long(number), *words)), call)
 
 
-def clone(flags: int) -> tuple[int, int]:
-    """fork(2) into the namespaces of `flags`; (0, -1) in the child, else the child's pid and a pidfd."""
+def clone(flags: int, cgroup: int = -1) -> tuple[int, int]:
+    """fork(2) into the namespaces of `flags`; (0, -1) in the child, else the child's pid and a pidfd.
+
+    `cgroup` is a directory of the unified hierarchy (cgroup v2): the child is born in it (clone3(2)).
+    """
     pidfd = (ctypes.c_int * 1)(-1)
     place = ctypes.addressof(pidfd)
-    pid = _raw("clone", _CLONE, flags | CLONE_PIDFD | 17, 0, place, 0, 0)
+    if cgroup < 0:
+        pid = _raw("clone", _CLONE, flags | CLONE_PIDFD | 17, 0, place, 0, 0)
+    else:
+        what = struct.pack(
+            "=11Q", flags | CLONE_PIDFD | CLONE_INTO_CGROUP, place, 0, 0, 17, 0, 0, 0, 0, 0, cgroup
+        )
+        pid = _raw("clone3", _CLONE3, what, len(what))
     return (0, -1) if pid == 0 else (pid, pidfd[0])
 
 

@@ -21,7 +21,7 @@ from builder.export.base import OutputSpec
 from builder.images import Images
 from builder.imports import import_rootfs
 from builder.sandbox.run import Launcher
-from builder.sandbox.spec import Exit, Overlay, Sandbox
+from builder.sandbox.spec import Exit, Membership, Overlay, Sandbox
 from builder.state import StateDir
 from oci.image import Image
 from oci.platforms import host
@@ -75,13 +75,15 @@ class World:
         assert exit_.status == 0, (exit_, output)
         return output
 
-    def start(self, sandbox: Sandbox, netns_fd: int | None = None) -> tuple[Exit, str]:
+    def start(
+        self, sandbox: Sandbox, netns_fd: int | None = None, cgroup: Membership | None = None
+    ) -> tuple[Exit, str]:
         read, write = os.pipe()
         output: list[bytes] = []
         reader = threading.Thread(target=lambda: output.extend(iter(lambda: os.read(read, 65536), b"")))
         reader.start()
         try:
-            exit_ = self.launcher.run(sandbox, output_fd=write, netns_fd=netns_fd)
+            exit_ = self.launcher.run(sandbox, output_fd=write, netns_fd=netns_fd, cgroup=cgroup)
         finally:
             os.close(write)
             reader.join()

@@ -1,0 +1,79 @@
+"""What bounds a step's process from its first moment: its cgroups, and how many may be beside it."""
+
+from __future__ import annotations
+
+import os
+
+from builder.sandbox import syscalls as sys_
+
+_PID_MAX = "/proc/sys/kernel/pid_max"
+_THREADS_MAX = "/proc/sys/kernel/threads-max"
+_MOST = 32768
+"""Of processes and threads in one step when nobody sets a limit: Linux's own default for a whole machine."""
+_LEAST = 1024
+
+
+class Bounds:
+    """Of one step. `confined`: it has cgroups of its own, those of `tasks` still to be entered.
+
+    `most_pids` bounds its pid namespace, 0 where the kernel cannot do that.
+    """
+
+    __slots__ = ("confined", "most_pids", "tasks")
+
+    def __init__(self, confined: bool, tasks: tuple[int, ...], most_pids: int) -> None:
+        self.confined = confined
+        self.tasks = tasks
+        self.most_pids = most_pids
+
+    def enter(self) -> None:
+        """To be called by the step's process, which has one thread, while it sees the host's /proc.
+
+        A thread that writes 0 to `tasks` moves itself, and only this way takes no lock that all forks of the
+        machine must be waited for (Linux 5.6): 15 µs, where `cgroup.procs` costs 6 to 29 ms.
+        """
+        for fd in self.tasks:
+            os.write(fd, b"0")
+        if self.confined:
+            sys_.unshare(sys_.CLONE_NEWCGROUP)
+        if self.most_pids:
+            _write(_PID_MAX, b"%d" % self.most_pids)
+
+
+def most_pids() -> int:
+    """How many processes a step may have by default, so that one that multiplies leaves the host its share.
+
+    It is the step's own pid namespace that ends there: one write per step, no cgroup. Before Linux 6.14 this
+    number is the machine's and not to be touched: 0. RLIMIT_NPROC is no help: it does not bind root, and
+    counts all a user's processes.
+    """
+    try:
+        major, minor = os.uname().release.split(".")[:2]
+        if (int(major), int(minor.partition("-")[0])) < (6, 14):
+            return 0
+        host = min(int(_read(_PID_MAX)), int(_read(_THREADS_MAX)))
+    except (OSError, ValueError):
+        return 0
+    return max(_LEAST, min(_MOST, host // 2))
+
+
+def _read(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 64)
+    finally:
+        os.close(fd)
+
+
+def _write(path: str, value: bytes) -> None:
+    """A /proc/sys that may not be written to is no reason not to build."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        os.write(fd, value)
+    except OSError:
+        pass
+    finally:
+        os.close(fd)

@@ -1,0 +1,196 @@
+"""Resource limits with real cgroups: what a step may use, what happens at the limit, what remains afterwards.
+
+All limits here are far below what the machine has, so that nothing else on it notices.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from builder.sandbox.cgroup import Groups, NotEnforceable, StepGroup, Used
+from builder.sandbox.cgroup_tree import Hierarchy, hierarchies, new_name, remove
+from builder.sandbox.spec import Bind, Exit, Limits, Membership
+from tests.root.conftest import World
+
+pytestmark = pytest.mark.root
+
+MIB = 1 << 20
+NONE = Limits()
+HOG = "dd if=/dev/zero of=/dev/null bs={}M count=1"
+BOMB = "bomb() { bomb | bomb & wait; }; bomb"
+
+
+def left(name: str = "pybuild-*") -> list[str]:
+    """Cgroups of builds, wherever they are."""
+    tops = [each.mount for each in hierarchies()]
+    return [path for top in tops for path in glob.glob(f"{top}/**/{name}", recursive=True)]
+
+
+def raising(error: NotEnforceable) -> None:
+    raise error
+
+
+@contextmanager
+def groups(limits: Limits = NONE, each: Limits = NONE, **more: str) -> Iterator[Groups]:
+    name = new_name()
+    with Groups(name, limits, each, refuse=raising, **more) as made:
+        yield made
+    assert not left(name)
+
+
+def run_in(world: World, group: StepGroup, script: str) -> tuple[Exit, str, Used]:
+    exit_, output = world.start(world.sandbox("sh", "-c", script), cgroup=group.membership)
+    return exit_, output, group.used()
+
+
+def test_a_hog_is_killed_at_its_limit(world: World) -> None:
+    with groups(each=Limits(memory=32 * MIB)) as made, made.step() as group:
+        exit_, _, used = run_in(world, group, HOG.format(100))
+    assert exit_.status == 137
+    assert used.oom_kills == 1 and used.memory == 32 * MIB
+
+
+def test_below_its_limit_it_is_not(world: World) -> None:
+    with groups(Limits(memory=64 * MIB)) as made, made.step() as group:
+        exit_, _, used = run_in(world, group, HOG.format(16))
+    assert exit_.status == 0
+    assert used.oom_kills == 0 and 16 * MIB < used.memory < 64 * MIB
+
+
+def test_steps_share_what_the_build_may_have(world: World) -> None:
+    """The build's limit holds for all steps together, also when each may have more."""
+    with groups(Limits(memory=32 * MIB), Limits(memory=64 * MIB)) as made, made.step() as group:
+        exit_, _, used = run_in(world, group, HOG.format(48))
+    assert exit_.status == 137 and used.oom_kills == 1
+
+
+def test_a_fork_bomb_meets_its_limit_and_nothing_remains(world: World) -> None:
+    with groups(each=Limits(pids=24)) as made, made.step() as group:
+        exit_, output, used = run_in(world, group, f"{BOMB}; exit 3")
+        assert "can't fork" in output
+        assert used.refused > 0
+        for place, path in group.places:
+            with open(os.path.join(path, "tasks")) as tasks:
+                assert not tasks.read(), place
+    assert exit_.status
+
+
+def test_processors_and_shares(world: World) -> None:
+    limits = Limits(cpus="0", mems="0", cpu_shares=128, cpu_quota=20_000, cpu_period=100_000)
+    with groups(limits) as made, made.step() as group:
+        exit_, output, _ = run_in(world, group, "grep Cpus_allowed_list /proc/self/status")
+        assert exit_.status == 0 and output.split() == ["Cpus_allowed_list:", "0"]
+        seen = {}
+        for place in made._places:
+            for name in ("cpu.shares", "cpu.cfs_quota_us", "cpu.cfs_period_us", "cpuset.cpus"):
+                if os.path.exists(f"{place.directory}/{name}"):
+                    with open(f"{place.directory}/{name}") as file:
+                        seen[name] = file.read().strip()
+    expected = {"cpu.shares": "128", "cpu.cfs_quota_us": "20000", "cpu.cfs_period_us": "100000"}
+    assert seen == expected | {"cpuset.cpus": "0"}
+
+
+def test_the_step_sees_its_cgroup_as_the_top(world: World) -> None:
+    with groups(each=Limits(memory=64 * MIB, pids=64)) as made, made.step() as group:
+        _, output, _ = run_in(world, group, "cat /proc/self/cgroup")
+    names = [line.split(":") for line in output.splitlines()]
+    assert all(path == "/" for _, name, path in names if name in ("memory", "pids")), output
+
+
+def test_born_in_a_cgroup_of_the_unified_hierarchy(world: World) -> None:
+    """CLONE_INTO_CGROUP; which controllers the hierarchy has does not matter."""
+    unified = next((each for each in hierarchies() if each.version == 2), None)
+    if unified is None:
+        pytest.skip("no cgroup2 is mounted")
+    path = os.path.join(unified.mount, new_name())
+    os.mkdir(path)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        sandbox = world.sandbox("sh", "-c", "grep ^0:: /proc/self/cgroup; exit 7")
+        exit_, output = world.start(sandbox, cgroup=Membership(fd))
+        with open(os.path.join(path, "cpu.stat")) as stat:
+            used_us = int(stat.read().split()[1])
+    finally:
+        os.close(fd)
+        assert remove(path)
+    assert exit_.status == 7 and output == "0::/\n"
+    assert used_us > 0
+
+
+def test_a_parent_is_made_and_taken_away(world: World) -> None:
+    with groups(Limits(memory=64 * MIB), parent="/pybuild-test/inner") as made, made.step() as group:
+        assert all(path.startswith(f"{place.here.mount}/pybuild-test/inner/") for place, path in group.places)
+        assert run_in(world, group, "true")[0].status == 0
+    assert not left("pybuild-test")
+
+
+def test_a_parent_that_others_use_stays() -> None:
+    with groups(Limits(memory=64 * MIB), parent="pybuild-test") as first:
+        with groups(Limits(memory=64 * MIB), parent="pybuild-test"):
+            pass
+        assert all(os.path.isdir(place.directory) for place in first._places)
+    assert not left("pybuild-test")
+
+
+@pytest.mark.parametrize(
+    ("limits", "mounted", "told"),
+    [
+        (Limits(memory=64 * MIB), [], "--memory: no cgroups are mounted here"),
+        (Limits(pids=9), [Hierarchy(2, "/nonexistent", "/nonexistent")], "no cgroup controller for pids"),
+        (Limits(cpus="0-4000"), None, "--cpuset-cpus: the kernel refuses '0-4000'"),
+        (Limits(io=(("1:3", "rbps", 1),)), None, "--device-read-bps: 1:3 is no whole disk"),
+    ],
+)
+def test_what_cannot_be_enforced_is_said(limits: Limits, mounted: list[Hierarchy], told: str) -> None:
+    name = new_name()
+    for scope in ((limits, Limits()), (Limits(), limits)):
+        with pytest.raises(NotEnforceable, match=told):
+            Groups(name, *scope, refuse=raising, mounted=mounted).__enter__()
+        assert not left(name)
+
+
+def test_what_cannot_be_enforced_is_left_out_when_that_is_wanted(world: World) -> None:
+    refused: list[NotEnforceable] = []
+    each = Limits(memory=32 * MIB, io=(("1:3", "rbps", 1),))
+    with Groups(new_name(), Limits(), each, refuse=refused.append) as made:
+        for _ in range(2):
+            with made.step() as group:
+                assert run_in(world, group, HOG.format(100))[0].status == 137
+    assert [error.option for error in refused] == ["--device-read-bps"]
+
+
+def test_a_step_has_an_end_to_its_processes_without_any_cgroup(world: World) -> None:
+    """Its pid namespace bounds it (Linux 6.14), and the host keeps its own number."""
+    if tuple(int(part) for part in os.uname().release.split(".")[:2]) < (6, 14):
+        pytest.skip("this kernel has one pid_max for all")
+    with open("/proc/sys/kernel/pid_max") as file:
+        before = int(file.read())
+    within = int(world.sh("cat /proc/sys/kernel/pid_max"))
+    with open("/proc/sys/kernel/pid_max") as file:
+        assert int(file.read()) == before
+    assert 1024 <= within <= min(32768, before // 2)
+
+
+def test_time_is_over(world: World) -> None:
+    exit_, output = world.run("sh", "-c", "echo begun; sleep 100 & sleep 100", limits=Limits(wall_s=0.3))
+    assert exit_.timed_out and exit_.status == 137 and output == "begun\n"
+
+
+def test_time_that_is_not_over(world: World) -> None:
+    exit_, _ = world.run("sh", "-c", "sleep 0.1; exit 5", limits=Limits(wall_s=60))
+    assert not exit_.timed_out and exit_.status == 5
+
+
+def test_bytes_written_are_told(world: World, tmp_path: Path) -> None:
+    if os.stat(tmp_path).st_dev >> 8 == 0:
+        pytest.skip("temporary files are on no block device")
+    script = "dd if=/dev/zero of=/disk/file bs=64k count=32 conv=fsync"
+    exit_, output = world.run("sh", "-c", script, mounts=(Bind(str(tmp_path), "/disk"),))
+    assert exit_.status == 0, output
+    assert exit_.written >= 2 * MIB and exit_.max_rss > 0
