@@ -31,6 +31,7 @@ from oci.model import Descriptor, History, ImageConfig
 from oci.reference import Reference
 
 if TYPE_CHECKING:
+    from builder.contexts.ahead import Ahead
     from builder.contexts.remote import Remotes
     from builder.frontend.lower import PlanOptions
     from oci.digest import Digest
@@ -95,8 +96,11 @@ class Built:
     outputs: tuple[str, ...] = ()
 
 
-def build(request: BuildRequest, emit: Emit = discard) -> Built:
-    """Build `request`. Raises BuildError and OciError; then no name, output or record is half written."""
+def build(request: BuildRequest, emit: Emit = discard, ahead: Ahead | None = None) -> Built:
+    """Build `request`. Raises BuildError and OciError; then no name, output or record is half written.
+
+    `ahead` may be listing the context already (`builder.contexts.ahead`).
+    """
     exporters = [exporter(spec) for spec in request.outputs]
     names = tuple(_name(tag) for tag in request.tags)
     lent = _lent(request)
@@ -109,7 +113,7 @@ def build(request: BuildRequest, emit: Emit = discard) -> Built:
         images.layout.blobs.clean()
         remotes = stack.enter_context(_remotes(request, images, state, lent, emit))
         registries = stack.enter_context(Registries(request.access, images, emit))
-        inputs = stack.enter_context(Inputs(request, images, emit, remotes, registries))
+        inputs = stack.enter_context(Inputs(request, images, emit, remotes, registries, ahead))
         executor = stack.enter_context(
             _executor(request, (remotes, registries), lent, state, images, inputs, emit)
         )

@@ -20,6 +20,7 @@ from oci.layout import REF_NAME, name_of
 from oci.reference import Reference
 
 if TYPE_CHECKING:
+    from builder.contexts.ahead import Ahead
     from builder.contexts.remote import Remotes
     from builder.contexts.sources import Source
     from builder.images import Images
@@ -57,7 +58,8 @@ class Inputs:
     """The inputs of one build; each is opened when first asked for, and closed with the `with` block.
 
     Without `images` there is no store, and no image is found; without `registries` nobody is asked for one.
-    `remotes` fetches what lies elsewhere; without it, it is kept for as long as this.
+    `remotes` fetches what lies elsewhere; without it, it is kept for as long as this. `ahead` may be listing
+    the main context already.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Inputs:
         emit: Emit,
         remotes: Remotes | None = None,
         registries: Registries | None = None,
+        ahead: Ahead | None = None,
     ) -> None:
         self._wanted = wanted
         self._images = images
@@ -74,6 +77,7 @@ class Inputs:
         self._exit = ExitStack()
         self._remotes = remotes
         self._registries = registries
+        self._ahead = ahead
         self._sources: dict[str, Source] = {}
         self._trees: dict[str, Tree] = {}
         self._ignores: dict[str, IgnoreFile | None] = {}
@@ -165,7 +169,14 @@ class Inputs:
                 value = self._wanted.contexts[name] if name else self._wanted.context
                 stdin = None if name else self._wanted.stdin
                 ignorefile = "" if name else self._wanted.ignorefile
-                found = open_source(value, self._fetching, name=shown, ignorefile=ignorefile, stdin=stdin)
+                found = open_source(
+                    value,
+                    self._fetching,
+                    name=shown,
+                    ignorefile=ignorefile,
+                    stdin=stdin,
+                    ahead=None if name else self._ahead,
+                )
                 self._exit.callback(found.close)
                 self._sources[name] = found
             return self._sources[name]

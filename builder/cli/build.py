@@ -201,22 +201,25 @@ def _with_later(command: click.Command) -> click.Command:
 @click.pass_obj  # fmt: skip
 def command(session: Session, /, **flags: Any) -> int:
     """Set by the decorator."""
-    request = _request(session, flags)
     asked = flags["call"] if flags["call"] != "build" or not flags["check"] else "check"
     if asked != "build":
         from builder.cli.check import Call, run
 
         if (call := Call.parse(asked)).method != "build":
-            return run(request, call)
-    for path in (flags["iidfile"], flags["metadata_file"]):
-        _writable(path)
-    with watching("quiet" if flags["quiet"] else flags["progress"]) as emit:
-        from builder.building import build
+            return run(_request(session, flags), call)
+    from builder.contexts.ahead import begin
 
-        # Builds make many objects that stay, and few cycles: look for garbage rarely.
-        gc.set_threshold(100_000)
-        gc.enable()
-        built = build(request, emit)
+    with begin(flags["context"], flags["dockerfile"], flags["ignorefile"]) as ahead:
+        request = _request(session, flags)
+        for path in (flags["iidfile"], flags["metadata_file"]):
+            _writable(path)
+        with watching("quiet" if flags["quiet"] else flags["progress"]) as emit:
+            from builder.building import build
+
+            # Builds make many objects that stay, and few cycles: look for garbage rarely.
+            gc.set_threshold(100_000)
+            gc.enable()
+            built = build(request, emit, ahead)
     _write_results(built, flags)
     return 0
 

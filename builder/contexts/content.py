@@ -60,8 +60,8 @@ class Selected:
     tree: Tree
     name: bytes
     base: bytes
-    items: list[Item] = field(repr=False)
-    """`base` first, directories before their contents."""
+    picked: list[Item] | None = field(default=None, repr=False)
+    """What of it is copied, where that is not all."""
     fixed: bool = False
     """Whether these are a context's own files, whose times a clock replaces."""
     unpack: bool = False
@@ -70,8 +70,18 @@ class Selected:
     """Whether a directory is copied with its own metadata, not only its contents."""
 
     @property
+    def items(self) -> list[Item]:
+        """`base` first, directories before their contents."""
+        return self.tree.walk(self.base) if self.picked is None else self.picked
+
+    @property
     def node(self) -> Node:
-        return self.items[0][1]
+        if self.picked is not None:
+            return self.picked[0][1]
+        found = self.tree.lstat(self.base)
+        if found is None:
+            raise changed(self.base)
+        return found
 
 
 class Content:
@@ -290,8 +300,12 @@ def _directory_xattrs(tree: Tree, paths: list[bytes]) -> list[bytes]:
 def _stamp_of(selected: Selected) -> bytes:
     """The key under which the checksum is remembered: all that lstat says of every file.
 
-    What a file holds cannot change without its ctime; links and xattrs are therefore in it too.
+    What a file holds cannot change without its ctime; links and xattrs are therefore in it too. A context
+    has it for a whole directory without making a Node of every file.
     """
+    whole = getattr(selected.tree, "stamp", None) if selected.picked is None else None
+    if whole is not None and (stamp := whole(selected.base)) is not None:
+        return b"whole:" + bytes(stamp)
     items = selected.items
     sha256 = hashlib.sha256(_VERSION)
     sha256.update(b"\0".join([selected.base, *[path for path, _ in items]]))

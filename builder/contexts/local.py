@@ -11,23 +11,24 @@ since.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
-import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
+from builder.contexts.listing import DIRECTORY, Lister, unreadable_directory
 from builder.errors import ContextError
-from builder.patterns import IgnoreFile, PatternError, State
+from builder.patterns import IgnoreFile, PatternError
 from builder.source import SourceFile
 from builder.tree import (
-    KINDS,
     DirectoryOpener,
     Item,
     Node,
     Opener,
     Xattrs,
-    join,
     parent_of,
     read_xattrs,
     resolve,
@@ -35,33 +36,36 @@ from builder.tree import (
 from oci.rooted import Root
 from oci.tar.entry import Kind
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FILE, _SYMLINK, _SUBDIRECTORY = Kind.FILE, Kind.SYMLINK, Kind.DIRECTORY  # look-ups less for each file
-_DEEPEST = 400
+if TYPE_CHECKING:
+    from builder.contexts.ahead import Ahead
+
+_SUBDIRECTORY = Kind.DIRECTORY  # a look-up less for each file
 _MOST_TEXT = 16 << 20
-_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
-_new_node: Callable[[type[Node], tuple[object, ...]], Node] = tuple.__new__
 
 
 class LocalContext:
     """The directory `root` as a Tree. `name` is what people call it, in errors.
 
-    Raises ContextError when it is missing or no directory. Close it, or use it in `with`.
+    `ahead` is listing the same directory already, with the same ignore file. Raises ContextError when the
+    directory is missing or none. Close it, or use it in `with`.
     """
 
-    def __init__(self, root: str, ignore: IgnoreFile | None = None, name: str = "context") -> None:
+    def __init__(
+        self, root: str, ignore: IgnoreFile | None = None, name: str = "context", ahead: Ahead | None = None
+    ) -> None:
         self.root = os.path.abspath(root)
         self.name = name
         self._ignore = ignore or None
-        self._listings: dict[bytes, dict[bytes, Node]] = {}
-        self._states: dict[bytes, State] = {b"": ignore.enter()} if ignore else {}
+        self._ahead = ahead
         self._walks: dict[bytes, list[Item]] = {}
+        self._lock = threading.RLock()
         try:
             self._fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise ContextError(
                 f"the {name} {root} cannot be opened: {error.strerror}", hint="name a directory that exists"
             ) from None
+        self._lister = Lister(self._fd, self.root, self._ignore)
 
     def __enter__(self) -> LocalContext:
         return self
@@ -108,10 +112,26 @@ class LocalContext:
             node = self.lstat(path)
             found = [(path, node)] if node else []
             if node is not None and node.kind is Kind.DIRECTORY:
-                with self._directory(path) as fd:
-                    self._descend(path, fd, found, path.count(b"/"))
+                self._list_below(path)
+                self._collect(path, found)
             self._walks[path] = found
         return found
+
+    def stamp(self, path: bytes) -> bytes | None:
+        """A digest of all that lstat says of the directory `path` and of everything below it; None when it is
+        no directory. No Node is made for it.
+        """
+        node = self.lstat(path)
+        if node is None or node.kind is not Kind.DIRECTORY:
+            return None
+        self._list_below(path)
+        sha256 = hashlib.sha256(repr((path, node)).encode())
+        listings = self._lister.listings
+        for each in self._lister.below(path):
+            for part in (each, *listings[each].stamp):
+                sha256.update(len(part).to_bytes(8, "big"))
+                sha256.update(part)
+        return sha256.digest()
 
     @contextmanager
     def opener(self) -> Iterator[Opener]:
@@ -127,86 +147,58 @@ class LocalContext:
 
     # ---- inside ----
 
-    def _shown(self, path: bytes) -> str:
-        return os.fsdecode(path) or self.root
-
     @contextmanager
     def _directory(self, path: bytes) -> Iterator[int]:
         # Listing moves a descriptor's position: threads that list the root at once need one each.
-        root = os.open(b".", _DIRECTORY, dir_fd=self._fd)
+        root = os.open(b".", DIRECTORY, dir_fd=self._fd)
         files = DirectoryOpener(root)
         try:
             yield files.directory(path)
         except OSError as error:
-            raise _unreadable(self._shown(path), error) from None
+            raise unreadable_directory(self._lister.shown(path), error) from None
         finally:
             files.close()
             os.close(root)
 
     def _listing(self, path: bytes) -> dict[bytes, Node]:
         """The names in a directory that are not left out; empty for what is no directory."""
-        known = self._listings.get(path)
+        known = self._lister.listings.get(path)
         if known is not None:
-            return known
+            return known.nodes
+        self._use_ahead(wait=False)
         node = self.lstat(path)
         if node is None or node.kind is not Kind.DIRECTORY:
             return {}
-        with self._directory(path) as fd:
-            return self._scan(path, fd)
+        with self._lock:
+            known = self._lister.listings.get(path)
+            if known is None:
+                with self._directory(path) as fd:
+                    known = self._lister.one(path, fd)
+            return known.nodes
 
-    def _descend(self, path: bytes, fd: int, into: list[Item], depth: int) -> None:
-        if depth > _DEEPEST:
-            raise ContextError(f"{self._shown(path)} lies deeper than {_DEEPEST} directories")
-        listing = self._listings.get(path)
-        if listing is None:
-            listing = self._scan(path, fd)
+    def _list_below(self, path: bytes) -> None:
+        with self._lock:
+            # Whoever wants one directory of it does not wait for all the others.
+            self._use_ahead(wait=not path)
+            if not self._lister.is_whole(path):
+                with self._directory(path) as fd:
+                    self._lister.whole(path, fd, path.count(b"/"))
+
+    def _use_ahead(self, *, wait: bool) -> None:
+        with self._lock:
+            if self._ahead is not None and (wait or self._ahead.finished):
+                found = self._ahead.take()
+                self._ahead = None
+                if found is not None:
+                    self._lister.adopt(found)
+
+    def _collect(self, path: bytes, into: list[Item]) -> None:
         prefix = path + b"/" if path else b""
-        for name, node in listing.items():
+        for name, node in self._lister.listings[path].nodes.items():
             child = prefix + name
             into.append((child, node))
             if node[0] is _SUBDIRECTORY:
-                with _opened(name, fd, self._shown(child)) as sub:
-                    self._descend(child, sub, into, depth + 1)
-
-    def _scan(self, path: bytes, fd: int) -> dict[bytes, Node]:
-        rows: list[tuple[bytes, Node]] = []
-        state = self._states.get(path)
-        filtered = state is not None
-        try:
-            with os.scandir(fd) as entries:
-                for entry in entries:
-                    raw = entry.name.encode(_ENCODING, _ERRORS)
-                    if filtered and not self._wanted(path, fd, raw, entry):
-                        continue
-                    st = entry.stat(follow_symlinks=False)
-                    kind = KINDS.get(st.st_mode & 0o170000)
-                    if kind is None:
-                        continue
-                    size = st.st_size if kind is _FILE else 0
-                    link = os.fsencode(os.readlink(raw, dir_fd=fd)) if kind is _SYMLINK else b""
-                    rows.append((raw, _node(kind, st, size, link)))
-        except OSError as error:
-            raise _unreadable(self._shown(path), error) from None
-        rows.sort()
-        listing = self._listings[path] = dict(rows)
-        return listing
-
-    def _wanted(self, path: bytes, fd: int, name: bytes, entry: os.DirEntry[str]) -> bool:
-        """Whether an entry is part of the context; a directory also when something below it is."""
-        assert self._ignore is not None
-        directory = entry.is_dir(follow_symlinks=False)
-        left_out, inner = self._ignore.step(self._states[path], name, directory)
-        if not directory:
-            return not left_out
-        child = join(path, name)
-        if inner is not None:
-            self._states[child] = inner
-        if not left_out:
-            return True
-        if inner is None:
-            return False
-        with _opened(name, fd, self._shown(child)) as sub:
-            return bool(self._scan(child, sub))
+                self._collect(child, into)
 
 
 def read_dockerfile(context: str, path: str = "", text: bytes = b"") -> SourceFile:
@@ -304,27 +296,6 @@ def _other_dockerfile(context: str) -> str:
     return f"name it with --file: {context} has {', '.join(named[:3])}" if named else "name it with --file"
 
 
-@contextmanager
-def _opened(name: bytes, above: int, shown: str) -> Iterator[int]:
-    try:
-        fd = os.open(name, _DIRECTORY, dir_fd=above)
-    except OSError as error:
-        raise _unreadable(shown, error) from None
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _unreadable(shown: str, error: OSError) -> ContextError:
-    if isinstance(error, PermissionError):
-        return ContextError(
-            f"{shown} of the context cannot be listed: permission denied",
-            hint="make it readable, or name it in .dockerignore",
-        )
-    return ContextError(f"{shown} of the context changed during the build: {error.strerror}")
-
-
 def _root_node(st: os.stat_result) -> Node:
     return Node(
         Kind.DIRECTORY,
@@ -339,27 +310,4 @@ def _root_node(st: os.stat_result) -> Node:
         st.st_ino,
         2,
         st.st_ctime_ns,
-    )
-
-
-def _node(kind: Kind, st: os.stat_result, size: int, link: bytes) -> Node:
-    """A context's file, which belongs to 0:0. A Node made without its constructor: half the time."""
-    return _new_node(
-        Node,
-        (
-            kind,
-            st.st_mode & 0o7777,
-            0,
-            0,
-            size,
-            st.st_mtime_ns,
-            link,
-            st.st_rdev,
-            st.st_dev,
-            st.st_ino,
-            st.st_nlink,
-            st.st_ctime_ns,
-            (),
-            b"",
-        ),
     )

@@ -17,6 +17,7 @@ from oci.data import dataclass
 from oci.tar.entry import Kind
 
 if TYPE_CHECKING:
+    from builder.contexts.ahead import Ahead
     from builder.contexts.archive import ArchiveContext, Stream
     from builder.contexts.remote import Remotes
     from builder.patterns import IgnoreFile
@@ -50,6 +51,7 @@ class Directory:
     name: str
     checkout: bool = False
     ignorefile: str = ""
+    ahead: Ahead | None = None
     _opened: list[LocalContext] = field(default_factory=list)
 
     def dockerfile(self, path: str) -> SourceFile:
@@ -59,7 +61,9 @@ class Directory:
         return read_ignore(self.path, self._of(dockerfile), self.ignorefile)
 
     def tree(self, dockerfile: str) -> Tree:
-        self._opened.append(LocalContext(self.path, self.ignore(dockerfile), self.name))
+        ignore = self.ignore(dockerfile)
+        ahead = self.ahead if self.ahead and self.ahead.fits(self.path, ignore) else None
+        self._opened.append(LocalContext(self.path, ignore, self.name, ahead))
         return self._opened[-1]
 
     def close(self) -> None:
@@ -146,12 +150,16 @@ def open_source(
     name: str = "context",
     ignorefile: str = "",
     stdin: BinaryIO | None = None,
+    ahead: Ahead | None = None,
 ) -> Source:
-    """The context `value` names; `-` is `stdin`. Raises UsageError, ContextError, FetchFailed."""
+    """The context `value` names; `-` is `stdin`. `ahead` may be listing it already.
+
+    Raises UsageError, ContextError, FetchFailed.
+    """
     if value == "-" and stdin is not None:
         return _of_stream(stdin, remotes, name, ignorefile)
     if not is_remote(value):
-        return Directory(value, name, ignorefile=ignorefile)
+        return Directory(value, name, ignorefile=ignorefile, ahead=ahead)
     from builder.giturl import GitUrlError, parse
 
     try:

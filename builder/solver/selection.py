@@ -73,9 +73,9 @@ def _of_tree(op: Copy, source: TreeSource, tree: Tree) -> tuple[list[Selected], 
     """What one source gives, and what to say of its patterns that match nothing."""
     if isinstance(source, HttpSource):
         (name,) = tree.listdir(b"")
-        return [Selected(tree, name, name, tree.walk(name), unpack=source.unpack)], []
+        return [Selected(tree, name, name, unpack=source.unpack)], []
     if isinstance(source, GitSource):
-        return [Selected(tree, b"", b"", tree.walk())], []
+        return [Selected(tree, b"", b"")], []
     found: list[Selected] = []
     unmatched: list[str] = []
     fixed = isinstance(source, ContextSource)
@@ -94,7 +94,7 @@ def _kept(found: list[Selected], left_out: IgnoreFile) -> Iterator[Selected]:
     """`found` without what `--exclude` names."""
     for each in found:
         if each.node.kind is Kind.DIRECTORY:
-            yield replace(each, items=picking.without(each.items, each.base, left_out))
+            yield replace(each, picked=picking.without(each.items, each.base, left_out))
         elif not left_out.ignored(each.name):
             yield each
 
@@ -112,9 +112,8 @@ def selected(tree: Tree, written: str) -> Selected:
 
 def _at(tree: Tree, path: bytes, written: str, optional: bool) -> Iterator[Selected]:
     real = _resolve(tree, path, written)
-    items = tree.walk(real)
-    if items:
-        yield Selected(tree, path.rpartition(b"/")[2], real, items)
+    if tree.lstat(real) is not None:
+        yield Selected(tree, path.rpartition(b"/")[2], real)
     elif not optional:
         raise _not_found(tree, path, written)
 

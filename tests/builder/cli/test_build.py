@@ -14,6 +14,7 @@ import pytest
 import builder.building as engine
 from builder.building import BuildRequest, Built
 from builder.cli import values
+from builder.contexts.ahead import Ahead
 from builder.contexts.git import commit_time
 from builder.errors import ContextError, StepFailed, UsageError
 from builder.events import Emit, StepDone, StepStarted
@@ -32,7 +33,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[BuildRequest]:
     """The requests that reach the engine, which builds nothing here."""
     seen: list[BuildRequest] = []
 
-    def build(request: BuildRequest, emit: Emit) -> Built:
+    def build(request: BuildRequest, emit: Emit, ahead: Ahead | None) -> Built:
         seen.append(request)
         emit(StepStarted("a", 1, "[1/1] FROM base", 0.0))
         emit(StepDone("a", 0.0, 0.0, cached=True))

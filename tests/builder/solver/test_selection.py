@@ -78,7 +78,7 @@ def test_parents_reads_only_what_can_match(context: LocalContext) -> None:
     op = Copy((ContextSource(("x/a.txt",)),), "/d/", into_directory=True, parents=True)
     with context:
         select(op, lambda _: context)
-        assert set(context._listings) == {b"", b"x"}
+        assert set(context._lister.listings) == {b"", b"x"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,140 @@
+"""Listing a large context while the program is still starting, in a process of its own.
+
+A build in which nothing changed does little but load modules and list its context, and neither needs the
+other. So as soon as the command line is understood, and only when the Dockerfile copies the whole context, a
+child is forked that lists it and leaves the packed listings in memory they share:
+
+    with begin(context, dockerfile, ignorefile) as ahead:     None where there is nothing to gain
+        build(request, emit, ahead)                           waits for it when a COPY wants to know
+
+Only a single-threaded process may do this: a fork takes one thread along, and nothing of the others. Whatever
+goes wrong in the child, the listing is made again by the build, which then has the error.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import NoReturn
+
+from builder.contexts.listing import Lister, Listing, Packed
+from builder.contexts.local import read_dockerfile, read_ignore
+from builder.errors import BuildError
+from builder.patterns import IgnoreFile
+
+_COPY = re.compile(r"^[ \t]*(?:COPY|ADD)[ \t]+(.*)$", re.IGNORECASE | re.MULTILINE)
+_WHOLE = frozenset((".", "./", "/"))
+
+
+class Ahead:
+    """A child that lists `root` without what `ignore` leaves out."""
+
+    def __init__(self, root: str, ignore: IgnoreFile | None) -> None:
+        self.root = os.path.abspath(root)
+        self.ignore = ignore
+        self._fd = os.memfd_create("pybuild-context")
+        parent = os.getpid()
+        self._pid = os.fork()
+        if self._pid == 0:
+            _list(self.root, ignore, self._fd, parent)
+
+    @property
+    def finished(self) -> bool:
+        """Whether `take` would not wait."""
+        if self._pid <= 0:
+            return True
+        return os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def fits(self, root: str, ignore: IgnoreFile | None) -> bool:
+        """Whether this lists `root` as `ignore` wants it: both files may have changed meanwhile."""
+        mine, theirs = (each.source.text if each and each.source else "" for each in (self.ignore, ignore))
+        return self.root == os.path.abspath(root) and mine == theirs
+
+    def take(self) -> dict[bytes, Listing] | None:
+        """What was found, or None. Waits for it, and lets go of it."""
+        pid, self._pid = self._pid, 0
+        if pid <= 0 or os.waitpid(pid, 0)[1] != 0:
+            return None
+        with open(self._fd, "rb", closefd=False) as file:
+            file.seek(0)
+            found: dict[bytes, Packed] = marshal.loads(file.read())
+        return {path: Listing(*packed) for path, packed in found.items()}
+
+    def close(self) -> None:
+        """End the child if it is still there."""
+        pid, self._pid = self._pid, 0
+        if pid > 0:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+@contextmanager
+def begin(context: str | None, dockerfile: str | None, ignorefile: str) -> Iterator[Ahead | None]:
+    """List the directory `context` ahead if its Dockerfile will copy all of it.
+
+    The arguments are what the user wrote, not yet looked at. Raises nothing: what is wrong with them, the
+    build says.
+    """
+    ahead = None
+    with suppress(BuildError, OSError, ValueError):
+        if threading.active_count() == 1 and context and dockerfile != "-" and os.path.isdir(context):
+            name = dockerfile or ""
+            if copies_all(read_dockerfile(context, name).text):
+                ahead = Ahead(context, read_ignore(context, name, ignorefile))
+    try:
+        yield ahead
+    finally:
+        if ahead is not None:
+            ahead.close()
+
+
+def copies_all(dockerfile: str) -> bool:
+    """Whether a COPY or ADD seems to take the whole context. A guess: wrong either way, it costs a little
+    time.
+    """
+    for found in _COPY.finditer(dockerfile):
+        words = found[1].replace('"', " ").replace(",", " ").strip(" []\t").split()
+        sources = [word for word in words[:-1] if not word.startswith("--")]
+        if _WHOLE.intersection(sources) and not any(word.startswith("--from") for word in words):
+            return True
+    return False
+
+
+class _OfChild(Lister):
+    """Stops when the build is gone: `parent` is its process."""
+
+    parent = 0
+
+    def one(self, path: bytes, fd: int) -> Listing:
+        if os.getppid() != self.parent:
+            os._exit(1)
+        return super().one(path, fd)
+
+
+def _list(root: str, ignore: IgnoreFile | None, into: int, parent: int) -> NoReturn:
+    """The child: nothing of the parent's may run here, neither its cleaning up nor its signal handlers."""
+    status = 1
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        lister = _OfChild(fd, root, ignore or None)
+        lister.parent = parent
+        lister.whole(b"", fd)
+        found = {path: each.packed for path, each in lister.listings.items()}
+        with open(into, "wb", closefd=False) as file:
+            file.write(marshal.dumps(found))
+        status = 0
+    except BaseException:  # the build will meet it again, and say it
+        status = 1
+    finally:
+        os._exit(status)
