@@ -20,8 +20,9 @@ import time
 
 from builder.sandbox import syscalls as sys_
 from builder.sandbox.bounds import Bounds, most_pids
+from builder.sandbox.overlay import best_way
 from builder.sandbox.plan import Plan
-from builder.sandbox.step import Step
+from builder.sandbox.step import Step, usual_limits
 from builder.sandbox.stubs import remove_stubs
 
 ORDERS = 3
@@ -59,6 +60,8 @@ class Launcher:
         self.poll = select.poll()
         for fd in (ORDERS, self.builder):
             self.poll.register(fd, select.POLLIN)
+        self.overlay_by = best_way()
+        self.rlimits = usual_limits()
         self.by_pidfd: dict[int, Running] = {}
         self.by_answer: dict[int, Running] = {}
         self.most_pids = most_pids()
@@ -109,6 +112,9 @@ class Launcher:
         return bool(message)
 
     def _start(self, plan: Plan, fds: list[int], answer: _socket.socket) -> None:
+        plan.overlay_by = max(plan.overlay_by, self.overlay_by)
+        asked = {resource for resource, _, _ in plan.rlimits}
+        plan.rlimits += [limit for limit in self.rlimits if limit[0] not in asked]
         rest = list(fds)
         output = -1 if plan.terminal else rest.pop(0)
         netns = rest.pop(0) if plan.netns else -1
@@ -181,6 +187,7 @@ def main(builder: int) -> None:
     sys_.close_from(ORDERS + 1)
     os.set_inheritable(ORDERS, False)
     sys_.prctl(sys_.PR_SET_DUMPABLE, 0)
+    sys_.new_keyring()
     # A mount namespace whose mounts send nothing back to the host, made once: copies of it for steps need
     # no further call.
     sys_.unshare(sys_.CLONE_NEWNS)

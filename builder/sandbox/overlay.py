@@ -1,5 +1,8 @@
-"""The overlay that is a step's root: three ways for three ages of kernels, none with a name in an option
-string.
+"""The overlay that is a step's root: two ways for two ages of kernels, neither with a host's name in it.
+
+The kernel shows the options of an overlay to whoever is inside (mountinfo): layers are told to it by the
+number of a descriptor, so that no path of the host is seen there (SECURITY.md S20) or could be misread as an
+option (S21). Layers by descriptor itself (6.13) would be shown by their paths.
 """
 
 from __future__ import annotations
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
     from builder.sandbox.plan import Plan
 
     Stacked: TypeAlias = "Plan | Stack | Bare"
+
+BY_NAMES, BY_OPTIONS = 1, 2
+"""Ways to make an overlay: `lowerdir+` for each layer (Linux 6.8), or all in mount(2)'s string."""
 
 _O_DIR = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -48,28 +54,44 @@ class Bare:
         self.volatile = True
         self.read_only = False
         self.userxattr = userxattr
-        self.overlay_by = 0
+        self.overlay_by = best_way()
         self.privileged = False
 
 
-def mount_overlay(plan: Stacked) -> int:
-    """The overlay as a detached mount, or -1 where the kernel needs mount(2) (KERNEL.md 1.1).
+def best_way() -> int:
+    """BY_NAMES or BY_OPTIONS, whichever this kernel has.
 
-    Layers by descriptor (6.13), else by the descriptor's name in `lowerdir+` (6.8): no name of a directory
-    ever becomes part of an option string.
+    Before 6.5 a context for overlays takes any key and complains, without a word, at the end: hence the
+    second question.
     """
     try:
         context = sys_.fsopen(b"overlay")
     except OSError:
-        return -1
-    for by, known in ((1, _set_by_descriptor), (2, _set_by_name)):
-        if plan.overlay_by <= by and known(context, plan):
-            nodev = 0 if plan.privileged else ATTR_NODEV
-            return sys_.fsmount(context, nodev | (ATTR_RDONLY if plan.read_only else 0))
+        return BY_OPTIONS
+    try:
+        sys_.fsconfig(context, sys_.SET_STRING, b"lowerdir+", b"/")
+        sys_.fsconfig(context, sys_.SET_STRING, b"no-such-key", b"/")
+    except OSError as error:
+        return BY_NAMES if error.filename == "no-such-key" else BY_OPTIONS
+    finally:
         os.close(context)
-        context = sys_.fsopen(b"overlay")
-    os.close(context)
-    return -1
+    return BY_OPTIONS
+
+
+def mount_overlay(plan: Stacked) -> int:
+    """The overlay as a detached mount, or -1 where it has to be made with mount(2)."""
+    if plan.overlay_by == BY_OPTIONS:
+        return -1
+    context = sys_.fsopen(b"overlay")
+    try:
+        for key, path in _layers(plan):
+            _set_layer(context, key, path)
+        _create(context, plan)
+    except OSError:
+        os.close(context)
+        raise
+    nodev = 0 if plan.privileged else ATTR_NODEV
+    return sys_.fsmount(context, nodev | (ATTR_RDONLY if plan.read_only else 0))
 
 
 def _layers(plan: Stacked) -> list[tuple[bytes, bytes]]:
@@ -77,37 +99,12 @@ def _layers(plan: Stacked) -> list[tuple[bytes, bytes]]:
     return [*((b"lowerdir+", path) for path in plan.lowers), *upper]
 
 
-def _set_by_descriptor(context: int, plan: Stacked) -> bool:
-    """False where the very first layer is refused: the kernel does not know this way."""
-    for number, (key, path) in enumerate(_layers(plan)):
-        fd = _open_layer(path)
-        try:
-            sys_.fsconfig(context, sys_.SET_FD, key, None, fd)
-        except OSError:
-            if number == 0:
-                return False
-            raise
-        finally:
-            os.close(fd)
-    _create(context, plan)
-    return True
-
-
-def _set_by_name(context: int, plan: Stacked) -> bool:
-    """False for any refusal: kernels before 6.5 take every name and complain, without a word, at the end."""
-    for key, path in _layers(plan):
-        fd = _open_layer(path)
-        try:
-            sys_.fsconfig(context, sys_.SET_STRING, key, b"/proc/self/fd/%d" % fd)
-        except OSError:
-            return False
-        finally:
-            os.close(fd)
+def _set_layer(context: int, key: bytes, path: bytes) -> None:
+    fd = _open_layer(path)
     try:
-        _create(context, plan)
-    except OSError:
-        return False
-    return True
+        sys_.fsconfig(context, sys_.SET_STRING, key, b"/proc/self/fd/%d" % fd)
+    finally:
+        os.close(fd)
 
 
 def _create(context: int, plan: Stacked) -> None:

@@ -55,6 +55,7 @@ class Plan:
         "mounts",
         "netns",
         "network",
+        "no_new_privileges",
         "overlay_by",
         "privileged",
         "read_only",
@@ -90,6 +91,7 @@ class Plan:
     hostname: bytes
     mounts: list[tuple[str, bytes, bytes, tuple[Any, ...]]]
     network: str
+    no_new_privileges: bool
     capabilities: int
     rlimits: list[tuple[int, int, int]]
     seccomp: bytes
@@ -136,6 +138,7 @@ def pack(
         "hostname": _bytes(sandbox.hostname),
         "mounts": [_mount(mount) for mount in sandbox.mounts],
         "network": sandbox.network,
+        "no_new_privileges": sandbox.no_new_privileges,
         "capabilities": -1 if sandbox.privileged else capability_mask(sandbox.capabilities),
         "privileged": sandbox.privileged,
         "rlimits": [(_index(RLIMITS, name, "limit"), soft, hard) for name, soft, hard in sandbox.rlimits],
@@ -153,10 +156,12 @@ def pack(
 
 
 def _filter(sandbox: Sandbox) -> bytes:
-    """The filter for its system calls, assembled once per process; none for a privileged one."""
+    """The filter for its system calls, assembled once per process; none for a privileged one or where it was
+    declined.
+    """
     from builder.sandbox.seccomp import program
 
-    return b"" if sandbox.privileged else program(sandbox.capabilities)
+    return b"" if sandbox.privileged or sandbox.unfiltered else program(sandbox.capabilities)
 
 
 def capability_mask(names: frozenset[str]) -> int:

@@ -236,15 +236,15 @@ def _spawn() -> tuple[_socket.socket, int]:
     """posix_spawn, which unlike fork costs the same in a large process. Own session: Ctrl-C is the
     builder's to handle.
     """
+    python = getattr(sys, "_base_executable", "") or sys.executable
+    program = _protected(python)
     mine, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     for end in (mine, theirs):
         end.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, 4 * there.MESSAGE)
-    python = getattr(sys, "_base_executable", "") or sys.executable
     folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    clone = _read_only_clone(python)
     try:
         pid = os.posix_spawn(
-            f"/proc/self/fd/{clone}" if clone >= 0 else python,
+            f"/proc/self/fd/{program}",
             [python, "-I", "-S", "-c", _BOOT, folder, str(os.getpid())],
             {},
             file_actions=[
@@ -261,22 +261,34 @@ def _spawn() -> tuple[_socket.socket, int]:
         raise
     finally:
         theirs.close()
-        if clone >= 0:
-            os.close(clone)
+        os.close(program)
     return mine, pid
 
 
-def _read_only_clone(python: str) -> int:
-    """The interpreter seen through a mount of its own that is read-only, or -1 where the kernel refuses.
+def _protected(python: str) -> int:
+    """The interpreter as a descriptor through which nobody can write to it.
 
     An image can make the kernel run the process's own program again (`#!/proc/self/exe`) and then write to
-    it through /proc (CVE-2019-5736): this way it meets EROFS, and the host's file is out of reach
-    (SECURITY.md S10).
+    it through /proc (CVE-2019-5736). Seen through a read-only mount of its own it meets EROFS; where such a
+    mount cannot be had, the program is a sealed copy in memory (SECURITY.md S10). OSError: neither can be.
     """
+    import fcntl
+
+    real = os.path.realpath(python)
+    found = _read_only_clone(real)
+    if found < 0:
+        found = _sealed_copy(real)
+    try:
+        return fcntl.fcntl(found, fcntl.F_DUPFD_CLOEXEC, there.ORDERS + 1)  # ORDERS is about to be taken
+    finally:
+        os.close(found)
+
+
+def _read_only_clone(path: str) -> int:
     from builder.sandbox import syscalls
 
     try:
-        fd = syscalls.open_tree(syscalls.AT_FDCWD, os.fsencode(os.path.realpath(python)))
+        fd = syscalls.open_tree(syscalls.AT_FDCWD, os.fsencode(path))
     except OSError:
         return -1
     try:
@@ -285,3 +297,10 @@ def _read_only_clone(python: str) -> int:
         os.close(fd)
         return -1
     return fd
+
+
+def _sealed_copy(path: str) -> int:
+    from builder.sandbox import syscalls
+
+    with open(path, "rb") as file:
+        return syscalls.memfd(file.read(), executable=True)

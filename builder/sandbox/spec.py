@@ -152,7 +152,10 @@ class Sandbox:
     tells which could not be. `privileged` takes away what protects the host from the process: nothing is
     masked or read-only, device nodes work, and it has every capability of the caller (`capabilities` does
     not count). With a `terminal` it has no other standard streams, and the builder gets the terminal's
-    other end (`run.Running.terminal`).
+    other end (`run.Running.terminal`). `no_new_privileges` takes their effect from setuid programs and file
+    capabilities; `unfiltered` leaves out the filter of system calls. `rlimits` are (name, soft, hard) by
+    getrlimit(2)'s names, -1 is no limit; of those not named, the number of open files and of processes is at
+    most 1,048,576 and core files are not written.
     """
 
     root: Overlay | Bind
@@ -170,6 +173,8 @@ class Sandbox:
     shm_size: int = 64 << 20
     terminal: Terminal | None = None
     privileged: bool = False
+    no_new_privileges: bool = False
+    unfiltered: bool = False
     limits: Limits = field(default_factory=Limits)
 
     def describe(self) -> list[str]:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _REPORT, _LAUNCHER = 3, 4
+_CORE, _NPROC, _NOFILE, _MOST = 4, 6, 7, 1 << 20
 
 
 class NotStarted(Exception):
@@ -100,6 +101,7 @@ class Step:
         self._exec()
 
     def _network(self) -> None:
+        sys_.new_keyring()
         self.doing = "network"
         if self.netns >= 0:
             sys_.setns(self.netns, sys_.CLONE_NEWNET)
@@ -174,7 +176,8 @@ class Step:
             os.makedirs(cwd, 0o755)
             os.chown(cwd, self.plan.uid, self.plan.gid)
             os.chdir(cwd)
-        if not os.getcwd().startswith("/"):
+        here = os.getcwd()
+        if not here.startswith("/") or not os.path.samestat(os.stat(here), os.stat(".")):
             raise OSError(errno.ENOENT, "chdir: the directory is outside of the root")
 
     def _rlimits(self) -> None:
@@ -209,6 +212,9 @@ class Step:
             sys_.set_capabilities(keep)
 
     def _filter(self) -> None:
+        """No_new_privs comes with it: both are for whatever is executed next."""
+        if self.plan.no_new_privileges:
+            sys_.prctl(sys_.PR_SET_NO_NEW_PRIVS, 1)
         if self.plan.seccomp:
             self.doing = "system call filter"
             sys_.load_filter(self.plan.seccomp)
@@ -226,6 +232,18 @@ class Step:
         except OSError as error:
             status = 127 if error.errno == errno.ENOENT else 126
             raise NotStarted(status, f"exec {os.fsdecode(path)}: {_lower(error)}") from None
+
+
+def usual_limits() -> list[tuple[int, int, int]]:
+    """What a process gets where nobody asks for other limits: of open files and processes at most as many as
+    Docker gives, and no core files, which would end up in a layer.
+    """
+    limits = [(_CORE, 0, 0)]
+    for resource in (_NPROC, _NOFILE):
+        _, hard = sys_.get_rlimit(resource)
+        most = _MOST if hard < 0 else min(_MOST, hard)
+        limits.append((resource, most, most))
+    return limits
 
 
 def _above(fd: int) -> int:

@@ -31,10 +31,10 @@ MS_REC, MS_PRIVATE, MS_SLAVE = 0x4000, 1 << 18, 1 << 19
 MNT_DETACH = 2
 ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV, ATTR_NOEXEC, ATTR_STRICTATIME = 1, 2, 4, 8, 0x20
 
-SET_FLAG, SET_STRING, SET_FD, CMD_CREATE = 0, 1, 5, 6
+SET_FLAG, SET_STRING, CMD_CREATE = 0, 1, 6
 RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_IN_ROOT = 2, 4, 0x10
 
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_CAP_AMBIENT = 1, 4, 24, 47
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 1, 4, 24, 38, 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 PROC_SUPER_MAGIC, SYSFS_MAGIC = 0x9FA0, 0x62656572
 
@@ -44,10 +44,11 @@ _OPEN_TREE_CLONE = 1
 _FSMOUNT_CLOEXEC = _FSOPEN_CLOEXEC = 1
 _MOVE_EMPTY_TO_EMPTY = 0x44
 _CLOSE_RANGE_CLOEXEC = 4
+_MFD_EXEC = 0x10
 
 # Calls since Linux 5.0 have one number everywhere; only these differ.
-_CLONE, _PIVOT_ROOT, _RT_SIGACTION, _SECCOMP = (
-    (56, 155, 13, 317) if os.uname().machine == "x86_64" else (220, 41, 134, 277)
+_CLONE, _PIVOT_ROOT, _RT_SIGACTION, _SECCOMP, _KEYCTL = (
+    (56, 155, 13, 317, 250) if os.uname().machine == "x86_64" else (220, 41, 134, 277, 219)
 )
 _PIDFD_SEND_SIGNAL, _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 424, 428, 429, 430, 431, 432
 _CLONE3, _CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 435, 436, 437, 442
@@ -139,6 +140,27 @@ def load_filter(program: bytes) -> None:
     text = ctypes.create_string_buffer(program, len(program))
     what = struct.pack("=H6xQ", len(program) // 8, ctypes.addressof(text))
     _raw("seccomp", _SECCOMP, 1, 0, what)  # SECCOMP_SET_MODE_FILTER
+
+
+def new_keyring() -> None:
+    """A session keyring of its own, empty, for this process and all it starts (keyctl(2)).
+
+    A kernel without keys (ENOSYS), a container that forbids them (EPERM) and a user with too many (EDQUOT)
+    are no error: whoever asks made one for the process before.
+    """
+    try:
+        _raw("keyctl", _KEYCTL, 1, None)  # KEYCTL_JOIN_SESSION_KEYRING
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EPERM, errno.EDQUOT):
+            raise
+
+
+def get_rlimit(resource: int) -> tuple[int, int]:
+    """getrlimit(2): soft and hard; -1 is no limit."""
+    pair = ctypes.create_string_buffer(16)
+    _check(_libc.getrlimit(ctypes.c_int(resource), pair), f"getrlimit {resource}")
+    soft, hard = struct.unpack("=qq", pair.raw)
+    return soft, hard
 
 
 def default_signal(number: int) -> None:
@@ -286,9 +308,15 @@ def make_mount(kind: bytes, attributes: int, options: Sequence[tuple[bytes, byte
     return fsmount(context, attributes)
 
 
-def memfd(content: bytes) -> int:
-    """A sealed file in memory that holds `content`."""
-    fd = os.memfd_create("pybuild", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+def memfd(content: bytes, *, executable: bool = False) -> int:
+    """A sealed file in memory that holds `content`; nobody can change it any more."""
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        fd = os.memfd_create("pybuild", flags | (_MFD_EXEC if executable else 0))
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # before 6.3 every such file can be executed
+            raise
+        fd = os.memfd_create("pybuild", flags)
     view = memoryview(content)
     while view:
         view = view[os.write(fd, view) :]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tarfile
 import tempfile
 import threading
@@ -121,6 +122,24 @@ def world(top: str) -> Iterator[World]:
 @pytest.fixture
 def tree_of() -> Callable[[str], list[tuple[str, int, int, int]]]:
     return tree
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """A C program as a static executable: `compiled(source, *flags)` gives its path, made once."""
+    made: dict[tuple[str, ...], str] = {}
+
+    def make(source: str, *flags: str) -> str:
+        key = (source, *flags)
+        if key not in made:
+            folder = tmp_path_factory.mktemp("c")
+            (folder / "program.c").write_text(source)
+            made[key] = str(folder / "program")
+            command = ["gcc", "-O1", *(flags or ("-static",)), "-o", made[key], str(folder / "program.c")]
+            subprocess.run(command, check=True)
+        return made[key]
+
+    return make
 
 
 @pytest.fixture(scope="session")

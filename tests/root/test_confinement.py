@@ -1,0 +1,486 @@
+"""What a process in a step cannot reach or change: one test per requirement of SECURITY.md, section 3."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from builder.sandbox import run as run_module
+from builder.sandbox.run import Launcher
+from builder.sandbox.spec import Bind, File, Layers, Overlay, Tmpfs
+
+pytestmark = pytest.mark.root
+
+Compiled = Callable[..., str]
+
+CALLS = r"""
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <sys/syscall.h>
+/* Each argument is a call: its number and its arguments, with commas; `@text` is a pointer to that text. */
+int main(int argc, char **argv) {
+    for (int at = 1; at < argc; at++) {
+        long words[7] = {0}; int count = 0;
+        for (char *word = strtok(argv[at], ","); word && count < 7; word = strtok(0, ","))
+            words[count++] = *word == '@' ? (long)(word + 1) : strtol(word, 0, 0);
+        long result = syscall(words[0], words[1], words[2], words[3], words[4], words[5], words[6]);
+        printf("%ld\n", result < 0 ? -(long)errno : result);
+    }
+    return 0;
+}
+"""
+
+
+def install(world: Any, program: str, name: str, mode: int = 0o755) -> None:
+    shutil.copy(program, world.path(f"image/bin/{name}"))
+    os.chmod(world.path(f"image/bin/{name}"), mode)
+
+
+def calls(world: Any, compiled: Compiled, *texts: str, **rest: Any) -> list[int]:
+    """What system calls answer in a step: the result, or the errno below zero. Numbers are of x86-64."""
+    if platform.machine() != "x86_64":
+        pytest.skip("the calls are told by their numbers on x86-64")
+    install(world, compiled(CALLS), "calls")
+    exit_, output = world.run("calls", *texts, **rest)
+    assert exit_.status == 0, (exit_, output)
+    return [int(line) for line in output.split()]
+
+
+# --- S10, S11: the program that makes steps
+
+LOADER = r"""
+static long call(long n, long a, long b, long c) {
+    long r; __asm__ volatile("syscall" : "=a"(r) : "a"(n), "D"(a), "S"(b), "d"(c) : "rcx", "r11", "memory");
+    return r; }
+void _start(void) {
+    /* The program that runs here is the builder's, its dynamic loader is ours: hold on to it by descriptor
+       (O_PATH), for a program that opens it again when nobody executes it any more. */
+    const char *argv[] = {"writer", 0}, *env[] = {0};
+    long opened = 0;
+    for (int turn = 0; turn < 1000; turn++)
+        opened += call(2, (long)(turn & 1 ? "/proc/self/exe" : "/proc/1/exe"), 01 | 01000, 0) >= 0;
+    call(33, call(2, (long)"/proc/self/exe", 010000000, 0), 9, 0);
+    if (!opened) call(59, (long)"/bin/writer", (long)argv, (long)env);
+    call(60, 1, 0, 0);
+}
+"""
+
+WRITER = r"""
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+int main(void) {
+    int written = 0, failed = 0;
+    for (int turn = 0; turn < 20000; turn++) {
+        int fd = open("/proc/self/fd/9", turn & 1 ? O_RDWR : O_WRONLY | O_TRUNC);
+        if (fd < 0) failed = errno;
+        else { written += write(fd, "#", 1) == 1; close(fd); }
+    }
+    int mode = chmod("/proc/self/fd/9", 06777) ? errno : 0;
+    char name[256]; int size = readlink("/proc/self/fd/9", name, 255);
+    printf("%d %d %d %.*s\n", written, failed, mode, size, name);
+    return 0;
+}
+"""
+
+
+@pytest.mark.parametrize("way", ["read-only mount", "sealed copy"])
+def test_s10_the_interpreter_cannot_be_written_to(
+    world: Any, compiled: Compiled, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """CVE-2019-5736 with all its steps: the image lets the kernel run the builder's program again, with a
+    loader of its own, which opens that program for writing, also when it no longer runs.
+
+    The program is a copy of the interpreter, so that only the copy is lost should this ever succeed.
+    """
+    if platform.machine() != "x86_64":
+        pytest.skip("the loader is x86-64 assembly")
+    python = world.path("python3")
+    shutil.copy(os.path.realpath(sys._base_executable), python)  # type: ignore[attr-defined]
+    monkeypatch.setattr(sys, "_base_executable", python)
+    if way == "sealed copy":
+        monkeypatch.setattr(run_module, "_read_only_clone", lambda _: -1)
+    install(world, compiled(WRITER), "writer")
+    flags = ["-nostdlib", "-static-pie", "-fPIE", "-fno-stack-protector", "-ffreestanding"]
+    for name in ("lib64/ld-linux-x86-64.so.2", "lib/ld-linux-x86-64.so.2"):
+        os.makedirs(os.path.dirname(world.path(f"image/{name}")), exist_ok=True)
+        shutil.copy(compiled(LOADER, *flags), world.path(f"image/{name}"))
+    with open(world.path("image/again"), "w") as file:
+        file.write("#!/proc/self/exe\n")
+    os.chmod(world.path("image/again"), 0o755)
+    before = _digests(python)
+    with Launcher(world.path("stubs2")) as world.launcher:
+        exit_, output = world.run("/again")
+    written, failed, mode, name = output.split(" ", 3)  # so both ran: the loader and what it started
+    assert (exit_.status, written, failed) == (0, "0", "26"), (
+        output
+    )  # ETXTBSY: the launcher still executes it
+    assert (mode, name) == (
+        ("30", "/\n") if way == "read-only mount" else ("0", "/memfd:pybuild (deleted)\n")
+    )
+    assert _digests(python) == before
+
+
+def _digests(python: str) -> list[str]:
+    """Of the interpreter and of every file the launcher is made of, and their modes."""
+    folder = os.path.dirname(run_module.__file__)
+    found = []
+    for path in [
+        python,
+        *(os.path.join(folder, name) for name in sorted(os.listdir(folder)) if ".py" in name),
+    ]:
+        with open(path, "rb") as file:
+            found.append(hashlib.sha256(file.read()).hexdigest() + oct(os.fstat(file.fileno()).st_mode))
+    return found
+
+
+def test_s11_the_launcher_cannot_be_traced(world: Any, tmp_path: Any) -> None:
+    """By nobody with the same rights as it has; the same process without our measure can be."""
+    folder = os.path.dirname(os.path.dirname(run_module.__file__))
+    started = run_module._BOOT.replace(
+        "main(int(sys.argv[2]))", "print(1, flush=True); main(int(sys.argv[2]))"
+    )
+    attach = textwrap.dedent(
+        """
+        import ctypes, os, socket, subprocess, sys, time
+        libc = ctypes.CDLL(None, use_errno=True)
+        boot, folder = sys.argv[1:]
+        def attempt(code):
+            mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            os.dup2(theirs.fileno(), 3)
+            argv = [sys.executable, "-I", "-S", "-c", code, folder, str(os.getpid())]
+            with subprocess.Popen(argv, pass_fds=[3], stdout=subprocess.PIPE) as child:
+                child.stdout.read(1)
+                time.sleep(0.3)
+                print(libc.ptrace(0x4206, child.pid, 0, 0) and ctypes.get_errno())  # PTRACE_SEIZE
+                child.kill()
+        attempt(boot)
+        attempt("print(1, flush=True); import time; time.sleep(9)")
+        """
+    )
+    command = [sys._base_executable, "-I", "-S", "-c", attach, started, folder]  # type: ignore[attr-defined]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    refused, allowed = done.stdout.split()
+    assert (refused, allowed) == ("1", "0"), done.stderr
+
+
+def test_s11_nothing_of_the_host_can_be_traced(world: Any, compiled: Compiled) -> None:
+    world.run("true")
+    attempts = [f"101,0x4206,{pid},0,0" for pid in (world.launcher.pid, os.getpid(), os.getppid(), 2)]
+    assert set(calls(world, compiled, *attempts)) == {-3}  # ESRCH: no such process here
+
+
+# --- S12, S13: descriptors and the working directory
+
+
+def test_s12_a_step_has_three_descriptors(world: Any) -> None:
+    careless = [os.open("/", os.O_RDONLY) for _ in range(40)]
+    for fd in careless:
+        os.set_inheritable(fd, True)
+    with Launcher(world.path("stubs2")) as world.launcher:
+        output = world.sh("ls /proc/$$/fd; for n in 0 1 2; do readlink /proc/self/fd/$n; done")
+    for fd in careless:
+        os.close(fd)
+    assert output.split()[:3] == ["0", "1", "2"]
+    assert output.split()[3] == "/dev/null"
+    assert all(each.startswith("pipe:") for each in output.split()[4:])
+
+
+def test_s13_a_descriptor_is_no_working_directory(world: Any) -> None:
+    """CVE-2024-21626, by name and by a link in the image, for every number a leaked descriptor could have."""
+    for number in range(65):
+        os.symlink(f"/proc/self/fd/{number}", world.path(f"image/fd{number}"))
+    read_only = Overlay((world.path("image"),))
+    for number in range(65):
+        for cwd in (f"/proc/self/fd/{number}", f"/fd{number}"):
+            root = world.overlay() if number % 16 == 0 else read_only
+            assert world.run("true", cwd=cwd, root=root)[0].status == 125, cwd
+
+
+def test_s13_the_working_directory_is_inside(world: Any) -> None:
+    for cwd in ("/proc/self/root/bin", "/proc/1/root", "/proc/self/cwd", "/proc/self/task/1/root/bin/.."):
+        here = world.sh("/bin/readlink /proc/self/cwd; ls -d /bin/busybox", cwd=cwd).split()
+        assert here[0].startswith("/") and here[1] == "/bin/busybox", cwd
+
+
+# --- S20, S22: mounts
+
+
+def test_s20_no_path_of_the_host_is_shown(world: Any) -> None:
+    """Of its own layers a step sees numbers, of a mount that it asked for the place it shows, and no more."""
+    os.makedirs(world.path("cache/part"))
+    os.mkdir(world.path("second"))
+    layers = (world.path("image"), world.path("second"))
+    mounts = (
+        File("/etc/resolv.conf", b"x"),
+        Tmpfs("/tmp/t"),
+        Layers("/from", layers),
+        Layers("/part", layers, "bin"),
+        Bind(world.path("cache"), "/cache"),
+    )
+    for overlay_by in (1, 2):
+        with Launcher(world.path("stubs"), overlay_by=overlay_by) as world.launcher:
+            output = world.sh("cat /proc/self/mountinfo /proc/mounts /proc/self/mountstats", mounts=mounts)
+        name = os.path.basename(world.top)
+        shown = [line for line in output.splitlines() if name in line or "stubs" in line or "upper/" in line]
+        assert [line.split()[4] for line in shown] == ["/cache"], shown
+
+
+def test_s20_the_old_root_is_gone(world: Any, compiled: Compiled) -> None:
+    """No way up: neither by `..` nor through the mounts' own tree, also for a step that may chroot."""
+    assert world.sh("cd /../../..; ls -d proc bin; ls -A /.oldroot 2>/dev/null; true").split() == [
+        "bin",
+        "proc",
+    ]
+    points = [line.split()[4] for line in world.sh("cat /proc/self/mountinfo").splitlines()]
+    assert points.count("/") == 1
+    climb = [f"80,@{'../' * 200}bin", "161,@bin", f"80,@{'../' * 200}", "21,@etc/passwd,0"]
+    assert calls(world, compiled, "80,@/", *climb)[-1] == -2  # chdir, chroot, chdir, access: ENOENT
+
+
+def test_s22_mounts_of_a_privileged_step_stay_in_it(world: Any) -> None:
+    """Even where the host's mount is shared with its peers."""
+    code = textwrap.dedent(
+        f"""
+        import os
+        from builder.sandbox import syscalls as s
+        from builder.sandbox.run import Launcher
+        from builder.sandbox.spec import *
+        s.unshare(s.CLONE_NEWNS)
+        s.mount(b"none", b"/", b"", s.MS_REC | s.MS_PRIVATE)
+        shared = {world.path("shared")!r}
+        os.mkdir(shared)
+        s.mount(b"tmpfs", shared.encode(), b"tmpfs", 0)
+        s.mount(b"none", shared.encode(), b"", 1 << 20)  # MS_SHARED
+        os.mkdir(shared + "/in")
+        read = lambda: open("/proc/self/mountinfo").read()
+        before = read()
+        assert "shared:" in before
+        box = Sandbox(Overlay(({world.path("image")!r},)), ("/bin/sh", "-c",
+            "mount -t tmpfs x /shared/in && echo x > /shared/in/file && grep -c /shared/in /proc/mounts"),
+            mounts=(Bind(shared, "/shared"),), network="none", privileged=True)
+        with Launcher({world.path("stubs2")!r}) as launcher:
+            assert launcher.run(box, output_fd=1).status == 0
+        assert read() == before
+        assert os.listdir(shared + "/in") == []
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
+# --- S23: capabilities, no_new_privs, keys, limits
+
+
+def test_s23_no_capability_is_inheritable(world: Any) -> None:
+    """Nor ambient, whatever the builder itself was started with."""
+    more = ["setpriv", "--inh-caps=+sys_admin,+net_admin", "--ambient-caps=+net_admin"]
+    command = [*more, sys.executable, "-c", _SHOW, world.path("image"), world.path("stubs2")]
+    inherited = subprocess.run(command, capture_output=True, text=True, check=True)
+    sets = dict(line.split(":\t") for line in inherited.stdout.splitlines())
+    assert (sets["CapInh"], sets["CapAmb"]) == ("0" * 16, "0" * 16)
+    assert sets["CapEff"] == sets["CapPrm"] == sets["CapBnd"] == "00000000a80425fb"
+
+
+_SHOW = """
+import sys
+from builder.sandbox.run import Launcher
+from builder.sandbox.spec import *
+box = Sandbox(Overlay((sys.argv[1],)), ("/bin/grep", "Cap", "/proc/self/status"), network="none")
+with Launcher(sys.argv[2]) as launcher:
+    assert launcher.run(box, output_fd=1).status == 0
+"""
+
+
+def test_setuid_programs_gain_nothing_with_no_new_privileges(world: Any, compiled: Compiled) -> None:
+    install(world, compiled(CALLS), "calls", 0o4755)
+    for wanted, value in ((False, "0"), (True, "1000")):
+        exit_, output = world.run("calls", "107", uid=1000, gid=1000, no_new_privileges=wanted)
+        assert (exit_.status, output) == (0, value + "\n")  # geteuid
+        status = world.sh("grep -E 'NoNewPrivs|Seccomp:' /proc/self/status", no_new_privileges=wanted)
+        assert status.split() == ["NoNewPrivs:", str(int(wanted)), "Seccomp:", "2"]
+
+
+def test_a_step_without_a_filter(world: Any, compiled: Compiled) -> None:
+    assert world.sh("grep Seccomp: /proc/self/status", unfiltered=True).split()[1] == "0"
+    assert world.sh("grep -c Seccomp: /proc/self/status").strip() == "1"
+    # What it may do without the filter is still bounded by its capabilities.
+    assert calls(world, compiled, "165,@x,@/,@tmpfs,0,0", unfiltered=True) == [-1]
+
+
+def test_keys_of_the_builder_are_not_a_steps(world: Any, compiled: Compiled) -> None:
+    """Each step has a session keyring of its own. The filter refuses keyctl, so it is left out here."""
+    install(world, compiled(CALLS), "calls")
+    code = textwrap.dedent(
+        f"""
+        import ctypes
+        from builder.sandbox.run import Launcher
+        from builder.sandbox.spec import *
+        libc = ctypes.CDLL(None, use_errno=True)
+        libc.syscall(250, 1, None)  # a new session keyring
+        assert libc.syscall(248, b"user", b"pybuild-canary", b"x", 1, -3) > 0
+        assert libc.syscall(250, 10, -3, b"user", b"pybuild-canary", 0) > 0
+        look = ("/bin/calls", "250,0,-3,0", "250,10,-3,@user,@pybuild-canary,0")
+        with Launcher({world.path("stubs2")!r}) as launcher:
+            for more in ({{"unfiltered": True}}, {{"unfiltered": True}}, {{"privileged": True}}, {{}}):
+                box = Sandbox(Overlay(({world.path("image")!r},)), look, network="none", **more)
+                assert launcher.run(box, output_fd=1).status == 0
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = done.stdout.split()
+    assert rows[1::2] == ["-126", "-126", "-126", "-1"]  # ENOKEY; refused
+    assert len({*rows[:6:2]}) == 3 and all(int(number) > 0 for number in rows[:6:2])
+
+
+def test_usual_limits(world: Any) -> None:
+    def limits(**rest: Any) -> dict[str, list[str]]:
+        lines = world.sh("cat /proc/self/limits", **rest).splitlines()
+        return {line[:25].strip(): line[26:].split()[:2] for line in lines}
+
+    import resource
+
+    usual = limits()
+    for name, number in (
+        ("Max open files", resource.RLIMIT_NOFILE),
+        ("Max processes", resource.RLIMIT_NPROC),
+    ):
+        hard = resource.getrlimit(number)[1]
+        most = 1 << 20 if hard == resource.RLIM_INFINITY else min(1 << 20, hard)
+        assert usual[name] == [str(most)] * 2
+    assert usual["Max core file size"] == ["0", "0"]
+    asked = limits(rlimits=(("core", -1, -1), ("nofile", 10, 20)))
+    assert asked["Max core file size"] == ["unlimited", "unlimited"]
+    assert asked["Max open files"] == ["10", "20"]
+
+
+# --- S26 to S30: control groups, devices, network, terminal
+
+
+def test_s26_control_groups_are_out_of_reach(world: Any) -> None:
+    output = world.sh(
+        "cd /sys/fs/cgroup; ls -A | wc -l; mkdir x 2>&1; for n in cgroup.procs memory.max; do"
+        " if (echo 1 > $n) 2>/dev/null; then echo written; fi; done; cat /proc/self/cgroup"
+    )
+    lines = output.splitlines()
+    assert lines[0] == "0"
+    assert lines[1].endswith(("Read-only file system", "No such file or directory"))
+    groups = [line for line in lines if line.count(":") >= 2 and line[0].isdigit()]
+    assert groups and "written" not in output
+    assert all(line.endswith(":/") for line in groups), groups
+
+
+def test_s27_only_the_usual_devices(world: Any) -> None:
+    test = "if [ -c $n ] || [ -b $n ]; then readlink -f $n; fi"
+    found = world.sh(f"cd /dev; for n in * pts/* shm/*; do {test}; done").split()
+    nodes = {each for each in found if each != "/dev/null"}  # which /dev/stdin leads to as well
+    names = ("full", "pts/ptmx", "random", "tty", "urandom", "zero")
+    assert sorted(nodes) == [f"/dev/{name}" for name in names]
+    made = "mknod /bin/disk b 8 0; mknod /bin/mem c 1 1; head -c 1 /bin/disk; head -c 1 /bin/mem"
+    assert world.run("sh", "-c", made)[1].count("Permission denied") == 2
+
+
+@pytest.mark.parametrize("network", ["none", "private"])
+def test_s28_no_way_to_the_hosts_sockets(world: Any, compiled: Compiled, network: str) -> None:
+    """Neither its loopback, nor its abstract sockets, nor its interfaces (`private` without a namespace made
+    ready has only `lo`, as `none`).
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as abstract, socket.socket() as loopback:
+        abstract.bind(f"\0pybuild-test-{os.getpid()}")
+        abstract.listen()
+        loopback.bind(("127.0.0.1", 0))
+        loopback.listen()
+        port = loopback.getsockname()[1]
+        with open("/proc/net/unix") as file:
+            assert f"pybuild-test-{os.getpid()}" in file.read()
+        seen = world.sh("cat /proc/net/unix; ls /sys/class/net; ip -o link | wc -l", network=network)
+        assert "pybuild-test" not in seen
+        assert seen.split()[-2:] == ["lo", "1"]
+        assert world.run("nc", "-w", "2", "127.0.0.1", str(port), network=network)[0].status != 0
+        install(world, compiled(ABSTRACT), "abstract")
+        name = f"pybuild-test-{os.getpid()}"
+        assert world.run("abstract", name, network=network)[1] == "111\n"  # ECONNREFUSED
+        assert subprocess.run([compiled(ABSTRACT), name], capture_output=True).stdout == b"0\n"
+
+
+ABSTRACT = r"""
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <stddef.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+int main(int argc, char **argv) {
+    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0), size = strlen(argv[1]);
+    memcpy(name.sun_path + 1, argv[1], size);
+    int bad = connect(fd, (struct sockaddr *)&name, offsetof(struct sockaddr_un, sun_path) + 1 + size);
+    printf("%d\n", bad ? errno : 0);
+    return 0;
+}
+"""
+
+
+def test_s30_no_terminal_of_the_builders(world: Any, compiled: Compiled) -> None:
+    """The builder runs on a terminal of its own here; a step has no descriptor of it to type into, and no
+    other way to it.
+    """
+    install(world, compiled(CALLS), "calls")
+    code = (
+        "import os, sys, pty\n"
+        "from builder.sandbox.run import Launcher\n"
+        "from builder.sandbox.spec import *\n"
+        "calls = ('16,0,0x5412,@x', '16,1,0x5412,@x', '16,2,0x5412,@x', '2,@/dev/tty,2', '16,0,0x540E,1',"
+        " '124,0')\n"
+        f"root = Overlay(({world.path('image')!r},))\n"
+        "box = Sandbox(root, ('/bin/calls', *calls), network='none')\n"
+        "read, write = os.pipe()\n"
+        f"with Launcher({world.path('stubs2')!r}) as launcher:\n"
+        "    launcher.run(box, output_fd=write)\n"
+        "print(os.read(read, 999).decode().split())\n"
+    )
+    program = [sys.executable, "-c", code]
+    import pty
+
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(program[0], program)
+    output = b""
+    try:
+        while block := os.read(terminal, 999):
+            output += block
+    except OSError:
+        pass  # EIO: the other end is closed
+    os.close(terminal)
+    assert os.waitpid(pid, 0)[1] == 0, output
+    # ENOTTY for TIOCSTI on 0, 1, 2; ENXIO for /dev/tty; ENOTTY for TIOCSCTTY; the session is the step's own.
+    assert output.decode().strip() == "['-25', '-25', '-25', '-6', '-25', '1']"
+
+
+# --- S39, S40: what the builder has and a step has not
+
+
+def test_s40_no_descriptor_socket_or_path_of_the_builder(world: Any) -> None:
+    output = world.sh(
+        f"ls -d {world.top[:-1]}? /var/lib/pybuild /root/.docker /run/docker.sock 2>/dev/null;"
+        "cat /proc/*/environ /proc/self/cmdline | grep -c pybuil[d]-; cat /proc/net/unix | wc -l;"
+        "ls /proc | grep -E '^[0-9]+$' | wc -l"
+    ).split()
+    assert output[:2] == ["0", "1"], output
