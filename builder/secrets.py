@@ -21,11 +21,14 @@ MOST_BYTES = 500 << 10
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """`--secret`: what `id` stands for, a `value`, or the content of the file `path`."""
+    """`--secret`: what `id` stands for, a `value`, or the content of the file `path`. With `counts` another
+    value runs the steps again that mount it.
+    """
 
     id: str
     path: str = ""
     value: bytes | None = field(default=None, repr=False)
+    counts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,10 @@ class Secrets:
         self._lock = threading.Lock()
         for each in self._secrets.values():
             _check(each)
+
+    def counts(self, name: str) -> bool:
+        """Whether the value of a secret is to be in the keys of steps, under a hash."""
+        return name in self._secrets and self._secrets[name].counts
 
     def value(self, name: str) -> bytes | None:
         """What the secret holds; None when it was not given. Raises UsageError when it cannot be read."""

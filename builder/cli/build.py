@@ -123,7 +123,7 @@ def _with_later(command: click.Command) -> click.Command:
     "--secret",
     "secrets",
     multiple=True,
-    metavar="id=NAME[,src=FILE|,env=VARIABLE]",
+    metavar="id=NAME[,src=FILE|,env=VARIABLE][,cache-key=hash]",
     help="Lend a secret to the steps that mount it; repeatable.",
 )
 @click.option(

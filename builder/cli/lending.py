@@ -10,12 +10,19 @@ from builder.errors import UsageError
 if TYPE_CHECKING:
     from builder.secrets import Agent, Secret
 
-_OPTIONS = {"id": "id", "source": "source", "src": "source", "env": "env", "type": "type"}
+_OPTIONS = {
+    "id": "id",
+    "source": "source",
+    "src": "source",
+    "env": "env",
+    "type": "type",
+    "cache-key": "cache-key",
+}
 _FORM = "write --secret id=NAME,src=FILE or --secret id=NAME,env=VARIABLE"
 
 
 def secret(text: str) -> Secret:
-    """`id=NAME[,src=FILE|,env=VARIABLE][,type=file|env]`.
+    """`id=NAME[,src=FILE|,env=VARIABLE][,type=file|env][,cache-key=hash]`.
 
     With only an id it is the variable of that name, else the file. With `type=env`, `src` names a variable.
     Raises UsageError; what was written is not in its text, for it may be the secret itself.
@@ -29,6 +36,12 @@ def secret(text: str) -> Secret:
         raise UsageError("--secret: the type is neither file nor env", hint=_FORM)
     if not name:
         raise UsageError("--secret has no id", hint=_FORM)
+    if options.get("cache-key", "hash") != "hash":
+        raise UsageError(
+            f"--secret id={name}: the cache-key is none that is known",
+            hint="write cache-key=hash: another value then runs steps again; without it none does",
+        )
+    counts = "cache-key" in options
     if path and variable:
         raise UsageError(f"--secret id={name} is a file and a variable", hint=_FORM)
     if kind == "env":
@@ -36,8 +49,9 @@ def secret(text: str) -> Secret:
     elif not path and not variable:
         path, variable = ("", name) if kind != "file" and name in os.environ else (name, "")
     if variable:
-        return Secret(name, value=os.environb.get(os.fsencode(variable), b""))
-    return Secret(name, path=os.path.abspath(path))
+        value = os.environb.get(os.fsencode(variable), b"")
+        return Secret(name, value=value, counts=counts)
+    return Secret(name, path=os.path.abspath(path), counts=counts)
 
 
 def _options(text: str) -> dict[str, str]:
@@ -48,7 +62,9 @@ def _options(text: str) -> dict[str, str]:
         name, equals, value = field.partition("=")
         full = _OPTIONS.get(name.lower())
         if full is None or not equals:
-            raise UsageError("--secret: expected id=, src=, env= and type=, with commas between", hint=_FORM)
+            raise UsageError(
+                "--secret: expected id=, src=, env=, type=, cache-key=, and commas between", hint=_FORM
+            )
         found[full] = value
     return found
 

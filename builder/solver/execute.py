@@ -31,7 +31,7 @@ from builder.graph import (
 )
 from builder.mounts import BindMount, CacheMount
 from builder.solver.cache import Cache, StepRecord, now
-from builder.solver.keys import content_key, definition_key, linked_key, pinned_key
+from builder.solver.keys import content_key, definition_key, linked_key, marked_key, pinned_key
 from builder.solver.result import (
     Made,
     Part,
@@ -213,7 +213,7 @@ class Executor:
         if isinstance(step.op, Copy):
             return self._copied(step, step.op, inputs, definition)
         if isinstance(step.op, Exec):
-            return self._executed(step, step.op, inputs, definition)
+            return self._executed(step, step.op, inputs, marked_key(definition, self._marks(step.op)))
         found = self._hit(step, definition, inputs[0])
         if found is not None:
             return found, True
@@ -273,11 +273,20 @@ class Executor:
             if known is not None and (found := self._hit(step, known, parent)) is not None:
                 return found, True
             key = content_key(step, parent.key, self._shown_keys(op, inputs), clocked=self._clocked)
+            key = marked_key(key, self._marks(op))
             self._cache.store_alias(definition, key)
         found = self._hit(step, key, parent)
         if found is not None:
             return found, True
         return self._ran(step, op, inputs, key), False
+
+    def _marks(self, op: Exec) -> tuple[str, ...]:
+        """What stands for the secrets that count."""
+        if not op.mounts:
+            return ()
+        from builder.solver.marks import marks
+
+        return marks(op, self._secrets, self._state)
 
     def _shown_keys(self, op: Exec, inputs: tuple[Result, ...]) -> tuple[str, ...]:
         """What stands for the files of each mount: a checksum of a part, else the key of the whole."""

@@ -34,6 +34,11 @@ def linked_key(layer: str, target: str) -> str:
     return key_of([SEMANTICS, "linked", layer, target])
 
 
+def marked_key(definition: str, marks: tuple[str, ...]) -> str:
+    """The key of a definition whose secrets count and have these marks; itself when there are none."""
+    return key_of([SEMANTICS, "marked", definition, marks]) if marks else definition
+
+
 def pinned_key(definition: str, pins: tuple[str, ...]) -> str:
     """The key of a definition whose remote sources now are what `pins` say; itself when there are none."""
     return key_of([SEMANTICS, "pinned", definition, pins]) if pins else definition

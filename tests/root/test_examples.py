@@ -14,6 +14,7 @@ import pytest
 from builder import BuildRequest, Built, build
 from builder.errors import StepFailed
 from builder.images import Images
+from builder.secrets import Secret
 from builder.state import StateDir
 from oci.reference import Reference
 
@@ -77,6 +78,13 @@ def test_shell_strict(shop: Workshop, example: Example) -> None:
     with pytest.raises(StepFailed) as caught:
         example("shell-strict")
     assert str(caught.value.at).endswith("Dockerfile:3") and "not reached" not in shop.output()
+
+
+def test_secret_key(shop: Workshop, example: Example) -> None:
+    for value, ran in ((b"one", 1), (b"three", 1), (b"one", 0)):
+        shop.events.clear()
+        example("secret-key", secrets=(Secret("token", value=value, counts=True),))
+        assert len(shop.ran()) == ran, value
 
 
 def test_shell_strict_in_several_shells(shop: Workshop) -> None:

@@ -246,3 +246,57 @@ def test_a_pipe_is_read_once_and_when_it_is_wanted(tmp_path: Path) -> None:
 
 def test_a_secret_is_not_shown_when_it_is_printed() -> None:
     assert CANARY.decode() not in repr(GIVEN)
+
+
+def test_a_value_that_counts_runs_its_steps_again_and_is_nowhere(shop: Workshop) -> None:
+    """`--secret ...,cache-key=hash` (D25): neither the value nor a plain hash of it is in the store."""
+    from hashlib import md5, sha1, sha256
+
+    dockerfile = (
+        "FROM base\nRUN --mount=type=secret,id=s true\nRUN --mount=type=secret,id=t true\nRUN touch /x\n"
+    )
+    counted = (Secret("s", value=CANARY, counts=True), Secret("t", value=b"t"))
+    shop.build(dockerfile, secrets=counted)
+    assert len(shop.ran()) == 3
+    shop.build(dockerfile, secrets=counted)
+    assert shop.ran() == []
+    shop.build(dockerfile, secrets=(Secret("s", value=b"other", counts=True), Secret("t", value=b"u")))
+    assert len(shop.ran()) == 3, "and what stands on it"
+    shop.build(dockerfile, secrets=counted)
+    assert shop.ran() == [], "the first value is still known"
+    shop.build(dockerfile.replace("touch /x", "touch /y"), secrets=(*counted[:1], Secret("t", value=b"v")))
+    assert shop.ran() == ["RUN touch /y"]
+    assert_nowhere(shop)
+    hashes = [make(CANARY).digest() for make in (md5, sha1, sha256)]
+    for folder, _, names in os.walk(shop.root):
+        for path in (Path(folder, name) for name in names):
+            content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+            for each in hashes:
+                assert each not in content and each.hex().encode() not in content, path
+
+
+def test_the_key_of_marks(shop: Workshop, tmp_path: Path) -> None:
+    dockerfile = "FROM base\nRUN --mount=type=secret,id=s true\n"
+    key = Path(shop.root, "secret-marks.key")
+    shop.build(dockerfile, secrets=GIVEN)
+    assert not key.exists(), "nobody asked for it"
+    counted = (Secret("s", value=CANARY, counts=True),)
+    shop.build(dockerfile, secrets=counted)
+    assert shop.ran() != [] and key.stat().st_mode & 0o7777 == 0o600 and len(key.read_bytes()) == 32
+    key.write_bytes(b"short")
+    shop.build(dockerfile, secrets=counted)
+    assert shop.ran() != [] and len(key.read_bytes()) == 32, "another key, other marks"
+    shop.build(dockerfile, secrets=counted)
+    assert shop.ran() == []
+    shop.build(dockerfile)
+    assert shop.ran() == [], "one that is not given is as it always was: nothing counts"
+
+
+def test_a_value_that_counts_beside_a_part_of_another_stage(shop: Workshop) -> None:
+    dockerfile = (
+        "FROM base AS one\nRUN mkdir /d; echo 1 > /d/f\nFROM base\n"
+        "RUN --mount=from=one,source=/d,target=/d --mount=type=secret,id=s,env=S true\n"
+    )
+    for value, ran in ((b"a", 2), (b"b", 1), (b"a", 0)):
+        shop.build(dockerfile, secrets=(Secret("s", value=value, counts=True),))
+        assert len(shop.ran()) == ran, value

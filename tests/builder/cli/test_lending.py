@@ -35,6 +35,8 @@ HERE = os.getcwd()
         ("type=env,id=SET", Secret("SET", value=CANARY.encode())),
         ("type=file,id=a,src=/f", Secret("a", "/f")),
         ("id=SET", Secret("SET", value=CANARY.encode())),
+        ("id=a,src=/f,cache-key=hash", Secret("a", "/f", counts=True)),
+        ("id=SET,cache-key=hash", Secret("SET", value=CANARY.encode(), counts=True)),
         ("id=UNSET", Secret("UNSET", f"{HERE}/UNSET")),
         ("type=file,id=SET", Secret("SET", f"{HERE}/SET")),
         ('id=a,"src=/with,comma"', Secret("a", "/with,comma")),
@@ -54,6 +56,7 @@ def test_a_secret(text: str, expected: Secret) -> None:
         f"id=a,value={CANARY}",
         f"id=a,{CANARY}",
         f"id=a,type={CANARY}",
+        f"id=a,src=/f,cache-key={CANARY}",
         "id=a,src=/f,env=SET",
     ],
 )
