@@ -60,11 +60,15 @@ def serve(
     no_access_log: bool,
 ) -> int:
     """Set by the decorator."""
+    from builder.cli.upstream import Places
     from oci.layout import Layout
     from oci.registry.server import Options, RegistryServer
 
     host, port = _address(addr)
     with _session(session, root) as own:
+        # Not the layout of `images`: it remembers verified blobs in the database, with a connection for each
+        # thread that asks, and every client of a server is a thread.
+        layout = Layout.open(own.images.layout.root)
         options = Options(
             host=host,
             port=port,
@@ -75,11 +79,9 @@ def serve(
             read_only=read_only,
             upstream=_upstream(own, proxy) if proxy else None,
             log=None if no_access_log else _log,
+            origins=Places(own, layout),
             guard=own.state.lease,
         )
-        # Not the layout of `images`: it remembers verified blobs in the database, with a connection for each
-        # thread that asks, and every client of a server is a thread.
-        layout = Layout.open(own.images.layout.root)
         with RegistryServer(layout, options) as server:
             _greet(server.url, addr, htpasswd, tls_cert)
             gc.enable()

@@ -1,4 +1,4 @@
-"""The registry behind `pybuild registry serve --proxy`: our own client, as the server wants to see it."""
+"""What `pybuild registry serve` fetches from elsewhere: our own client, as the server wants to see it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import sys
 from dataclasses import replace
 from urllib.parse import urlsplit
 
+from builder import origins
 from builder.cli.session import Session
 from builder.config import registries
 from builder.errors import UsageError
 from oci.blobs import BlobStore
+from oci.digest import Digest
 from oci.errors import InvalidReference
+from oci.layout import Layout
 from oci.model import Descriptor
 from oci.reference import Reference
 from oci.registry.auth import CredentialStore
 from oci.registry.client import Client
 from oci.registry.config import HostConfig, RegistryConfig
+from oci.registry.moving import Watch
 
 _HUB = ("registry-1.docker.io", "index.docker.io")
 
@@ -35,12 +39,36 @@ class Registry:
         )
         return descriptor.media_type, content
 
-    def fetch_blob(self, repository: str, descriptor: Descriptor, store: BlobStore) -> None:
+    def fetch_blob(self, repository: str, descriptor: Descriptor, store: BlobStore, watch: Watch) -> None:
         """A blob into the store, verified."""
-        self._client.fetch_blob(self._reference(repository), descriptor, store)
+        self._client.fetch_blob(self._reference(repository), descriptor, store, watch)
+
+    def close(self) -> None:
+        """End what is under way."""
+        self._client.interrupt()
 
     def _reference(self, text: str) -> Reference:
         return Reference.parse(f"{self._host}/{self._prefix}{text}")
+
+
+class Places:
+    """Where the layers of sparse images are (docs/decisions/0008), and how they are fetched."""
+
+    def __init__(self, session: Session, layout: Layout) -> None:
+        self._layout = layout
+        self._client = Client(registries(session.config), CredentialStore.default(), warn=_warn)
+
+    def places(self, digest: Digest) -> tuple[Reference, ...]:
+        """Repositories that have a blob."""
+        return origins.places(self._layout, {digest}).get(digest, ())
+
+    def fetch_blob(self, place: Reference, descriptor: Descriptor, store: BlobStore, watch: Watch) -> None:
+        """A blob into the store, verified."""
+        self._client.fetch_blob(place, descriptor, store, watch)
+
+    def close(self) -> None:
+        """End what is under way."""
+        self._client.interrupt()
 
 
 def _configured(url: str, config: RegistryConfig) -> tuple[str, str, RegistryConfig]:

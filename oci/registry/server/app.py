@@ -14,11 +14,12 @@ from oci.registry.server.manifests import Manifests
 from oci.registry.server.names import is_repository
 from oci.registry.server.options import Options
 from oci.registry.server.problems import Problem
-from oci.registry.server.proxy import Proxy
+from oci.registry.server.proxy import Lent, Proxy
 from oci.registry.server.receive import Gone
 from oci.registry.server.repositories import Repositories
 from oci.registry.server.request import Request
 from oci.registry.server.response import Response, json_type
+from oci.registry.server.transfers import Transfers
 from oci.registry.server.uploads import Uploads
 
 _VERSION = ("Docker-Distribution-API-Version", "registry/2.0")
@@ -36,13 +37,16 @@ class App:
     """Answers requests. It never raises but for connections that are gone."""
 
     def __init__(self, repositories: Repositories, options: Options) -> None:
-        proxy = Proxy(options.upstream, repositories) if options.upstream else None
+        self._transfers = Transfers(repositories.blobs, repositories.guard)
+        lent = Lent(options.origins, repositories, self._transfers)
+        proxy = Proxy(options.upstream, repositories, self._transfers) if options.upstream else None
+        self._elsewhere = (proxy, lent) if proxy else (lent,)
         self._users = Htpasswd(options.htpasswd) if options.htpasswd else None
         self._writable = not (options.read_only or proxy)
         self._repositories = repositories
         self.uploads = Uploads(repositories, options)
-        blobs = Blobs(repositories, proxy)
-        manifests = Manifests(repositories, proxy)
+        blobs = Blobs(repositories, self._elsewhere)
+        manifests = Manifests(repositories, proxy, self._transfers)
         self._endpoints: dict[str, dict[str, Endpoint]] = {
             "manifests": {
                 "GET": manifests.get,
@@ -61,6 +65,13 @@ class App:
             "referrers": {"GET": self._referrers, "HEAD": self._referrers},
             "tags": {"GET": self._tags, "HEAD": self._tags},
         }
+
+    def close(self) -> None:
+        """Let go of what is under way."""
+        for place in self._elsewhere:
+            place.close()
+        self._transfers.close()
+        self.uploads.close()
 
     def answer(self, request: Request) -> Response:
         """The answer, whatever happens. Raises Gone."""

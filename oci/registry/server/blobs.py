@@ -8,17 +8,19 @@ import hashlib
 import os
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from oci.blobs import BlobStore
 from oci.digest import Digest
-from oci.errors import BlobNotFound
+from oci.errors import BlobNotFound, ManifestUnknown
 from oci.registry.server.documents import digest_of
 from oci.registry.server.problems import Problem
-from oci.registry.server.proxy import Proxy
+from oci.registry.server.proxy import Lent, Proxy
 from oci.registry.server.repositories import Repositories
 from oci.registry.server.request import Request
 from oci.registry.server.response import File, Response
+from oci.registry.server.transfers import Transfer
 
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 RENEWED_SECONDS = 3600.0
@@ -29,14 +31,21 @@ _CACHED = ("Cache-Control", "max-age=31536000, immutable")
 class Blobs:
     """The endpoint /v2/<name>/blobs/<digest>."""
 
-    def __init__(self, repositories: Repositories, proxy: Proxy | None) -> None:
+    def __init__(self, repositories: Repositories, elsewhere: Sequence[Proxy | Lent]) -> None:
         self._repositories = repositories
         self._store = repositories.blobs
-        self._proxy = proxy
+        self._elsewhere = elsewhere
 
     def get(self, request: Request, name: str, what: str) -> Response:
         """The blob, or the part of it that was asked for."""
-        digest = self._found(name, what)
+        digest = digest_of(what)
+        if digest is None:
+            raise unknown(what)
+        if not self._repositories.has_blob(name, digest):
+            transfer = self._fetched(name, digest)
+            if not (matches(request, digest) or "range" in request.headers):
+                return self._arriving(request, transfer)
+            transfer.finished()
         if request.method == "HEAD":  # who is told that it is here will not push it
             self._repositories.links.renew(name, digest, RENEWED_SECONDS)
         try:
@@ -56,24 +65,27 @@ class Blobs:
             raise unknown(what)
         return Response(202)
 
-    def _found(self, name: str, what: str) -> Digest:
-        digest = digest_of(what)
-        if digest is None:
-            raise unknown(what)
-        here = self._repositories.has_blob(name, digest)
-        if not here and not (self._proxy is not None and self._proxy.blob(name, digest)):
-            raise unknown(what)
-        return digest
+    def _fetched(self, name: str, digest: Digest) -> Transfer:
+        """The download of a blob that is not here. Raises Problem when nobody has it."""
+        for place in self._elsewhere:
+            transfer = place.blob(name, digest)
+            if transfer is not None:
+                try:
+                    transfer.started()
+                except ManifestUnknown:
+                    continue
+                return transfer
+        raise unknown(str(digest))
+
+    def _arriving(self, request: Request, transfer: Transfer) -> Response:
+        headers = _about(transfer.descriptor.digest)
+        if request.method == "HEAD":
+            return Response(200, headers, length=transfer.count)
+        return Response(200, headers, transfer)
 
     def _answer(self, request: Request, digest: Digest, fd: int) -> Response:
         size = os.fstat(fd).st_size
-        headers = [
-            ("Content-Type", "application/octet-stream"),
-            ("Docker-Content-Digest", str(digest)),
-            ("ETag", f'"{digest}"'),
-            ("Accept-Ranges", "bytes"),
-            _CACHED,
-        ]
+        headers = _about(digest)
         if matches(request, digest):
             os.close(fd)
             return Response(304, headers)
@@ -86,6 +98,16 @@ class Blobs:
         first, last = part
         headers.append(("Content-Range", f"bytes {first}-{last}/{size}"))
         return Response(206, headers, File(fd, first, last - first + 1))
+
+
+def _about(digest: Digest) -> list[tuple[str, str]]:
+    return [
+        ("Content-Type", "application/octet-stream"),
+        ("Docker-Content-Digest", str(digest)),
+        ("ETag", f'"{digest}"'),
+        ("Accept-Ranges", "bytes"),
+        _CACHED,
+    ]
 
 
 @dataclass(slots=True)

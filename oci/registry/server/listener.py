@@ -93,7 +93,7 @@ class RegistryServer:
         """Take no more requests, let the running ones finish for `grace` seconds, and give the rest up."""
         self._listener.close()
         self._connections.end(self._options.grace)
-        self._app.uploads.close()
+        self._app.close()
         if self._links is not None:
             self._links.close()
         for fd in (self._wake_read, self._wake_write):

@@ -4,9 +4,11 @@ manifests).
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from oci import media_types
 from oci.digest import Digest
-from oci.errors import BlobNotFound, DigestMismatch
+from oci.errors import BlobNotFound, DigestMismatch, OciError
 from oci.model import Descriptor
 from oci.registry.server import documents
 from oci.registry.server.blobs import matches
@@ -17,6 +19,7 @@ from oci.registry.server.proxy import Proxy
 from oci.registry.server.repositories import Repositories
 from oci.registry.server.request import Request
 from oci.registry.server.response import Response
+from oci.registry.server.transfers import Transfers
 from oci.strict_json import MAX_DOCUMENT
 
 MAX_TAGS = 100
@@ -26,8 +29,9 @@ MAX_TAGS = 100
 class Manifests:
     """The endpoint /v2/<name>/manifests/<tag or digest>."""
 
-    def __init__(self, repositories: Repositories, proxy: Proxy | None) -> None:
+    def __init__(self, repositories: Repositories, proxy: Proxy | None, transfers: Transfers) -> None:
         self._repositories = repositories
+        self._transfers = transfers
         self._store = repositories.blobs
         self._proxy = proxy
 
@@ -97,7 +101,7 @@ class Manifests:
 
     def _check(self, name: str, document: Document) -> None:
         """All that an image cannot be without must be here. An index may be sparse: lack some images."""
-        missing = [digest for digest in document.need if not self._repositories.has_blob(name, digest)]
+        missing = [digest for digest in document.need if not self._has(name, digest)]
         if missing:
             raise Problem.all(
                 [
@@ -110,6 +114,13 @@ class Manifests:
                     for digest in missing[:100]
                 ]
             )
+
+    def _has(self, name: str, digest: Digest) -> bool:
+        """Whether the blob is here, or arrives: a client that saw it need not push it."""
+        if (transfer := self._transfers.running(digest)) is not None:
+            with suppress(OciError, OSError, Problem):
+                transfer.finished()
+        return self._repositories.has_blob(name, digest)
 
     def _write(self, digest: Digest, content: bytes) -> None:
         if digest not in self._store:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from oci.digest import Digest
-from oci.registry.server.proxy import Upstream
+from oci.registry.server.proxy import Origins, Upstream
 from oci.registry.server.sessions import LIFE_SECONDS
 
 
@@ -39,6 +39,7 @@ class Options:
     """What may be said about a server. Times are in seconds, sizes in bytes.
 
     `hostname` is the registry's name in the store's image names, host[:port]; if empty, its address.
+    `upstream` makes it a cache of another registry; `origins` knows where the layers of sparse images are.
     """
 
     host: str = "127.0.0.1"
@@ -49,6 +50,7 @@ class Options:
     tls_key: str = ""
     read_only: bool = False
     upstream: Upstream | None = None
+    origins: Origins | None = None
     log: Callable[[bytes], object] | None = None
     guard: Guard = unguarded
     connections: int = 256

@@ -6,6 +6,7 @@ import errno
 from http import HTTPStatus
 
 from oci import errors
+from oci.registry.patience import Stopped
 from oci.strict_json import dumps
 
 Headers = tuple[tuple[str, str], ...]
@@ -53,6 +54,8 @@ def of(error: BaseException) -> Problem:
             return Problem(400, "MANIFEST_INVALID", str(error))
         case errors.BlobNotFound():
             return Problem(404, "BLOB_UNKNOWN", str(error))
+        case Stopped():
+            return Problem(503, "UNKNOWN", "the registry is being stopped")
         case errors.RegistryError():
             return Problem(502, "UNKNOWN", f"the registry behind this one: {error}")
         case OSError() if error.errno in (errno.ENOSPC, errno.EDQUOT):

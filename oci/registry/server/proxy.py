@@ -1,4 +1,5 @@
-"""A registry that fetches from another what it does not have, and keeps it: a pull-through cache.
+"""What is not here, from where it is: a pull-through cache of another registry, and the layers that images
+of the store have left where they came from.
 
 What was fetched stays and is served when the other registry cannot be reached. A tag is asked for again
 after a while; a digest never, for it cannot change.
@@ -12,17 +13,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from oci import media_types
 from oci.blobs import BlobStore
 from oci.digest import Digest
 from oci.errors import ManifestUnknown, RegistryError
-from oci.model import Descriptor, Manifest
+from oci.model import Descriptor
+from oci.reference import Reference
+from oci.registry.moving import Watch
 from oci.registry.server import documents
 from oci.registry.server.documents import digest_of
 from oci.registry.server.names import is_tag
+from oci.registry.server.problems import Problem
 
 if TYPE_CHECKING:
     from oci.registry.server.repositories import Repositories
+    from oci.registry.server.transfers import Transfer, Transfers
 
 FRESH_SECONDS = 60.0
 """How long a tag is served before it is asked for again."""
@@ -34,16 +38,84 @@ class Upstream(Protocol):
     def fetch_manifest(self, repository: str, reference: str) -> tuple[str, bytes]:
         """A manifest's media type and bytes, by tag or digest."""
 
-    def fetch_blob(self, repository: str, descriptor: Descriptor, store: BlobStore) -> None:
+    def fetch_blob(self, repository: str, descriptor: Descriptor, store: BlobStore, watch: Watch) -> None:
         """Put a blob into the store, verified."""
+
+    def close(self) -> None:
+        """End what is under way, from any thread."""
+
+
+class Origins(Protocol):
+    """Knows where the layers are that images of the store lack."""
+
+    def places(self, digest: Digest) -> tuple[Reference, ...]:
+        """Repositories that have a blob, as far as was ever told."""
+
+    def fetch_blob(self, place: Reference, descriptor: Descriptor, store: BlobStore, watch: Watch) -> None:
+        """Put a blob of a repository into the store, verified. Raises RegistryError."""
+
+    def close(self) -> None:
+        """End what is under way, from any thread."""
+
+
+class Lent:
+    """The layers of sparse images, fetched when somebody asks for them."""
+
+    def __init__(self, origins: Origins | None, repositories: Repositories, transfers: Transfers) -> None:
+        self._origins = origins
+        self._repositories = repositories
+        self._transfers = transfers
+
+    def blob(self, name: str, digest: Digest) -> Transfer | None:
+        """The download of a layer that an image here lacks; None if no image here has it. Raises Problem
+        (404) with what is known of a layer that cannot be fetched."""
+        descriptor = self._repositories.mentioned(name, digest)
+        if descriptor is None:
+            return None
+        own = self._repositories.domains
+        origins = self._origins
+        places = [each for each in origins.places(digest) if each.domain not in own] if origins else []
+        if origins is None or not places:
+            raise _absent(name, digest, "and nothing here says where else it is; push the image again")
+
+        def fetch(watch: Watch) -> None:
+            self._from_any(origins, places, descriptor, watch)
+
+        return self._transfers.begin(descriptor, fetch)
+
+    def close(self) -> None:
+        """End what is under way."""
+        if self._origins is not None:
+            self._origins.close()
+
+    def _from_any(
+        self, origins: Origins, places: list[Reference], descriptor: Descriptor, watch: Watch
+    ) -> None:
+        for place in places:
+            try:
+                origins.fetch_blob(place, descriptor, self._repositories.blobs, watch)
+                return
+            except RegistryError as error:
+                failed = error
+        listed = ", ".join(each.repository for each in places)
+        said = f"{descriptor.digest} is not in this store; it is known to be in {listed}, but: {failed}"
+        if isinstance(failed, ManifestUnknown):
+            raise Problem(404, "BLOB_UNKNOWN", said, detail={"digest": str(descriptor.digest)})
+        raise RegistryError(said)
+
+
+def _absent(name: str, digest: Digest, why: str) -> Problem:
+    said = f"{name} needs {digest}, which is not in this store, {why}"
+    return Problem(404, "BLOB_UNKNOWN", said, detail={"digest": str(digest)})
 
 
 class Proxy:
-    """Fetches on demand. Requests for the same thing at the same time wait for one transfer."""
+    """Fetches on demand. Requests for the same thing at the same time share one transfer."""
 
-    def __init__(self, upstream: Upstream, repositories: Repositories) -> None:
+    def __init__(self, upstream: Upstream, repositories: Repositories, transfers: Transfers) -> None:
         self._upstream = upstream
         self._repositories = repositories
+        self._transfers = transfers
         self._lock = threading.Lock()
         self._busy: dict[object, threading.Lock] = {}
 
@@ -60,33 +132,21 @@ class Proxy:
         with self._alone((name, what)):
             return self._by_tag(name, what)
 
-    def blob(self, name: str, digest: Digest) -> bool:
-        """Fetch a blob that a manifest here mentions; whether the other registry has it."""
-        with self._alone(digest):
-            if self._repositories.has_blob(name, digest):
-                return True
-            descriptor = self._mentioned(name, digest)
-            if descriptor is None:
-                return False
-            with self._repositories.guard() as protection:
-                protection.add((digest,))
-                try:
-                    self._upstream.fetch_blob(name, descriptor, self._repositories.blobs)
-                except ManifestUnknown:
-                    return False
-                self._repositories.links.add_blob(name, digest)
-        return True
+    def blob(self, name: str, digest: Digest) -> Transfer | None:
+        """The download of a blob that a manifest here mentions: nothing else is fetched for anybody."""
+        descriptor = self._repositories.mentioned(name, digest)
+        if descriptor is None:
+            return None
 
-    def _mentioned(self, name: str, digest: Digest) -> Descriptor | None:
-        """The pointer to a blob, from a manifest of the repository: nothing else is fetched for anybody."""
-        store = self._repositories.blobs
-        for linked in self._repositories.links.manifests(name):
-            if linked.media_type in media_types.MANIFESTS and linked.digest in store:
-                manifest = Manifest.from_json(store.read(linked.digest), linked.media_type)
-                for part in (manifest.config, *manifest.layers):
-                    if part.digest == digest:
-                        return part
-        return None
+        def fetch(watch: Watch) -> None:
+            self._upstream.fetch_blob(name, descriptor, self._repositories.blobs, watch)
+
+        self._repositories.links.add_blob(name, digest)
+        return self._transfers.begin(descriptor, fetch)
+
+    def close(self) -> None:
+        """End what is under way."""
+        self._upstream.close()
 
     def _by_digest(self, name: str, digest: Digest) -> None:
         try:

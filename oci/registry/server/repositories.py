@@ -11,10 +11,11 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from oci import media_types
 from oci.digest import Digest
 from oci.errors import OciError
 from oci.layout import Layout, name_of
-from oci.model import Descriptor
+from oci.model import Descriptor, Manifest
 from oci.registry.server.documents import Document, read
 from oci.registry.server.links import Linked, Links
 from oci.registry.server.names import Names
@@ -43,6 +44,7 @@ class Repositories:
         self.blobs = layout.blobs
         self.links = links
         self.guard = guard
+        self.domains = domains
         self._domain = domains[0]
         self._names = Names(layout, domains)
         self._lock = threading.Lock()
@@ -99,6 +101,21 @@ class Repositories:
         if digest in inherited.blobs:
             return not self._is_hidden(repository, digest)
         return self.manifest(repository, digest) is not None
+
+    def mentioned(self, repository: str, digest: Digest) -> Descriptor | None:
+        """The pointer to a blob, from a manifest of the repository; the blob need not be in the store."""
+        inherited = self._inherited(repository)
+        lies_open = digest in inherited.blobs and not self._is_hidden(repository, digest)
+        if not lies_open and not self.links.has_blob(repository, digest):
+            return None
+        linked = {each.digest: each for each in self.links.manifests(repository)} | inherited.manifests
+        for each in linked.values():
+            if each.media_type in media_types.MANIFESTS and each.digest in self.blobs:
+                manifest = Manifest.from_json(self.blobs.read(each.digest), each.media_type)
+                for part in (manifest.config, *manifest.layers):
+                    if part.digest == digest:
+                        return part
+        return None
 
     def holder(self, digest: Digest) -> str:
         """Some repository that has the blob, "" if none does."""

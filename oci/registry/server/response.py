@@ -7,6 +7,7 @@ import select
 import socket
 import ssl
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import Protocol
@@ -32,6 +33,17 @@ class File:
     check: Check | None = None
 
 
+class Stream(Protocol):
+    """A body that arrives while it is sent."""
+
+    @property
+    def count(self) -> int:
+        """Bytes of the whole."""
+
+    def blocks(self) -> Iterator[memoryview]:
+        """The bytes; each block is over when the next is asked for. Raises Gone if there will be no more."""
+
+
 class Check(Protocol):
     """Looks at a file's bytes as they leave."""
 
@@ -48,7 +60,7 @@ class Response:
 
     status: int
     headers: list[tuple[str, str]] = field(default_factory=list)
-    body: bytes | File = b""
+    body: bytes | File | Stream = b""
     length: int | None = None
     sent: int = 0
 
@@ -86,7 +98,7 @@ def send(sock: socket.socket, response: Response, *, bare: bool, last: bool) -> 
     body = response.body
     length = response.length
     if length is None:
-        length = body.count if isinstance(body, File) else len(body)
+        length = len(body) if isinstance(body, bytes) else body.count
     lines = [f"HTTP/1.1 {response.status} {reason(response.status)}", f"Date: {_now()}"]
     if response.status not in (204, 304):
         lines.append(f"Content-Length: {length}")
@@ -99,9 +111,14 @@ def send(sock: socket.socket, response: Response, *, bare: bool, last: bool) -> 
     elif isinstance(body, File):
         send_all(sock, head, socket.MSG_MORE)
         _send_file(sock, body, response)
-    else:
+    elif isinstance(body, bytes):
         send_all(sock, head + body)
         response.sent = len(body)
+    else:
+        send_all(sock, head)
+        for block in body.blocks():
+            send_all(sock, block)
+            response.sent += len(block)
 
 
 def send_all(sock: socket.socket, data: bytes | memoryview, flags: int = 0) -> None:

@@ -234,8 +234,8 @@ def test_an_artifact_says_in_the_index_that_it_is_none_of_the_images(
 def test_the_database_may_be_lost(layout: Layout, build: Callable[..., Descriptor]) -> None:
     with served(layout, hostname="r.example") as registry:
         registry.manifest("app", "1")
-    for path in (Path(layout.root) / "registry").iterdir():
-        os.unlink(path)
+    for path in (Path(layout.root) / "registry").glob("links.db*"):
+        path.unlink()
     with served(layout, hostname="r.example") as registry:
         pull(registry, "app", "1")
 

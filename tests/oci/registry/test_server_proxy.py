@@ -14,6 +14,7 @@ from oci.digest import Digest
 from oci.errors import ManifestUnknown, RegistryError
 from oci.layout import Layout
 from oci.model import Descriptor
+from oci.registry.moving import Watch
 from oci.registry.server import proxy
 
 
@@ -29,11 +30,14 @@ class Behind:
         answer = self._ask(f"/v2/{repository}/manifests/{reference}")
         return answer.headers["content-type"], answer.body
 
-    def fetch_blob(self, repository: str, descriptor: Descriptor, store: BlobStore) -> None:
+    def fetch_blob(self, repository: str, descriptor: Descriptor, store: BlobStore, watch: Watch) -> None:
         answer = self._ask(f"/v2/{repository}/blobs/{descriptor.digest}")
         with store.writer() as writer:
             writer.write(answer.body)
             writer.commit(descriptor)
+
+    def close(self) -> None:
+        pass
 
     def _ask(self, path: str):  # type: ignore[no-untyped-def]
         self.asked.append(path)
