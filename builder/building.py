@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import field, replace
 from typing import TYPE_CHECKING, BinaryIO, TypedDict
 
 from builder import entitlements, origins
-from builder.errors import UsageError
+from builder.errors import StepFailed, UsageError
 from builder.events import Emit, Exported, Warning_, discard, stamp
 from builder.export.base import Export, Exporter, OutputSpec, exporter, refuse_nameless, wish
 from builder.finishing import Finish, Workplace, finish, pointer
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from builder.contexts.ahead import Ahead
     from builder.contexts.remote import Remotes
     from builder.frontend.lower import PlanOptions
+    from builder.solver.failed import FailedStep
     from oci.digest import Digest
     from oci.model import Platform
 
@@ -96,11 +97,21 @@ class Built:
     outputs: tuple[str, ...] = ()
 
 
-def build(request: BuildRequest, emit: Emit = discard, ahead: Ahead | None = None) -> Built:
+def build(
+    request: BuildRequest,
+    emit: Emit = discard,
+    ahead: Ahead | None = None,
+    *,
+    on_failure: Callable[[FailedStep], None] | None = None,
+) -> Built:
     """Build `request`. Raises BuildError and OciError; then no name, output or record is half written.
 
-    `ahead` may be listing the context already (`builder.contexts.ahead`).
+    `ahead` may be listing the context already (`builder.contexts.ahead`). When a RUN fails, `on_failure` may
+    look around in it, in the calling thread, before StepFailed is raised: all else has ended by then. Not
+    with `keep_going`.
     """
+    if on_failure is not None and request.keep_going:
+        raise UsageError("--on-failure and --keep-going cannot both be: one step is entered, when all ended")
     exporters = [exporter(spec) for spec in request.outputs]
     names = tuple(_name(tag) for tag in request.tags)
     lent = _lent(request)
@@ -114,20 +125,26 @@ def build(request: BuildRequest, emit: Emit = discard, ahead: Ahead | None = Non
         remotes = stack.enter_context(_remotes(request, images, state, lent, emit))
         registries = stack.enter_context(Registries(request.access, images, emit))
         inputs = stack.enter_context(Inputs(request, images, emit, remotes, registries, ahead))
-        executor = stack.enter_context(
-            _executor(request, (remotes, registries), lent, state, images, inputs, emit)
-        )
+        sources = (remotes, registries)
+        keeps = on_failure is not None
+        executor = stack.enter_context(_executor(request, sources, lent, state, images, inputs, emit, keeps))
         if request.no_cache:
             executor.prepare()
         plan = _plan(request, inputs, emit)
         lease.add(executor.recorded(plan.target))
-        result = solve(
-            plan.target,
-            executor.perform,
-            jobs=request.jobs or os.cpu_count() or 1,
-            cancel=executor.cancel,
-            keep_going=request.keep_going,
-        )
+        try:
+            result = solve(
+                plan.target,
+                executor.perform,
+                jobs=request.jobs or os.cpu_count() or 1,
+                cancel=executor.cancel,
+                keep_going=request.keep_going,
+            )
+        except StepFailed as error:
+            failed = executor.failed(error)
+            if on_failure is not None and failed is not None:
+                on_failure(failed)
+            raise
         made = executor.everything_made()
         executor.settle()
         if exporters and not names and all(spec.type == "cacheonly" for spec in request.outputs):
@@ -280,6 +297,7 @@ def _executor(
     images: Images,
     inputs: Inputs,
     emit: Emit,
+    keeps_failed: bool,
 ) -> Executor:
     return Executor(
         state=state,
@@ -291,6 +309,7 @@ def _executor(
         codec=codec("gzip", 1),
         clock=request.clock,
         emit=emit,
+        keeps_failed=keeps_failed,
         **lent,
     )
 

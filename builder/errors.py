@@ -64,7 +64,10 @@ class ContextError(BuildError):
 
 
 class StepFailed(BuildError):
-    """A step's command exited with another code than 0; `status` is that code (128+n for signal n)."""
+    """A step's command exited with another code than 0; `status` is that code (128+n for signal n).
+
+    `enterable` says that the step has a shell with which people could look around in it.
+    """
 
     def __init__(
         self,
@@ -77,6 +80,7 @@ class StepFailed(BuildError):
     ) -> None:
         super().__init__(message, at=at, hint=hint, log=log)
         self.status = status
+        self.enterable = False
 
 
 class SandboxError(BuildError):

@@ -79,7 +79,16 @@ class Exported:
     time: float
 
 
-Event = StepStarted | StepLog | StepDone | Transfer | Warning_ | Exported
+@dataclass(frozen=True, slots=True)
+class TerminalTaken:
+    """A program takes the terminal for itself: whoever draws on it stops. `digest` is the step it runs in.
+    Nothing of the build happens afterwards."""
+
+    digest: str
+    time: float
+
+
+Event = StepStarted | StepLog | StepDone | Transfer | Warning_ | Exported | TerminalTaken
 Emit = Callable[[Event], None]
 
 

@@ -111,7 +111,8 @@ class Base:
 class Exec:
     """Run a program on top of the first input; the other inputs hold what `mounts` show.
 
-    `env` is all it sees; `proxy_env` is seen too but is part of no key (FEATURES.md I04). `files` are put at
+    `env` is all it sees; `proxy_env` is seen too but is part of no key (FEATURES.md I04), and neither is
+    `shell`, the stage's SHELL: `argv` says what runs. `files` are put at
     `/dev/pipes/<name>`, executable, for the time of the run. `user` is as written in USER and resolved in
     the image.
     """
@@ -129,6 +130,7 @@ class Exec:
     ulimits: tuple[tuple[str, int, int], ...] = ()
     mounts: tuple[Mount, ...] = ()
     security: Security = "sandbox"
+    shell: tuple[str, ...] = ("/bin/sh", "-c")
 
     def definition(self) -> dict[str, Any]:
         more: dict[str, Any] = {"mounts": [each.definition() for each in self.mounts]} if self.mounts else {}

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from builder.cli import finish, lending, remote, values
+from builder.cli import entering, finish, lending, remote, values
 from builder.cli.progress import MODES, watching
 from builder.cli.session import Session
-from builder.errors import ContextError, UsageError
+from builder.errors import ContextError, StepFailed, UsageError
 
 if TYPE_CHECKING:
     from builder.building import BuildRequest, Built
+    from builder.contexts.ahead import Ahead
     from builder.export.base import OutputSpec
 
 _LATER = {
@@ -159,6 +160,12 @@ def _with_later(command: click.Command) -> click.Command:
     "--jobs", type=click.IntRange(0), default=0, metavar="N", help="Steps at once (default: the cores)."
 )
 @click.option("--keep-going", is_flag=True, help="Let running steps end when one fails.")
+@click.option(
+    "--on-failure",
+    type=click.Choice(["shell"]),
+    metavar="shell",
+    help="Enter a RUN step that failed: a shell in it, on the terminal.",
+)
 @click.option("--squash", is_flag=True, help="Make one layer of all new ones; the cache keeps them.")
 @click.option(
     "--annotation",
@@ -201,6 +208,7 @@ def _with_later(command: click.Command) -> click.Command:
 @click.pass_obj  # fmt: skip
 def command(session: Session, /, **flags: Any) -> int:
     """Set by the decorator."""
+    entering.needs_terminal(flags["on_failure"])
     asked = flags["call"] if flags["call"] != "build" or not flags["check"] else "check"
     if asked != "build":
         from builder.cli.check import Call, run
@@ -213,15 +221,25 @@ def command(session: Session, /, **flags: Any) -> int:
         request = _request(session, flags)
         for path in (flags["iidfile"], flags["metadata_file"]):
             _writable(path)
-        with watching("quiet" if flags["quiet"] else flags["progress"]) as emit:
-            from builder.building import build
-
-            # Builds make many objects that stay, and few cycles: look for garbage rarely.
-            gc.set_threshold(100_000)
-            gc.enable()
-            built = build(request, emit, ahead)
+        built = _built(request, flags, ahead)
     _write_results(built, flags)
     return 0
+
+
+def _built(request: BuildRequest, flags: dict[str, Any], ahead: Ahead | None) -> Built:
+    enter = flags["on_failure"]
+    with watching("quiet" if flags["quiet"] else flags["progress"]) as emit:
+        from builder.building import build
+
+        # Builds make many objects that stay, and few cycles: look for garbage rarely.
+        gc.set_threshold(100_000)
+        gc.enable()
+        try:
+            return build(request, emit, ahead, on_failure=entering.entering(enter, emit))
+        except StepFailed as error:
+            if not enter and not request.keep_going:
+                entering.suggest(error)
+            raise
 
 
 def _request(session: Session, flags: dict[str, Any]) -> BuildRequest:

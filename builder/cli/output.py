@@ -31,6 +31,11 @@ def report(error: BaseException, *, debug: bool = False) -> int:
     return code
 
 
+def show(line: str) -> None:
+    """Print a line that is no error to standard error."""
+    _write(safe(line))
+
+
 def usage(error: click.ClickException) -> int:
     """Print a command-line error as click words it, and which help to read."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):

@@ -1,7 +1,7 @@
 """Progress for programs: one JSON object for each event, on a line of its own, on standard error.
 
-`type` is step-started, step-log, step-done, transfer, warning or exported; the other names are the fields of
-`builder.events`. What a step printed is raw bytes: `data` is base64.
+`type` is step-started, step-log, step-done, transfer, warning, exported or terminal-taken; the other names
+are the fields of `builder.events`. What a step printed is raw bytes: `data` is base64.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 from base64 import b64encode
 from typing import BinaryIO
 
-from builder.events import Event, Exported, StepDone, StepLog, StepStarted, Transfer, Warning_
+from builder.events import Event, Exported, StepDone, StepLog, StepStarted, TerminalTaken, Transfer, Warning_
 
 _TYPES = {
     StepStarted: "step-started",
@@ -20,6 +20,7 @@ _TYPES = {
     Transfer: "transfer",
     Warning_: "warning",
     Exported: "exported",
+    TerminalTaken: "terminal-taken",
 }
 
 

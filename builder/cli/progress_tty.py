@@ -17,7 +17,17 @@ from rich.text import Text
 
 from builder.cli import text
 from builder.cli.lines import cleaned, ending
-from builder.events import Emit, Event, Exported, StepDone, StepLog, StepStarted, Transfer, Warning_
+from builder.events import (
+    Emit,
+    Event,
+    Exported,
+    StepDone,
+    StepLog,
+    StepStarted,
+    TerminalTaken,
+    Transfer,
+    Warning_,
+)
 
 _PER_SECOND = 8
 _TAIL_BYTES = 4096
@@ -31,9 +41,16 @@ def live(verb: str = "Building") -> Iterator[Emit]:
     view = View(verb)
     with Live(
         view, console=console, refresh_per_second=_PER_SECOND, redirect_stdout=False, redirect_stderr=False
-    ):
+    ) as drawing:
+
+        def emit(event: Event) -> None:
+            if isinstance(event, TerminalTaken):
+                view.finish()
+                drawing.stop()
+            view.emit(event)
+
         try:
-            yield view.emit
+            yield emit
         finally:
             view.finish()
 

@@ -162,7 +162,12 @@ def command_line(stage: StageBuild, command: ins.Command) -> tuple[str, ...]:
     """The argument vector: the JSON form's words, or the text handed to the shell."""
     if not command.shell:
         return command.argv
-    return (*(stage.config.shell or ("/bin/sh", "-c")), command.argv[0])
+    return (*shell_of(stage), command.argv[0])
+
+
+def shell_of(stage: StageBuild) -> tuple[str, ...]:
+    """What the shell form of commands is handed to: SHELL."""
+    return stage.config.shell or ("/bin/sh", "-c")
 
 
 def cmd(stage: StageBuild, line: ins.Cmd) -> None:

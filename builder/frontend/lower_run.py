@@ -10,7 +10,7 @@ from builder.frontend import instructions as ins
 from builder.frontend import scope
 from builder.frontend.broken import broken
 from builder.frontend.extensions import SHELL_STRICT
-from builder.frontend.lower_config import command_line
+from builder.frontend.lower_config import command_line, shell_of
 from builder.frontend.lower_mount import mounts
 from builder.frontend.reader import heredoc_of
 from builder.frontend.stage import StageBuild
@@ -53,6 +53,7 @@ def run(stage: StageBuild, line: ins.Run, origins: Sequence[Step | str] = ()) ->
         ulimits=options.ulimits,
         mounts=shown,
         security=security,
+        shell=shell_of(stage),
     )
     step = stage.add(op, _shown(stage, line), line.at, *inputs)
     stage.say(f"RUN {history} # buildkit", step)

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from builder.errors import BuildCancelled, BuildError, ContextError, ResourceError
+from builder.errors import BuildCancelled, BuildError, ContextError, ResourceError, StepFailed
 from builder.events import Emit, StepDone, StepStarted, Warning_, stamp
 from builder.graph import (
     Base,
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from builder.snapshot.overlay import Snapshots
     from builder.snapshot.view import DirectoryLayer, IndexLayer, View
     from builder.solver.copying import Plan, Selection, Written
+    from builder.solver.failed import FailedStep
     from builder.solver.mounting import Mounting, Source
     from builder.solver.notices import Notices
     from builder.solver.running import Runner
@@ -95,7 +96,8 @@ class Executor:
     """Performs the steps of one build; `perform` is what `solve` calls, from several threads.
 
     `trees` opens a build context by name, `remotes` fetches; `secrets`, `agents` and `allow` are what the
-    user lends to steps and lets them have. Use it in `with`: leaving stops the launcher and waits for the
+    user lends to steps and lets them have; with `keeps_failed` a RUN that failed can be entered (`failed`).
+    Use it in `with`: leaving stops the launcher and waits for the
     writers.
     """
 
@@ -114,7 +116,10 @@ class Executor:
         secrets: Secrets | None = None,
         agents: Mapping[str, Agent] | None = None,
         allow: frozenset[str] = frozenset(),
+        keeps_failed: bool = False,
     ) -> None:
+        self._keeps_failed = keeps_failed
+        self._failed: list[FailedStep] = []
         self._secrets = secrets
         self._agents = agents or {}
         self._allow = allow
@@ -309,7 +314,14 @@ class Executor:
             active = stack.enter_context(self.snapshots.prepare(lowers))
             sources = [self._source(each) for each in inputs[1:]]
             shown = stack.enter_context(self.mounting.ready(op, self._view_of(parent), sources, active))
-            self.runner.run(step, op, active, self._view_of(parent), shown)
+            try:
+                self.runner.run(step, op, active, self._view_of(parent), shown)
+            except StepFailed as error:
+                from builder.solver.failed import FailedStep
+
+                what = (op, self._view_of(parent), shown)
+                self._keep_failed(FailedStep(error, step, self.runner, active, what), stack)
+                raise
             snapshot = active.commit()
         if not os.listdir(snapshot.path):
             self.snapshots.remove(snapshot.name)
@@ -318,6 +330,20 @@ class Executor:
             return parent.on_top(key, None)
         future = self._write_diff(step, key, snapshot.path, lowers, snapshot.name, created)
         return parent.on_top(key, Part(future, snapshot.name, snapshot.path))
+
+    def _keep_failed(self, failed: FailedStep, stack: ExitStack) -> None:
+        """Keep a failed step until the end of the build, with what `stack` would give back, if that is asked
+        for.
+        """
+        failed.error.enterable = failed.has_shell()
+        if self._keeps_failed:
+            with self._lock:
+                self._failed.append(failed)
+                self._exit.push(stack.pop_all())
+
+    def failed(self, error: StepFailed) -> FailedStep | None:
+        """The step that `error` is about, where failed steps are kept."""
+        return next((each for each in self._failed if each.error is error), None)
 
     def _write_diff(
         self, step: Step, key: str, upper: str, lowers: tuple[str, ...], name: str, created: str

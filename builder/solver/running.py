@@ -21,7 +21,7 @@ from builder.tree import Tree
 
 if TYPE_CHECKING:
     from builder.sandbox.network import NetworkPool
-    from builder.snapshot.overlay import Active
+    from builder.snapshot.base import Active
 
 _PIPES = "/dev/pipes/"
 HOST_GATEWAY = "host-gateway"
@@ -108,7 +108,7 @@ class Runner:
 
     @contextmanager
     def begin(
-        self, sandbox: Sandbox, output: int, *, errors: int | None = None, stdin: int | None = None
+        self, sandbox: Sandbox, output: int | None, *, errors: int | None = None, stdin: int | None = None
     ) -> Iterator[Running]:
         """Begin to run a sandbox, with a ready network where it has a private one. Raises SandboxError."""
         with ExitStack() as stack:
