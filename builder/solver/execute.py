@@ -204,8 +204,9 @@ class Executor:
         try:
             result, cached = self._result(step, inputs)
         except BaseException as error:
-            self._done(step, started, error=str(error) or type(error).__name__)
-            raise self._told(step, error) from error
+            told = self._told(step, error)
+            self._done(step, started, error=str(told) or type(told).__name__)
+            raise told from error
         self._done(step, started, cached=cached)
         return result
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
+import select
 import shutil
+import struct
 import subprocess
 import tarfile
 import tempfile
+import termios
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from io import BytesIO
@@ -218,6 +224,82 @@ class Workshop:
 
     def tar(self) -> tuple[OutputSpec, ...]:
         return (OutputSpec("tar", str(self.exported)),)
+
+
+class Typist:
+    """A person at a terminal, where one program runs. Everything it shows is in `said`."""
+
+    def __init__(self, *argv: str, env: dict[str, str], rows: int = 30, columns: int = 100) -> None:
+        self._master, self.terminal = pty.openpty()
+        self.said = ""
+        self._heard = 0
+        self.resize(rows, columns)
+        self.before = self.attributes()
+        self.process = subprocess.Popen(
+            argv,
+            env={**os.environ, **env},
+            stdin=self.terminal,
+            stdout=self.terminal,
+            stderr=self.terminal,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+
+    def __enter__(self) -> Typist:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._master)
+        os.close(self.terminal)
+
+    def attributes(self) -> list[Any]:
+        return termios.tcgetattr(self.terminal)
+
+    def raw(self) -> bool:
+        return not self.attributes()[3] & (termios.ICANON | termios.ECHO | termios.ISIG)
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("=HHHH", rows, columns, 0, 0))
+
+    def type(self, text: str) -> None:
+        os.write(self._master, text.encode())
+
+    def expect(self, text: str) -> str:
+        """Wait until `text` is shown, after what was expected before; all that was shown up to its end."""
+        end = time.monotonic() + 30
+        while (found := self.said.find(text, self._heard)) < 0:
+            if not self._hear(end - time.monotonic()):
+                raise AssertionError(f"{text!r} was never shown, but {self.said[self._heard :]!r}")
+        start, self._heard = self._heard, found + len(text)
+        return self.said[start : self._heard]
+
+    def ask(self, line: str) -> str:
+        """Type `line` into a shell; what it printed."""
+        self.type(f"{line}; echo 'en''d'\r")
+        return self.expect("end\n").removesuffix("end\n")
+
+    def end(self) -> int:
+        """The program's exit status, when it has ended by itself."""
+        end = time.monotonic() + 30
+        while self.process.poll() is None:
+            assert time.monotonic() < end, self.said[self._heard :]
+            self._hear(0.05)
+        while self._hear(0):
+            pass
+        return self.process.returncode
+
+    def _hear(self, seconds: float) -> bool:
+        if not select.select([self._master], [], [], max(0, seconds))[0]:
+            return False
+        self.said += os.read(self._master, 1 << 16).decode(errors="replace").replace("\r", "")
+        return True
+
+
+@pytest.fixture
+def typist() -> type[Typist]:
+    return Typist
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[BuildRequest]:
     """The requests that reach the engine, which builds nothing here."""
     seen: list[BuildRequest] = []
 
-    def build(request: BuildRequest, emit: Emit, ahead: Ahead | None) -> Built:
+    def build(request: BuildRequest, emit: Emit, ahead: Ahead | None, *, on_failure: object = None) -> Built:
         seen.append(request)
         emit(StepStarted("a", 1, "[1/1] FROM base", 0.0))
         emit(StepDone("a", 0.0, 0.0, cached=True))
