@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from builder.building import BuildRequest, plan_options
 from builder.errors import NotFound
 from builder.events import Emit, discard
 from builder.images import Images
 from builder.inputs import Inputs
+from builder.planning import plan_options
+from builder.request import BuildRequest
 from builder.state import StateDir, default_root
+from oci import platforms
 from oci.errors import OciError
 
 if TYPE_CHECKING:
@@ -82,7 +84,9 @@ def _without_unknown(request: BuildRequest, images: Images | None, emit: Emit) -
     for name, value in request.contexts.items():
         with Inputs(replace(request, contexts={name: value}), images, emit) as one:
             try:
-                one.named()
+                for found in one.named().values():
+                    if found is not None:
+                        found(platforms.host())
             except (NotFound, OciError):
                 del contexts[name]
     return replace(request, contexts=contexts)

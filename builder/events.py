@@ -72,6 +72,14 @@ class Warning_:
 
 
 @dataclass(frozen=True, slots=True)
+class Note:
+    """Something worth a line, and no reason to worry."""
+
+    message: str
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
 class Exported:
     """An output or a name was written: the line people see."""
 
@@ -88,7 +96,7 @@ class TerminalTaken:
     time: float
 
 
-Event = StepStarted | StepLog | StepDone | Transfer | Warning_ | Exported | TerminalTaken
+Event = StepStarted | StepLog | StepDone | Transfer | Warning_ | Note | Exported | TerminalTaken
 Emit = Callable[[Event], None]
 
 

@@ -5,11 +5,12 @@ new layers made one (D13, O16), annotations (O11). No step knows of any of this,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import field, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
 from builder.graph import key_of
 from builder.solver.cache import StepRecord
+from oci import platforms
 from oci.data import dataclass
 from oci.model import Descriptor, History, RunConfig
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from oci.blobs import BlobStore
     from oci.compress import Codec
     from oci.image import Image
+    from oci.model import Platform
 
 WHOLE: Mapping[str, Mapping[str, object]] = {
     "entrypoint": {"entrypoint": None},
@@ -32,17 +34,39 @@ WHOLE: Mapping[str, Mapping[str, object]] = {
 """Settings that are taken back whole, and what they are then."""
 
 
+Place = Literal["manifest", "manifest-descriptor", "index", "index-descriptor"]
+"""What carries an annotation: a manifest, an index, or what points to one of them (O11)."""
+PLACES: tuple[Place, ...] = ("manifest", "manifest-descriptor", "index", "index-descriptor")
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """One annotation; with `platform` only for the image of that platform."""
+
+    place: Place
+    key: str
+    value: str
+    platform: Platform | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """What is asked for. `unset` holds `env.NAME`, `label.NAME`, `volume.PATH`, `expose.PORT` or a setting.
-
-    `manifest` and `descriptor` are annotations of the image's manifest and of the pointer to it.
-    """
+    """What is asked for. `unset` holds `env.NAME`, `label.NAME`, `volume.PATH`, `expose.PORT`, a setting."""
 
     unset: tuple[str, ...] = ()
     squash: bool = False
-    manifest: Mapping[str, str] = field(default_factory=dict)
-    descriptor: Mapping[str, str] = field(default_factory=dict)
+    annotations: tuple[Annotation, ...] = ()
+
+    def of(self, place: Place, platform: Platform | None = None) -> dict[str, str]:
+        """The annotations of one place, for an image of `platform`."""
+        return {
+            each.key: each.value
+            for each in self.annotations
+            if each.place == place
+            and (
+                each.platform is None or (platform is not None and platforms.matches(each.platform, platform))
+            )
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +85,12 @@ def finish(image: Image, wanted: Finish, below: int, work: Workplace, warn: Call
         image = image.with_config(replace(config, config=without(config.config, wanted.unset, warn)))
     if wanted.squash:
         image = _squashed(image, below, work)
-    return image.annotated(wanted.manifest)
+    return image.annotated(wanted.of("manifest", image.platform))
 
 
-def pointer(descriptor: Descriptor, wanted: Finish) -> Descriptor:
-    """The pointer to the finished image, with its annotations."""
-    merged = {**descriptor.annotations, **wanted.descriptor}
+def pointer(descriptor: Descriptor, more: Mapping[str, str]) -> Descriptor:
+    """The pointer to a finished image, with more annotations."""
+    merged = {**descriptor.annotations, **more}
     return replace(descriptor, annotations=merged) if merged else descriptor
 
 

@@ -236,10 +236,10 @@ def key_of(document: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def walk(target: Step) -> Iterator[Step]:
-    """Every step that `target` needs, each once, inputs before the steps that read them."""
+def walk(*targets: Step) -> Iterator[Step]:
+    """Every step that `targets` need, each once, inputs before the steps that read them."""
     seen: set[str] = set()
-    stack: list[tuple[Step, bool]] = [(target, False)]
+    stack: list[tuple[Step, bool]] = [(target, False) for target in reversed(targets)]
     while stack:
         step, ready = stack.pop()
         if ready:
@@ -266,7 +266,9 @@ class Plan:
 
     `config` is the image's config without its rootfs and history: `base` gives the first layers and history
     lines (None after `FROM scratch`), `records` the rest. `contexts` names the contexts the graph reads,
-    `onbuild` the triggers a base brought, `warnings` what people should know.
+    `onbuild` the triggers a base brought. `stage` is what people call the target's stage; `stages` has the
+    last step of every stage that the graph holds, by name and by number; `skipped` are the stages that
+    nothing here needs.
     """
 
     target: Step
@@ -276,6 +278,8 @@ class Plan:
     records: tuple[Record, ...]
     onbuild: tuple[str, ...] = ()
     stages: Mapping[str, Step] = field(default_factory=dict)
+    stage: str = ""
+    skipped: tuple[str, ...] = ()
 
 
 def _files(files: tuple[InlineFile, ...]) -> list[tuple[str, str]]:

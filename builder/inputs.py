@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from builder.errors import BuildError, ContextError, NotFound, UsageError
 from builder.events import Emit
 from builder.source import SourceFile, SourceRange
-from oci import platforms
 from oci.errors import InvalidReference, OciError
 from oci.image import Image, copy, select
 from oci.layout import REF_NAME, name_of
@@ -81,6 +80,7 @@ class Inputs:
         self._sources: dict[str, Source] = {}
         self._trees: dict[str, Tree] = {}
         self._ignores: dict[str, IgnoreFile | None] = {}
+        self._found: dict[tuple[str, Platform], Image] = {}
         self._lock = threading.RLock()
 
     def __enter__(self) -> Inputs:
@@ -101,8 +101,8 @@ class Inputs:
             return source_of(_without_secrets(path), fetch_text(path, self._fetching))
         return self._source("").dockerfile(path)
 
-    def named(self) -> Mapping[str, Image | None]:
-        """The named contexts: an image, or None for files."""
+    def named(self) -> Mapping[str, Callable[[Platform], Image] | None]:
+        """The named contexts: what finds the image, or None for files. Raises UsageError."""
         return {name: self._named(name, value, 0) for name, value in self._wanted.contexts.items()}
 
     def tree(self, name: str) -> Tree:
@@ -145,6 +145,12 @@ class Inputs:
     def resolve(self, name: str, platform: Platform, at: SourceRange | None) -> Image:
         """The image that `name` means, from the store or a registry. Raises NotFound or RegistryFailed with
         the line that wants it."""
+        key = name, platform
+        if key not in self._found:
+            self._found[key] = self._resolved(name, platform, at)
+        return self._found[key]
+
+    def _resolved(self, name: str, platform: Platform, at: SourceRange | None) -> Image:
         from builder.bases import find
 
         try:
@@ -193,7 +199,7 @@ class Inputs:
             self._remotes = self._exit.enter_context(_passing_remotes(self._exit, self._emit))
         return self._remotes
 
-    def _named(self, name: str, value: str, depth: int) -> Image | None:
+    def _named(self, name: str, value: str, depth: int) -> Callable[[Platform], Image] | None:
         if depth > DEEPEST:
             raise UsageError(f"--build-context {name}={value}: named contexts name each other in a circle")
         if value.startswith(IMAGE):
@@ -201,16 +207,16 @@ class Inputs:
             other = self._wanted.contexts.get(image)
             if other is not None and image != name:
                 return self._named(image, other, depth + 1)
-            return self.resolve(image, platforms.host(), None)
+            return lambda platform: self.resolve(image, platform, None)
         if value.startswith(LAYOUT):
-            return self._from_layout(name, value.removeprefix(LAYOUT))
+            return lambda platform: self._from_layout(name, value.removeprefix(LAYOUT), platform)
         from builder.contexts.sources import is_remote
 
         if not is_remote(value) and not os.path.isdir(value):
             raise UsageError(f"--build-context {name}={value}: there is no such directory")
         return None
 
-    def _from_layout(self, name: str, where: str) -> Image:
+    def _from_layout(self, name: str, where: str, platform: Platform) -> Image:
         """The image of a foreign layout, its blobs verified and copied to the store."""
         from oci.layout import Layout
 
@@ -221,9 +227,9 @@ class Inputs:
         try:
             layout = Layout.open(path)
             entry = _entry(layout.descriptors(), wanted)
-            chosen = select(layout.blobs, entry, platforms.host()) if entry else None
+            chosen = select(layout.blobs, entry, platform) if entry else None
             if chosen is None:
-                raise InvalidReference(f"{path} has no image {wanted or 'for this machine'}")
+                raise InvalidReference(f"{path} has no image {wanted or f'for {platform}'}")
             copy(layout.blobs, chosen, blobs)
         except (OciError, OSError) as error:
             raise UsageError(f"--build-context {name}: {error}") from None

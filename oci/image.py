@@ -173,10 +173,12 @@ def _converted(manifest: Manifest, kind: Kind) -> Manifest:
     )
 
 
-def index_of(descriptors: tuple[Descriptor, ...], kind: Kind = "oci") -> Raw[Index]:
+def index_of(
+    descriptors: tuple[Descriptor, ...], kind: Kind = "oci", *, annotations: Mapping[str, str] | None = None
+) -> Raw[Index]:
     """An index of images, in the order given."""
     media_type = media_types.DOCKER_INDEX if kind == "docker" else media_types.OCI_INDEX
-    return Raw.of(Index(descriptors, media_type))
+    return Raw.of(Index(descriptors, media_type, annotations=annotations or {}))
 
 
 def walk(store: BlobStore, descriptor: Descriptor, *, sparse: bool = False) -> Iterator[Descriptor]:

@@ -74,7 +74,14 @@ def _with_later(command: click.Command) -> click.Command:
     help="The Dockerfile (default: PATH/Dockerfile; - is stdin): a path or a URL.",
 )
 @click.option("--ignorefile", default="", metavar="FILE", help="Use FILE in place of .dockerignore.")
-@click.option("-t", "--tag", "tags", multiple=True, metavar="NAME[:TAG]", help="Name the image; repeatable.")
+@click.option(
+    "-t",
+    "--tag",
+    "tags",
+    multiple=True,
+    metavar="[STAGE=]NAME[:TAG]",
+    help="Name the image, or that of another stage; repeatable.",
+)
 @click.option(
     "-o",
     "--output",
@@ -97,7 +104,14 @@ def _with_later(command: click.Command) -> click.Command:
     metavar="FILE",
     help="Set ARGs from a file, a NAME=VALUE per line; --build-arg comes before it.",
 )
-@click.option("--target", default="", metavar="STAGE", help="The stage to build (default: the last).")
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    metavar="STAGE,...",
+    help="The stages that become images (default: the last); repeatable.",
+)
+@click.option("--all-stages", "every_stage", is_flag=True, help="Run the steps of all stages, needed or not.")
 @click.option("--no-cache", is_flag=True, help="Run every step, whatever ran before.")
 @click.option("--no-cache-filter", multiple=True, metavar="STAGE", help="Run every step of these stages.")
 @click.option(
@@ -109,7 +123,10 @@ def _with_later(command: click.Command) -> click.Command:
 )
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Label the image; repeatable.")
 @click.option(
-    "--platform", multiple=True, metavar="OS/ARCH", help="What the image runs on (default: this machine)."
+    "--platform",
+    multiple=True,
+    metavar="OS/ARCH,...",
+    help="What the image runs on (default: this machine); of several an index is made.",
 )
 @click.option(
     "--network",
@@ -250,12 +267,9 @@ def _request(session: Session, flags: dict[str, Any]) -> BuildRequest:
     for path in flags["build_arg_files"]:
         build_args |= values.argument_file(path)
     build_args |= values.variables("--build-arg", flags["build_args"])
-    platforms = [each for one in flags["platform"] for each in one.split(",") if each]
-    if len(platforms) > 1:
-        raise UsageError(
-            f"--platform {','.join(platforms)}: several platforms in one build are not there yet"
-        )
-    platform = platforms[0] if platforms else os.environ.get("DOCKER_DEFAULT_PLATFORM", "")
+    platforms = values.words(flags["platform"]) or values.words(
+        [os.environ.get("DOCKER_DEFAULT_PLATFORM", "")]
+    )
     return BuildRequest(
         context=context,
         dockerfile=dockerfile,
@@ -265,12 +279,13 @@ def _request(session: Session, flags: dict[str, Any]) -> BuildRequest:
         tags=flags["tags"],
         outputs=_outputs(flags["outputs"], flags["push"]),
         build_args=build_args,
-        target=flags["target"],
+        targets=values.words(flags["targets"]),
+        every_stage=flags["every_stage"],
         no_cache=flags["no_cache"],
-        no_cache_filter=frozenset(each for one in flags["no_cache_filter"] for each in one.split(",")),
+        no_cache_filter=frozenset(values.words(flags["no_cache_filter"])),
         contexts=values.pairs("--build-context", flags["contexts"]),
         labels=values.pairs("--label", flags["labels"], empty=True),
-        platform=platform,
+        platforms=platforms,
         network="default" if flags["network"] == "bridge" else flags["network"],
         extra_hosts=values.hosts(flags["hosts"]),
         allow=frozenset(each for one in flags["allow"] for each in one.split(",")),
@@ -282,7 +297,7 @@ def _request(session: Session, flags: dict[str, Any]) -> BuildRequest:
         clock=values.clock(flags["clock"], build_args, context),
         jobs=flags["jobs"],
         keep_going=flags["keep_going"],
-        finish=finish.wanted(flags, platform),
+        finish=finish.wanted(flags),
         pull=_pull(flags),
         access=remote.access(
             session,

@@ -30,7 +30,7 @@ def command(session: Session, name: str, path: str | None) -> None:
             access=Access(config=session.config),
             dockerfile="-",
             dockerfile_text=f"FROM {entry.names[0]}\n".encode(),
-            platform=str(entry.image.platform),
+            platforms=(str(entry.image.platform),),
             outputs=(OutputSpec("tar", path or "-"),),
             root=session.root,
         )

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from builder.errors import UsageError
 
 if TYPE_CHECKING:
-    from builder.finishing import Finish
+    from builder.finishing import Annotation, Finish
 
 _NAMED = ("env", "label", "volume", "expose")
-_KINDS = ("manifest", "manifest-descriptor", "index", "index-descriptor")
-_ANNOTATION = r"(?:((?:manifest|index)[a-z,-]*)(?:\[([^\]]*)\])?:)?([^=]+)=(.*)"
+_FORM = r"(?:((?:manifest|index)[a-z,-]*)(?:\[([^\]]*)\])?:)?([^=]+)=(.*)"
 
 
-def wanted(flags: dict[str, Any], platform: str) -> Finish:
+def wanted(flags: dict[str, Any]) -> Finish:
     """What the flags ask for. Raises UsageError."""
     from builder.finishing import Finish
 
@@ -25,8 +24,7 @@ def wanted(flags: dict[str, Any], platform: str) -> Finish:
         *(f"env.{each}" for each in flags["unsetenv"]),
         *(f"label.{each}" for each in flags["unsetlabel"]),
     )
-    manifest, descriptor = annotated(flags["annotations"], platform)
-    return Finish(taken_back, flags["squash"], manifest, descriptor)
+    return Finish(taken_back, flags["squash"], tuple(annotated(flags["annotations"])))
 
 
 def unset(texts: Iterable[str]) -> tuple[str, ...]:
@@ -44,29 +42,24 @@ def unset(texts: Iterable[str]) -> tuple[str, ...]:
     return found
 
 
-def annotated(texts: Iterable[str], platform: str) -> tuple[dict[str, str], dict[str, str]]:
-    """`--annotation [TYPE[,TYPE][PLATFORM]:]KEY=VALUE`: those of the manifest, and of its descriptor (O11).
+def annotated(texts: Iterable[str]) -> Iterator[Annotation]:
+    """`--annotation [TYPE[,TYPE][PLATFORM]:]KEY=VALUE` (O11). Raises UsageError."""
+    from builder.finishing import PLACES, Annotation
+    from oci import platforms
 
-    Those for another platform are left out. Raises UsageError; also for an index, which one image has not.
-    """
-    found: dict[str, dict[str, str]] = {"manifest": {}, "manifest-descriptor": {}}
+    listed = ", ".join(PLACES)
     for text in texts:
-        match = re.fullmatch(_ANNOTATION, text, re.DOTALL)
+        match = re.fullmatch(_FORM, text, re.DOTALL)
         if match is None:
-            raise UsageError(
-                f"--annotation {text!r} is no [TYPE:]KEY=VALUE", hint=f"TYPE is {', '.join(_KINDS)}"
-            )
+            raise UsageError(f"--annotation {text!r} is no [TYPE:]KEY=VALUE", hint=f"TYPE is {listed}")
         kinds, only, key, value = match.groups()
+        platform = platforms.parse(only) if only else None
         for kind in (kinds or "manifest").split(","):
-            if kind not in _KINDS:
+            if kind not in PLACES:
+                raise UsageError(f"--annotation {text!r}: {kind!r} is no type", hint=f"it is {listed}")
+            if platform is not None and kind.startswith("index"):
                 raise UsageError(
-                    f"--annotation {text!r}: {kind!r} is no type", hint=f"it is {', '.join(_KINDS)}"
+                    f"--annotation {text!r}: an index is for all platforms",
+                    hint="leave the [PLATFORM] out, or annotate the manifest",
                 )
-            if kind not in found:
-                raise UsageError(
-                    f"--annotation {text!r}: an image of one platform has no index",
-                    hint="use manifest:KEY=VALUE",
-                )
-            if only in (None, platform):
-                found[kind][key] = value
-    return found["manifest"], found["manifest-descriptor"]
+            yield Annotation(kind, key, value, platform)

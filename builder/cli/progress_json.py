@@ -11,7 +11,17 @@ import threading
 from base64 import b64encode
 from typing import BinaryIO
 
-from builder.events import Event, Exported, StepDone, StepLog, StepStarted, TerminalTaken, Transfer, Warning_
+from builder.events import (
+    Event,
+    Exported,
+    Note,
+    StepDone,
+    StepLog,
+    StepStarted,
+    TerminalTaken,
+    Transfer,
+    Warning_,
+)
 
 _TYPES = {
     StepStarted: "step-started",
@@ -19,6 +29,7 @@ _TYPES = {
     StepDone: "step-done",
     Transfer: "transfer",
     Warning_: "warning",
+    Note: "note",
     Exported: "exported",
     TerminalTaken: "terminal-taken",
 }

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from builder.cli import text
 from builder.cli.lines import Lines, ending
-from builder.events import Event, Exported, StepDone, StepLog, StepStarted, Transfer, Warning_
+from builder.events import Event, Exported, Note, StepDone, StepLog, StepStarted, Transfer, Warning_
 
 
 class Plain:
@@ -42,6 +42,8 @@ class Plain:
                     self._transfer(event)
                 case Warning_():
                     self._write(warning(event))
+                case Note():
+                    self._write(f"note: {event.message}\n")
                 case Exported():
                     self._exported(event)
 

@@ -21,6 +21,7 @@ from builder.events import (
     Emit,
     Event,
     Exported,
+    Note,
     StepDone,
     StepLog,
     StepStarted,
@@ -99,6 +100,9 @@ class View:
                 case Exported():
                     row = self._rows[f"exported {len(self._rows)}"] = _Row(event.message, event.time)
                     row.seconds = 0.0
+                case Note():
+                    row = self._rows[f"note {len(self._rows)}"] = _Row(event.message, event.time)
+                    row.seconds, row.end = 0.0, "NOTE"
                 case Warning_():
                     place = f" ({event.at})" if event.at else ""
                     row = self._rows[f"warning {len(self._rows)}"] = _Row(

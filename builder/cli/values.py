@@ -29,6 +29,11 @@ def pairs(option: str, texts: Iterable[str], *, empty: bool = False) -> dict[str
     return found
 
 
+def words(texts: Iterable[str]) -> tuple[str, ...]:
+    """All words of texts that hold some each, with commas between them."""
+    return tuple(each for text in texts for each in text.split(",") if each)
+
+
 def variables(option: str, texts: Iterable[str]) -> dict[str, str]:
     """`NAME[=VALUE]` texts: a name alone has the environment's value, and is left out without one."""
     found = {}

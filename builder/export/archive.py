@@ -10,14 +10,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from builder.errors import UsageError
-from builder.export.base import Export, OutputSpec, refuse_missing_directory, refuse_unknown
+from builder.export.base import Export, One, OutputSpec, refuse_missing_directory, refuse_unknown
 from oci.archive import Named, write_archive
 from oci.blobs import BlobStore
 from oci.compress import Codec, codec
 from oci.data import dataclass
 from oci.durable import sync_directory
-from oci.image import Image, copy
+from oci.image import Image, copy, index_of
 from oci.layer import Layer, recompress
+from oci.model import Index
 from oci.reference import Reference
 
 if TYPE_CHECKING:
@@ -92,6 +93,11 @@ class ImageExporter:
                 write_archive([named], blobs, fd, docker=self.type == "docker")
         return f"exporting to {self.type} {'archive' if self.tar else 'layout'} {self.dest}"
 
+    @property
+    def of_one_platform(self) -> bool:
+        """Whether there is no room for an index (Docker's archives have none)."""
+        return self.type == "docker"
+
     def _names(self, what: Export) -> tuple[Reference, ...]:
         own = [name for name in self.name.split(",") if name]
         return tuple(Reference.parse(name).with_default_tag() for name in own or what.names)
@@ -100,14 +106,30 @@ class ImageExporter:
 def converted(
     what: Export, blobs: BlobStore, codec: Codec | None, force: bool, kind: Literal["oci", "docker"]
 ) -> Descriptor:
-    """The image in another compression (None: as it is) and with these media types. Without `force` only the
-    build's own layers are compressed anew."""
-    image = Image.load(blobs, what.descriptor)
+    """The image in another compression (None: as it is) and with these media types; of an index each image.
+    Without `force` only the build's own layers are compressed anew."""
+    if not what.is_index:
+        return _converted(what.images[0], blobs, codec, force, kind)
+    found = tuple(_converted(each, blobs, codec, force, kind) for each in what.images)
+    before = Index.from_json(blobs.document(what.descriptor), what.descriptor.media_type)
+    raw = index_of(found, kind, annotations=before.annotations)
+    if raw.digest == what.descriptor.digest:
+        return what.descriptor
+    plain = blobs.put(raw.value.media_type, raw.content)
+    return replace(plain, annotations=what.descriptor.annotations)
+
+
+def _converted(
+    one: One, blobs: BlobStore, codec: Codec | None, force: bool, kind: Literal["oci", "docker"]
+) -> Descriptor:
+    image = Image.load(blobs, one.descriptor)
     if codec is not None:
-        first = 0 if force else len(image.layers) - what.new_layers
+        first = 0 if force else len(image.layers) - one.new_layers
         image = _recompressed(image, first, codec, blobs)
     image = image.converted(kind)
-    return what.descriptor if image.manifest.digest == what.descriptor.digest else image.write(blobs)
+    if image.manifest.digest == one.descriptor.digest:
+        return one.descriptor
+    return replace(image.write(blobs), annotations=one.descriptor.annotations)
 
 
 def codec_of(spec: OutputSpec) -> Codec | None:

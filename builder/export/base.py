@@ -13,13 +13,14 @@ from dataclasses import field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from builder.errors import UsageError
+from oci import media_types
 from oci.data import dataclass
 
 if TYPE_CHECKING:
     from builder.registries import Registries
     from builder.snapshot.view import View
     from oci.blobs import BlobStore
-    from oci.model import Descriptor
+    from oci.model import Descriptor, Platform
     from oci.reference import Reference
 
 _TRUE = frozenset({"1", "true", "t", "yes"})
@@ -82,20 +83,35 @@ def _parts(text: str) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
+class One:
+    """The image of one platform. `view` opens its merged root (made only when an output wants files),
+    `new_layers` counts the layers that this build made, from the top.
+    """
+
+    platform: Platform
+    descriptor: Descriptor
+    view: Callable[[], AbstractContextManager[View]]
+    new_layers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Export:
     """A finished image on its way out.
 
-    `descriptor` is its manifest in the store, `names` what it is called, `view` opens its merged root (made
-    only when an output wants files), `new_layers` counts the layers that this build made, from the top.
+    `descriptor` is its manifest in the store, or the index of its `images`; `names` is what it is called.
     `registries` are where images are pushed to and where missing layers come from.
     """
 
     descriptor: Descriptor
     names: tuple[str, ...]
-    view: Callable[[], AbstractContextManager[View]]
-    new_layers: int = 0
+    images: tuple[One, ...]
     clock: int | None = None
     registries: Registries | None = None
+
+    @property
+    def is_index(self) -> bool:
+        """Whether it is an index, be it of one image."""
+        return self.descriptor.media_type in media_types.INDEXES
 
     def complete(self) -> None:
         """Have the layers of the base in the store, which may have been left where it came from."""
@@ -129,6 +145,15 @@ def refuse_nameless(exporters: Iterable[Exporter]) -> None:
     """Raise UsageError if one of these needs a name that the build does not have."""
     if any(getattr(each, "needs_name", False) for each in exporters):
         raise UsageError("there is no name to push to", hint="-t REGISTRY/NAME[:TAG], or name=... in -o")
+
+
+def refuse_several(exporters: Iterable[Exporter], platforms: int) -> None:
+    """Raise UsageError if one of these cannot take an image for so many platforms."""
+    if platforms > 1 and any(getattr(each, "of_one_platform", False) for each in exporters):
+        raise UsageError(
+            f"--output type=docker holds an image for one platform, not for {platforms}",
+            hint="use type=oci, or leave it out: the store holds them all, and `pybuild save` writes them",
+        )
 
 
 def exporter(spec: OutputSpec) -> Exporter:

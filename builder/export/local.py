@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from builder.errors import UsageError
+from builder.export import split
 from builder.export.archive import replacing
-from builder.export.base import Export, OutputSpec, refuse_missing_directory, refuse_unknown
+from builder.export.base import Export, One, OutputSpec, refuse_missing_directory, refuse_unknown
 from builder.snapshot.times import settle
 from oci.data import dataclass
 from oci.durable import write_all
@@ -26,45 +29,66 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class TarExporter:
-    """`type=tar`: the merged root as one tar, sorted."""
+    """`type=tar`: the merged root as one tar, sorted; of several platforms each in its folder."""
 
     dest: str
+    split: bool | None = None
 
     @classmethod
     def of(cls, spec: OutputSpec) -> TarExporter:
         """Read the options of `spec`. Raises UsageError."""
-        refuse_unknown(spec, frozenset())
+        refuse_unknown(spec, frozenset({split.OPTION}))
         if not spec.dest:
             raise UsageError("--output type=tar needs a dest", hint="type=tar,dest=root.tar, or dest=-")
         refuse_missing_directory(spec)
-        return cls(spec.dest)
+        return cls(spec.dest, split.asked(spec))
 
     def export(self, what: Export, blobs: BlobStore) -> str:
-        """Write it. Raises OSError; a file of that name is then as it was."""
-        with what.view() as view:
-            if self.dest == "-":
-                write_tree(view, _STDOUT, what.clock)
-            else:
-                with replacing(self.dest) as fd:
-                    write_tree(view, fd, what.clock)
+        """Write it. Raises OSError and ExportError; a file of that name is then as it was."""
+        found = split.folders(what, self.split)
+        if self.dest == "-":
+            _write(found, _STDOUT, what.clock)
+        else:
+            with replacing(self.dest) as fd:
+                _write(found, fd, what.clock)
         return f"exporting to tar {self.dest}"
+
+
+def _write(found: list[tuple[One, str]], fd: int, clock: int | None) -> None:
+    """Trees as one tar, each below its folder; those without one share their directories."""
+    tar = TarWriter(lambda block: write_all(fd, block))
+    written: set[bytes] = set()
+    for one, name in found:
+        if name:
+            tar.add(Entry(name.encode(), Kind.DIRECTORY, 0o755, mtime=clock or 0))
+        with one.view() as view:
+            _add_tree(tar, view, clock, name.encode(), written)
+    tar.finish()
 
 
 def write_tree(view: View, fd: int, clock: int | None = None) -> None:
     """The files of `view` as a tar written to `fd`, hard links kept, with the times that layers have."""
     tar = TarWriter(lambda block: write_all(fd, block))
-    seen: dict[tuple[int, int], bytes] = {}
-    with view.opener() as open_file:
-        for path, node in view.walk():
-            if path:
-                entry = entry_of(path, node, view.xattrs(path))
-                entry = replace(entry, mtime=settle(entry.mtime, clock))
-                _add(tar, open_file, entry, node, seen)
+    _add_tree(tar, view, clock, b"", set())
     tar.finish()
 
 
+def _add_tree(tar: TarWriter, view: View, clock: int | None, folder: bytes, written: set[bytes]) -> None:
+    """The files of `view` below `folder`; directories that were `written` before are left out."""
+    seen: dict[tuple[int, int], bytes] = {}
+    with view.opener() as open_file:
+        for path, node in view.walk():
+            name = folder + b"/" + path if folder and path else path
+            if not path or (node.kind is Kind.DIRECTORY and name in written):
+                continue
+            written.add(name)
+            entry = entry_of(name, node, view.xattrs(path))
+            entry = replace(entry, mtime=settle(entry.mtime, clock))
+            _add(tar, partial(open_file, path), entry, node, seen)
+
+
 def _add(
-    tar: TarWriter, open_file: Opener, entry: Entry, node: Node, seen: dict[tuple[int, int], bytes]
+    tar: TarWriter, opened: Callable[[], int], entry: Entry, node: Node, seen: dict[tuple[int, int], bytes]
 ) -> None:
     if node.kind is not Kind.FILE:
         tar.add(entry)
@@ -74,7 +98,7 @@ def _add(
     if first != entry.name:
         tar.add(replace(entry, kind=Kind.HARDLINK, link=first, size=0, xattrs=()))
         return
-    fd = open_file(entry.name)
+    fd = opened()
     try:
         tar.add_stream(entry, lambda size: os.read(fd, size))
     finally:
@@ -102,28 +126,32 @@ def entry_of(path: bytes, node: Node, xattrs: tuple[tuple[bytes, bytes], ...] = 
 class LocalExporter:
     """`type=local`: the merged root in a directory. Files belong to the caller; devices are left out.
 
-    What is in the directory already stays, unless the image has a file of that name (`mode=copy`).
+    What is in the directory already stays, unless the image has a file of that name (`mode=copy`). Of several
+    platforms each goes to its folder.
     """
 
     dest: str
+    split: bool | None = None
 
     @classmethod
     def of(cls, spec: OutputSpec) -> LocalExporter:
         """Read the options of `spec`. Raises UsageError."""
-        refuse_unknown(spec, frozenset({"platform-split", "mode"}))
+        refuse_unknown(spec, frozenset({split.OPTION, "mode"}))
         if spec.options.get("mode", "copy") != "copy":
             raise UsageError("--output type=local: only mode=copy is there yet")
         if not spec.dest or spec.dest == "-":
             raise UsageError("--output type=local needs a dest that is a directory")
         if os.path.exists(spec.dest) and not os.path.isdir(spec.dest):
             raise UsageError(f"--output type=local: {spec.dest} is no directory")
-        return cls(spec.dest)
+        return cls(spec.dest, split.asked(spec))
 
     def export(self, what: Export, blobs: BlobStore) -> str:
-        """Write it. Raises OSError."""
-        os.makedirs(self.dest, exist_ok=True)
-        with what.view() as view:
-            write_files(view, self.dest, what.clock)
+        """Write it. Raises OSError, and ExportError before anything is written."""
+        for one, name in split.folders(what, self.split):
+            dest = os.path.join(self.dest, name)
+            os.makedirs(dest, exist_ok=True)
+            with one.view() as view:
+                write_files(view, dest, what.clock)
         return f"exporting to directory {self.dest}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from builder.errors import NotFound
+from builder.errors import BuildError, NotFound
 from builder.frontend.broken import broken
 from builder.frontend.scope import DEFAULT_PATH
 from builder.frontend.stage import Shared, StageBuild
@@ -47,7 +47,7 @@ class Bases:
     def image(self, origin: Context | str, platform: Platform, at: SourceRange) -> Image | None:
         """The image `origin` means; None for scratch and for a directory."""
         if isinstance(origin, Context):
-            return origin.image
+            return self._of_context(origin, platform, at) if origin.find else None
         if origin == SCRATCH:
             return None
         reference = self._reference(origin, at)
@@ -55,6 +55,17 @@ class Bases:
         if key not in self._images:
             self._images[key] = self._found(origin, reference, platform, at)
             self.resolved.append(Resolved(origin, platform, self._images[key], at))
+        return self._images[key]
+
+    def _of_context(self, origin: Context, platform: Platform, at: SourceRange) -> Image:
+        key = (f"{origin.name}=", platform)
+        if key not in self._images:
+            assert origin.find is not None
+            try:
+                self._images[key] = origin.find(platform)
+            except BuildError as error:
+                error.at = error.at or at
+                raise
         return self._images[key]
 
     def _found(self, name: str, reference: str, platform: Platform, at: SourceRange) -> Image:

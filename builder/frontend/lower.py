@@ -57,7 +57,7 @@ def plan(source: SourceFile, options: PlanOptions, resolve: Resolve) -> Plan:
     """
     lowering = Lowering(source, options, resolve, lambda finding: options.warn(finding.warning()))
     target = lowering.graph.target(options.target)
-    builds = lowering.lower((target,))
+    builds = lowering.lower(range(len(lowering.graph.nodes)) if options.every_stage else (target,))
     lowering.linter.finish()
     _warn_of_foreign_syntax(lowering.document, options)
     _warn_of_unused(lowering.dockerfile, builds, options)
@@ -196,7 +196,6 @@ def _start(graph: Graph, bases: Bases, builds: Mapping[int, StageBuild], node: N
     build.fresh = fresh
     build.label = node.stage.label
     build.name = node.stage.label if graph.is_many() else ""
-    build.prefix = f"{build.platform} " if options.show_platform else ""
     build.total = sum(isinstance(line, _COUNTED) for line in node.lines)
     if not isinstance(node.base, int) and build.step.name:
         build.total += 1
@@ -246,7 +245,7 @@ def _origin(
                 hint="a stage reads stages above it; move that stage up",
             )
         return builds[origin].step
-    if not isinstance(origin, str) and origin.image is None:
+    if not isinstance(origin, str) and origin.find is None:
         return origin.name
     return bases.step(origin, graph.shared.options.platform, at)
 
@@ -300,4 +299,15 @@ def _finished(graph: Graph, builds: Mapping[int, StageBuild], target: int, optio
         if graph.nodes[index].stage.head.name:
             steps[graph.nodes[index].stage.head.name] = each.step
     triggers = tuple(line.code for index in builds for line in graph.nodes[index].triggers)
-    return Plan(build.step, config, platform, build.base, build.all_records(), triggers, steps)
+    skipped = tuple(node.stage.label for index, node in enumerate(graph.nodes) if index not in builds)
+    return Plan(
+        build.step,
+        config,
+        platform,
+        build.base,
+        build.all_records(),
+        triggers,
+        steps,
+        graph.nodes[target].stage.label,
+        skipped,
+    )

@@ -14,11 +14,11 @@ from builder.errors import DockerfileError
 from builder.frontend import instructions as ins
 from builder.frontend.broken import broken
 from builder.frontend.words import Lexer, WordError
-from oci.model import RunConfig
+from oci.model import Platform, RunConfig
 
 if TYPE_CHECKING:
     from builder.source import SourceRange
-    from oci.model import Healthcheck, Platform
+    from oci.model import Healthcheck
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -50,6 +50,23 @@ def platform_args(build: Platform, target: Platform, stage: str) -> dict[str, st
         found[f"{prefix}VARIANT"] = platform.variant
     found["TARGETSTAGE"] = stage or "default"
     return found
+
+
+def shown_platform(platform: Platform, env: Mapping[str, str]) -> str:
+    """The platform of a stage as the names of its steps show it: `linux/amd64`, and `linux/amd64->arm64` for
+    one that knows it builds for another (BuildKit's form)."""
+    named = env.get("TARGETPLATFORM", "")
+    system, _, rest = named.partition("/")
+    architecture, _, variant = rest.partition("/")
+    target = Platform(
+        env.get("TARGETOS") or system or platform.os,
+        env.get("TARGETARCH") or architecture or platform.architecture,
+        env.get("TARGETVARIANT") or variant or ("" if architecture else platform.variant),
+    )
+    if str(target) == str(platform):
+        return str(platform)
+    shown = str(target)
+    return f"{platform}->{shown.removeprefix(f'{platform.os}/')}"
 
 
 def global_args(

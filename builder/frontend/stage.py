@@ -50,11 +50,13 @@ def _no_files(path: str) -> tuple[str, bytes]:
 class PlanOptions:
     """What the command line says about a build, as far as it shapes the graph.
 
-    `contexts` maps a named context to its image, or to None when it is a directory. `clock` is the
-    SOURCE_DATE_EPOCH or None; only whether there is one matters here. `platform_is_default` says that nobody
-    asked for `platform`: the result then keeps the platform of its base. `allow` holds entitlements such as
-    `network.host`. `no_cache_filter` names stages. `ignore` reads the context's ignore file when it is asked.
-    `enable` names extensions (`extensions.py`), `read_file` gives them files of the context.
+    `contexts` maps a named context to what finds its image, or to None when it is a directory;
+    `name::platform` is for one platform. `clock` is the SOURCE_DATE_EPOCH or None; only whether there is one
+    matters here. `platform_is_default` says that nobody asked for `platform`: the result then keeps the
+    platform of its base. `show_platform` puts it into the names of steps. `every_stage` makes all stages part
+    of the graph, needed or not. `allow` holds entitlements such as `network.host`. `no_cache_filter` names
+    stages. `ignore` reads the context's ignore file when it is asked. `enable` names extensions
+    (`extensions.py`), `read_file` gives them files of the context.
     """
 
     platform: Platform
@@ -62,9 +64,10 @@ class PlanOptions:
     target: str = ""
     build_args: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
-    contexts: Mapping[str, Image | None] = field(default_factory=dict)
+    contexts: Mapping[str, Callable[[Platform], Image] | None] = field(default_factory=dict)
     platform_is_default: bool = True
     show_platform: bool = False
+    every_stage: bool = False
     network: Network = "default"
     no_cache: bool = False
     no_cache_filter: frozenset[str] = frozenset()
@@ -137,7 +140,6 @@ class StageBuild:
     onbuild: bool = False
     total: int = 0
     position: int = 0
-    prefix: str = ""
     records: list[Record] = field(default_factory=list)
     cmd_set: bool = False
 
@@ -197,7 +199,9 @@ class StageBuild:
         if not self.total:
             return name
         self.position += 1
-        label = f"{self.prefix}{self.name} " if self.name else self.prefix
+        label = f"{self.name} " if self.name else ""
+        if self.shared.options.show_platform:
+            label = f"{scope.shown_platform(self.platform, self.env)} {label}"
         number = f"{self.position:>{len(str(self.total))}}/{self.total}"
         return f"[{label}{number}] {'ONBUILD ' * self.onbuild}{name}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -27,10 +27,10 @@ SCRATCH = "scratch"
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """A named context: a directory, or an image."""
+    """A named context: a directory, or (`find`) an image for each platform."""
 
     name: str
-    image: Image | None
+    find: Callable[[Platform], Image] | None
 
 
 Origin: TypeAlias = int | Context | str
@@ -97,10 +97,10 @@ class Graph:
                 hint="declare the ARG before the first FROM, with a default: `ARG BASE=debian:12`",
             )
         platform = self._platform(head)
-        replaced = self._context(head.name)
+        replaced = self._context(head.name, platform)
         if replaced is not None:
             return Node(stage, replaced, platform, replaced=True)
-        return Node(stage, self._context(name) or self._meaning(name), platform)
+        return Node(stage, self._context(name, platform) or self._meaning(name), platform)
 
     def _meaning(self, name: str) -> Origin:
         """The stage called `name`, among those read so far, else the image."""
@@ -119,13 +119,16 @@ class Graph:
                 hint="the platforms of this build are $BUILDPLATFORM and $TARGETPLATFORM",
             ) from None
 
-    def _context(self, name: str) -> Context | None:
+    def _context(self, name: str, platform: Platform | None = None) -> Context | None:
+        """The named context that takes the place of `name`; one for the platform alone (C05) goes first."""
         contexts = self.shared.options.contexts
         if not contexts or not name or name.lower() in (SCRATCH, "context"):
             return None
-        for key in (name, _short(name)):
-            if key in contexts:
-                return Context(key, contexts[key])
+        wanted = platform or self.shared.options.platform
+        for word in (name, _short(name)):
+            for key in (f"{word}::{wanted}", word):
+                if key in contexts:
+                    return Context(key, contexts[key])
         return None
 
     def origin(self, line: ins.Copy) -> Origin | None:

@@ -185,9 +185,9 @@ class Executor:
         """What history says of the steps that were performed, by step digest."""
         return self._made
 
-    def recorded(self, target: Step) -> Iterable[Digest]:
+    def recorded(self, targets: Iterable[Step]) -> Iterable[Digest]:
         """Blobs that the base images of the graph consist of: to be leased before anything relies on them."""
-        for step in walk(target):
+        for step in walk(*targets):
             if isinstance(step.op, Base):
                 yield from (layer.digest for layer in step.op.image.layers)
 

@@ -6,7 +6,7 @@ of its inputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
@@ -16,20 +16,20 @@ R = TypeVar("R")
 
 
 def solve(
-    target: Step,
+    targets: Sequence[Step],
     perform: Callable[[Step, tuple[R, ...]], R],
     *,
     jobs: int,
     cancel: Callable[[], None],
     keep_going: bool = False,
-) -> R:
-    """The result of `target`; every step it needs is performed once, at most `jobs` at the same time.
+) -> tuple[R, ...]:
+    """The results of `targets`; every step they need is performed once, at most `jobs` at the same time.
 
     When a step fails no further one begins; `cancel` is called so that running ones end early (with
     `keep_going` they end by themselves), and the first error is raised after all have ended. An interrupt
     of the calling thread (KeyboardInterrupt) does the same.
     """
-    steps = list(walk(target))
+    steps = list(walk(*targets))
     missing = {step.digest: len({each.digest for each in step.inputs}) for step in steps}
     readers: dict[str, list[Step]] = {step.digest: [] for step in steps}
     for step in steps:
@@ -67,7 +67,7 @@ def solve(
             raise
     if failure is not None:
         raise failure
-    return results[target.digest]
+    return tuple(results[target.digest] for target in targets)
 
 
 def _abandon(running: dict[Future[R], Step], cancel: Callable[[], None] | None) -> None:

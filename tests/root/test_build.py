@@ -88,7 +88,7 @@ def test_no_cache_runs_all_and_the_filter_some(shop: Workshop) -> None:
 
 def test_unneeded_stages_do_not_run(shop: Workshop) -> None:
     dockerfile = "FROM base AS a\nRUN touch /a\nFROM nothing-of-the-kind AS b\nRUN false\nFROM a AS c\n"
-    shop.build(dockerfile, target="c")
+    shop.build(dockerfile, targets=("c",))
     assert shop.ran() == ["RUN touch /a"]
 
 
@@ -300,7 +300,7 @@ def test_cacheonly_stores_no_image(shop: Workshop) -> None:
 
 def test_a_platform_asked_for_is_in_the_config(shop: Workshop) -> None:
     shop.write("a", "1")
-    image = shop.image(shop.build("FROM scratch\nCOPY a /\n", platform="linux/arm64"))
+    image = shop.image(shop.build("FROM scratch\nCOPY a /\n", platforms=("linux/arm64",)))
     assert image.platform == Platform("linux", "arm64")
 
 

@@ -492,12 +492,12 @@ def test_another_platform_is_another_question(shop: Shop) -> None:
     shop.push("multi:1", pointer)
     outputs = (OutputSpec("tar", f"{shop.top}/root.tar"),)
     for platform, said in (("linux/arm64", b"arm\n"), ("", b"host\n")):
-        shop.build("FROM REG/multi:1\nENV A=1\n", platform=platform, outputs=outputs)
+        shop.build("FROM REG/multi:1\nENV A=1\n", platforms=(platform,), outputs=outputs)
         with tarfile.open(f"{shop.top}/root.tar") as tar:
             found = tar.extractfile("who")
             assert found is not None and found.read() == said
     # What was made here is taken as it is, and nobody is asked.
-    shop.build("FROM REG/multi:1\nENV A=1\n", platform="linux/arm64", tags=("own",))
+    shop.build("FROM REG/multi:1\nENV A=1\n", platforms=("linux/arm64",), tags=("own",))
     shop.forget()
     shop.build("FROM own\nENV B=1\n")
     assert not shop.registry.seen

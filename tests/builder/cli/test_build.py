@@ -18,7 +18,7 @@ from builder.contexts.ahead import Ahead
 from builder.contexts.git import commit_time
 from builder.errors import ContextError, StepFailed, UsageError
 from builder.events import Emit, StepDone, StepStarted
-from builder.finishing import Finish
+from builder.finishing import Annotation, Finish
 from builder.secrets import Agent, Secret
 from oci.digest import Digest
 from oci.model import Descriptor
@@ -37,7 +37,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[BuildRequest]:
         seen.append(request)
         emit(StepStarted("a", 1, "[1/1] FROM base", 0.0))
         emit(StepDone("a", 0.0, 0.0, cached=True))
-        if request.target == "fail":
+        if "fail" in request.targets:
             raise StepFailed("RUN exited with 3", status=3)
         return Built(ID, MANIFEST, request.tags)
 
@@ -81,10 +81,10 @@ def test_every_flag(
     (request,) = requests
     assert request.dockerfile == f"{context}/Dockerfile" and request.tags == ("a:1", "b")
     assert [(each.type, each.dest) for each in request.outputs] == [("oci", "x.tar"), ("cacheonly", "")]
-    assert request.build_args == {"A": "1=2", "FROM_ENV": "e"} and request.target == "t"
+    assert request.build_args == {"A": "1=2", "FROM_ENV": "e"} and request.targets == ("t",)
     assert request.no_cache and request.no_cache_filter == {"s1", "s2", "s3"}
     assert request.contexts == {"c": "/d"} and request.labels == {"l": "v=w", "bare": ""}
-    assert (request.platform, request.network) == ("linux/arm64", "default")
+    assert (request.platforms, request.network) == (("linux/arm64",), "default")
     assert request.extra_hosts == (
         ("h", "1.2.3.4"),
         ("v6", "::1"),
@@ -108,8 +108,17 @@ def test_every_flag(
         (["--memory", "1g"], "resource limits"),
         (["--attest", "type=sbom"], "attestations"),
         (["--provenance", "mode=max"], "attestations"),
-        (["--platform", "linux/amd64,linux/arm64"], "several platforms"),
-        (["--platform", "linux/amd64", "--platform", "linux/arm64"], "several platforms"),
+        (["--platform", "linux/amd64,linux/a/b/c"], "no platform"),
+        (
+            ["--platform", "linux/amd64,linux/arm64", "-o", "type=docker,dest=-"],
+            "for one platform, not for 2",
+        ),
+        (["--build-arg", "BUILDKIT_MULTI_PLATFORM=maybe"], "true or false"),
+        (["--target", "a,b", "-t", "x"], "say whose name it is: -t a=x"),
+        (["-t", "a=x", "-t", "b=x"], "to name two images: a and b"),
+        (["-t", "=x"], "no stage before the ="),
+        (["-t", "a=x", "-t", "b=y", "-o", "out"], "there are several: a, b"),
+        (["-t", "a=x", "--target", "b", "--push"], "no name to push to"),
         (["-o", "type=registry"], "no name to push to"),
         (["--ulimit", "files=3"], "there are core, cpu"),
         (["--ulimit", "nofile=9:3"], "above the hard"),
@@ -172,7 +181,9 @@ def test_what_is_still_changed_of_the_image(
         "--unset", "env.A,cmd", "--unsetenv", "B", "--unsetlabel", "l", "--squash", "--annotation", "k=v",
         "--build-arg-file", str(tmp_path / "args"), "--build-arg", "A=line", context,
     )  # fmt: skip
-    assert requests[0].finish == Finish(("env.A", "cmd", "env.B", "label.l"), True, {"k": "v"}, {})
+    assert requests[0].finish == Finish(
+        ("env.A", "cmd", "env.B", "label.l"), True, (Annotation("manifest", "k", "v"),)
+    )
     assert requests[0].build_args == {"A": "line", "B": "file"}
 
 

@@ -9,8 +9,8 @@ import pytest
 from builder.cli.finish import annotated, unset
 from builder.cli.values import argument_file
 from builder.errors import UsageError
-from builder.finishing import without
-from oci.model import RunConfig
+from builder.finishing import Finish, without
+from oci.model import Platform, RunConfig
 
 
 def test_settings_are_taken_back() -> None:
@@ -40,24 +40,32 @@ def test_what_is_no_setting(text: str) -> None:
         unset([text])
 
 
-def test_annotations() -> None:
+def test_annotations_go_to_their_place_and_platform() -> None:
     texts = [
         "a=1=2", "manifest:b=x:y", "manifest-descriptor:c=3", "manifest,manifest-descriptor:d=4",
-        "manifest[linux/amd64]:e=5", "manifest[linux/arm64]:f=6", "org.x/y:z=7",
+        "manifest[linux/amd64]:e=5", "manifest[linux/arm64/v8]:f=6", "org.x/y:z=7",
+        "index,index-descriptor:g=8",
     ]  # fmt: skip
-    assert annotated(texts, "linux/amd64") == (
-        {"a": "1=2", "b": "x:y", "d": "4", "e": "5", "org.x/y:z": "7"},
-        {"c": "3", "d": "4"},
-    )
+    wanted = Finish(annotations=tuple(annotated(texts)))
+    amd64, arm64 = Platform("linux", "amd64"), Platform("linux", "arm64")
+    both = {"a": "1=2", "b": "x:y", "d": "4", "org.x/y:z": "7"}
+    assert wanted.of("manifest", amd64) == both | {"e": "5"}
+    assert wanted.of("manifest", arm64) == both | {"f": "6"}
+    assert wanted.of("manifest-descriptor", amd64) == {"c": "3", "d": "4"}
+    assert wanted.of("index") == wanted.of("index-descriptor") == {"g": "8"}
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("nothing", "no \\[TYPE:\\]KEY=VALUE"), ("index:a=1", "has no index"), ("manifests:a=1", "is no type")],
+    [
+        ("nothing", "no \\[TYPE:\\]KEY=VALUE"),
+        ("index[linux/amd64]:a=1", "for all platforms"),
+        ("manifests:a=1", "is no type"),
+    ],
 )
 def test_annotations_that_cannot_be(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        annotated([text], "linux/amd64")
+        list(annotated([text]))
 
 
 def test_a_file_of_arguments(tmp_path: Path) -> None:

@@ -437,7 +437,7 @@ def test_a_named_context_comes_before_a_stage_and_an_image() -> None:
     text = (
         "FROM a AS s\nRUN broken\nFROM base\nCOPY --from=s p q\nCOPY --from=docker.io/library/im:latest p q"
     )
-    made = build(text, contexts={"s": None, "base": ours, "im": ours})
+    made = build(text, contexts={"s": None, "base": lambda _: ours, "im": lambda _: ours})
     assert made.config.config.env == ("PATH=/ours",)
     assert execs(made) == []
     first, second = copies(made)
@@ -458,7 +458,7 @@ def test_a_directory_may_be_a_base() -> None:
 
 
 def test_scratch_begins_with_nothing() -> None:
-    made = build("FROM scratch\nCOPY a b", contexts={"scratch": image()})
+    made = build("FROM scratch\nCOPY a b", contexts={"scratch": lambda _: image()})
     assert made.base is None
     assert made.config.config == RunConfig(env=(PATH,), working_dir="/")
     assert made.config.diff_ids == () and made.config.history == ()

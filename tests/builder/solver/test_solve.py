@@ -18,7 +18,7 @@ def names(made: Step, inputs: tuple[str, ...]) -> str:
 
 
 def run(target: Step, perform=names, jobs=2, **more):  # type: ignore[no-untyped-def]
-    return solve(target, perform, jobs=jobs, cancel=more.pop("cancel", lambda: None), **more)
+    return solve((target,), perform, jobs=jobs, cancel=more.pop("cancel", lambda: None), **more)[0]
 
 
 def test_inputs_come_first_and_in_their_order() -> None:

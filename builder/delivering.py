@@ -1,0 +1,98 @@
+"""Finished images leave the build: outputs are written, then names are given in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from builder.assembling import Product, facts_of
+from builder.errors import ExportError
+from builder.events import Emit, Exported, stamp
+from builder.export.base import Export, Exporter, One, wish
+from builder.request import Built
+from oci.data import dataclass
+
+if TYPE_CHECKING:
+    from builder.graph import Step
+    from builder.images import Images
+    from builder.registries import Registries
+    from builder.snapshot.view import View
+    from oci.model import Descriptor
+    from oci.reference import Reference
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A product whose outputs are written: their lines, and what was pushed, if it was."""
+
+    product: Product
+    lines: tuple[str, ...]
+    pushed: Descriptor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """The way out for all products of one build. `view` opens the merged files of a step's result."""
+
+    exporters: Sequence[Exporter]
+    images: Images
+    registries: Registries
+    view: Callable[[Step], AbstractContextManager[View]]
+    clock: int | None
+    emit: Emit
+
+    def export(self, product: Product) -> Sent:
+        """Write all outputs. Raises ExportError, RegistryFailed, OciError."""
+        self.registries.shipped = None
+        export = Export(
+            product.descriptor,
+            tuple(str(name) for name in product.goal.names),
+            tuple(
+                One(each.plan.platform, each.descriptor, self._opener(each.plan.target), each.new_layers)
+                for each in product.members
+            ),
+            self.clock,
+            self.registries,
+        )
+        lines = []
+        for each in self.exporters:
+            try:
+                line = each.export(export, self.images.layout.blobs)
+            except OSError as error:
+                raise ExportError(f"an output could not be written: {error}") from error
+            if line:
+                lines.append(line)
+                self.emit(Exported(line, stamp()))
+        return Sent(product, tuple(lines), self.registries.shipped)
+
+    def _opener(self, step: Step) -> Callable[[], AbstractContextManager[View]]:
+        return lambda: self.view(step)
+
+    def named(self, sent: Sent) -> Built:
+        """Give a product the names it is to have, and have all of it in the store unless it was pushed."""
+        product, descriptor = sent.product, sent.product.descriptor
+        wishes = [wish(each, descriptor) for each in self.exporters]
+        names = (*product.goal.names, *(name for each in wishes for name in each.names))
+        kept = not self.exporters or any(each.keep for each in wishes)
+        if (names or kept) and not any(each.pushed for each in wishes):
+            self.registries.complete(descriptor)
+        self._name(product, names, kept)
+        for name in names:
+            self.emit(Exported(f"naming to {name}", stamp()))
+        shown = tuple(str(name) for name in product.goal.names)
+        return Built(product.id, sent.pushed or descriptor, shown, sent.lines)
+
+    def _name(self, product: Product, names: Sequence[Reference], kept: bool) -> None:
+        descriptor = product.descriptor
+        facts = {
+            **facts_of(product, self.images.layout),
+            **self.registries.pushed(descriptor.digest),
+        }
+        for name in names:
+            if name.digest is None:
+                self.images.tag(name, descriptor, facts)
+            else:
+                self.images.pulled(name, descriptor, facts)
+        if not names and kept:
+            self.images.keep(descriptor, facts)
