@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ from oci.blobs import BlobStore
 from oci.data import dataclass
 from oci.digest import Digest
 from oci.errors import BlobNotFound, InvalidReference, OciError
-from oci.image import Image, images, select
+from oci.image import Image, images
 from oci.layout import Layout, Names, name_of, without_names
 from oci.model import Descriptor, Manifest, Platform, parse
 from oci.reference import Reference
@@ -39,22 +39,34 @@ OnDamage = Callable[[Descriptor, OciError], None]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One image of the store. Of an index of platforms, `image` is the one that fits this machine best."""
+    """One image of the store. Of an index of platforms, `image` is the one that fits this machine best, and
+    `others` are those of other platforms that are here.
+    """
 
     descriptor: Descriptor
     image: Image
     names: tuple[Reference, ...] = ()
+    others: tuple[Image, ...] = ()
+
+    @property
+    def is_index(self) -> bool:
+        """Whether it is an index of images for several platforms."""
+        return self.descriptor.media_type in media_types.INDEXES
 
     @property
     def id(self) -> Digest:
-        """The image id: the config's digest."""
-        return self.image.id
+        """The image id: the config's digest, of an index its own."""
+        return self.descriptor.digest if self.is_index else self.image.id
 
     @property
     def size(self) -> int:
         """Bytes that its layers and documents take in the store, compressed as they are."""
-        documents = len(self.image.manifest.content) + len(self.image.config.content)
-        return documents + sum(layer.size for layer in self.image.layers)
+        found = {}
+        for image in (self.image, *self.others):
+            found[image.manifest.digest] = len(image.manifest.content)
+            found[image.id] = len(image.config.content)
+            found.update((layer.digest, layer.size) for layer in image.layers)
+        return sum(found.values())
 
     @property
     def created(self) -> str:
@@ -86,7 +98,7 @@ class Images:
             if _is_artifact(descriptor):
                 continue
             try:
-                found.append(Entry(descriptor, self.for_platform(descriptor), names))
+                found.append(self._made(descriptor, names))
             except OciError as error:
                 if on_damage is None:
                     raise
@@ -101,31 +113,86 @@ class Images:
         return next((each for each in self.layout.descriptors() if _is_pinned(each, reference)), None)
 
     def resolve(self, text: str) -> Entry:
-        """The image that people mean by a name, a name with a digest, or at least four digits of an id.
+        """The image that people mean by a name, a name with a digest, or at least four digits of an id. What
+        is no id may be the digest of a manifest, or the id of an image in an index.
 
         Raises NotFound (with what may have been meant), UsageError when an id's beginning fits several.
         """
         reference = _reference(text)
         if reference and (descriptor := self.find(reference)):
             return self._entry(descriptor)
-        found = {each.digest: each for each in self.layout.descriptors() if _begins(self._id(each), text)}
-        ids = {self._id(each) for each in found.values()}
+        found = self._known_as(self.layout.descriptors(), text)
+        ids = {self._id(each) for each in found}
         if len(ids) > 1:
             raise _ambiguous(text, ids)
         if not found:
             raise NotFound(f"no image {text!r} in the store", hint=self._did_you_mean(text))
-        return self._entry(next(iter(found.values())))
+        return self._entry(found[0])
 
-    def for_platform(self, descriptor: Descriptor, platform: Platform | None = None) -> Image:
-        """The image below a pointer that fits `platform` (this machine's, if None) best, else its first."""
+    def for_platform(self, descriptor: Descriptor) -> Image:
+        """The image below a pointer that fits this machine best, else its first; of those that are here."""
+        return self._made(descriptor, ()).image
+
+    def choose(self, entry: Entry, platform: Platform) -> Entry:
+        """Of an image or index what is for `platform`, and nothing else. Raises NotFound."""
         blobs = self.layout.blobs
-        if descriptor.media_type in media_types.INDEXES:
-            wanted = platform or platforms.host()
-            chosen = select(blobs, descriptor, wanted) or next(iter(images(blobs, descriptor)), None)
-            if chosen is None:
-                raise BlobNotFound(f"the index {descriptor.digest} names no image")
-            descriptor = chosen
-        return Image.load(blobs, descriptor)
+        offered = images(blobs, entry.descriptor) if entry.is_index else (entry.image.descriptor,)
+        position = platforms.best(platform, [each.platform for each in offered])
+        name = entry.names[0].familiar() if entry.names else entry.id.short
+        if position is None:
+            there = ", ".join(str(each.platform) for each in offered) or "none"
+            raise NotFound(f"{name} has no image for {platform}; it has {there}")
+        if offered[position].digest not in blobs:
+            raise NotFound(
+                f"the image of {name} for {platform} is not in the store",
+                hint=f"pybuild pull --platform {platform} {name}",
+            )
+        return Entry(offered[position], Image.load(blobs, offered[position]), entry.names)
+
+    def absent(self, descriptor: Descriptor) -> tuple[Platform, ...]:
+        """The platforms that an index names and whose images are not in the store."""
+        if descriptor.media_type not in media_types.INDEXES:
+            return ()
+        blobs = self.layout.blobs
+        lost = [each for each in images(blobs, descriptor) if each.digest not in blobs]
+        return tuple(each.platform for each in lost if each.platform)
+
+    def refuse_sparse(self, descriptor: Descriptor, name: str) -> None:
+        """Raise NotFound if images of an index are not in the store."""
+        if lost := self.absent(descriptor):
+            listed = ", ".join(str(each) for each in lost[:4]) + (", ..." if len(lost) > 4 else "")
+            raise NotFound(
+                f"of the index {name} the images for {listed} are not in the store",
+                hint=f"--platform takes one that is here; all of it: pybuild pull --all-platforms {name}",
+            )
+
+    def _made(self, descriptor: Descriptor, names: tuple[Reference, ...]) -> Entry:
+        """The entry that a pointer is. Raises OciError for what is damaged or holds no image."""
+        blobs = self.layout.blobs
+        if descriptor.media_type not in media_types.INDEXES:
+            return Entry(descriptor, Image.load(blobs, descriptor), names)
+        here = [each for each in images(blobs, descriptor) if each.digest in blobs]
+        if not here:
+            raise BlobNotFound(f"the index {descriptor.digest} names no image that is here")
+        best = platforms.best(platforms.host(), [each.platform for each in here]) or 0
+        first, *others = [Image.load(blobs, each) for each in (here[best], *here[:best], *here[best + 1 :])]
+        return Entry(descriptor, first, names, tuple(others))
+
+    def _known_as(self, entries: Iterable[Descriptor], text: str) -> list[Descriptor]:
+        """The entries with this id, else those that have it otherwise: the digest of a manifest, the id of
+        the image that an index has for this machine."""
+        entries = tuple(entries)
+        found = [each for each in entries if _begins(self._id(each), text)]
+        if found or not _HEX_ID.fullmatch(text):
+            return found
+        return [each for each in entries if any(_begins(also, text) for also in self._also(each))]
+
+    def _also(self, descriptor: Descriptor) -> tuple[Digest, ...]:
+        if descriptor.media_type not in media_types.INDEXES:
+            return (descriptor.digest,)
+        with suppress(OciError):
+            return (self.for_platform(descriptor).id,)
+        return ()
 
     def tag(self, name: Reference, descriptor: Descriptor, facts: Mapping[str, str] = _NOTHING) -> None:
         """Let `name` mean `descriptor`. An image that had only this name stays, unnamed.
@@ -145,7 +212,8 @@ class Images:
         """Let the name an image was pulled by mean it; one with a digest too, which then has no tag."""
         name = replace(name, tag="") if name.digest else name.with_default_tag()
         with self.layout.editing() as names:
-            _move_name(names, str(name), descriptor, facts)
+            within = {each.digest for each in images(self.layout.blobs, descriptor)}
+            _move_name(names, str(name), descriptor, facts, within)
 
     def keep(self, descriptor: Descriptor, facts: Mapping[str, str] = _NOTHING) -> None:
         """Store an image without a name (or leave the names it has)."""
@@ -237,12 +305,12 @@ class Images:
         return [each for each in names.entries if _is_pinned(each, reference)]
 
     def _with_id(self, names: Names, text: str, force: bool) -> list[Descriptor]:
-        ids = {digest for digest in map(self._id, names.entries) if _begins(digest, text)}
+        chosen = self._known_as(names.entries, text)
+        ids = {self._id(each) for each in chosen}
         if not ids:
             raise NotFound(f"no image {text!r} in the store", hint=self._did_you_mean(text))
         if len(ids) > 1:
             raise _ambiguous(text, ids)
-        chosen = [descriptor for descriptor in names.entries if self._id(descriptor) in ids]
         known = [name for name in map(_name, chosen) if name]
         if len({name.repository for name in known}) > 1 and not force:
             listed = ", ".join(name.familiar() for name in known)
@@ -255,7 +323,7 @@ class Images:
     def _id(self, descriptor: Descriptor) -> Digest:
         """The image id; of an image that cannot be read, its pointer's digest: it must be removable too."""
         try:
-            return self.for_platform(descriptor).id
+            return self._made(descriptor, ()).id
         except OciError:
             return descriptor.digest
 
@@ -265,7 +333,7 @@ class Images:
             for each in self.layout.descriptors()
             if each.digest == descriptor.digest and (name := _name(each))
         ]
-        return Entry(_pointer(descriptor), self.for_platform(descriptor), tuple(names))
+        return self._made(_pointer(descriptor), tuple(names))
 
     def _did_you_mean(self, text: str) -> str:
         from difflib import get_close_matches
@@ -355,7 +423,14 @@ def _ambiguous(text: str, ids: Iterable[Digest]) -> UsageError:
     return UsageError(f"{text!r} is the beginning of several image ids: {listed}", hint="give more digits")
 
 
-def _move_name(names: Names, name: str, descriptor: Descriptor, facts: Mapping[str, str]) -> None:
+def _move_name(
+    names: Names,
+    name: str,
+    descriptor: Descriptor,
+    facts: Mapping[str, str],
+    within: Collection[Digest] = (),
+) -> None:
+    """Let `name` mean `descriptor`. What it meant stays without a name, unless it lies `within` that."""
     before = names.set(name, origins.remembering(names.entries, descriptor, facts))
-    if before is not None:
+    if before is not None and before.digest not in within:
         names.add(before)

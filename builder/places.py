@@ -102,7 +102,7 @@ class Copying:
         if source.kind == target.kind == "docker" and self._source is self._target:
             return self._source.copy(source.reference, target.reference, platform)
         blobs, named = self._read(source, platform)
-        if platform is not None and source.kind != "docker":
+        if platform is not None and source.kind not in ("docker", "store"):
             named = _one_platform(blobs, named, platform, source)
         self._write(target, blobs, named)
         return named.descriptor
@@ -114,6 +114,9 @@ class Copying:
         match source.kind:
             case "store":
                 entry = self._images.resolve(source.reference.familiar())
+                if platform is not None:
+                    entry = self._images.choose(entry, platform)
+                self._images.refuse_sparse(entry.descriptor, source.reference.familiar())
                 self._source.complete(entry.descriptor)
                 return self._images.layout.blobs, Named(
                     entry.descriptor, (source.reference.with_default_tag(),)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import field, replace
 from typing import TYPE_CHECKING
@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 from builder import origins
 from builder.errors import BuildCancelled, NotFound, RegistryFailed
 from builder.events import Emit, Transfer, Warning_, stamp
-from builder.origins import ORIGIN, PUSHED, RESOLVED, Origin, facts
+from builder.origins import INDEX, ORIGIN, PUSHED, RESOLVED, Origin, facts
 from oci import media_types, platforms
 from oci.data import dataclass
 from oci.errors import OciError, RegistryError, Unauthorized
-from oci.image import walk
+from oci.image import images, walk
 from oci.model import Descriptor
 from oci.reference import DEFAULT_DOMAIN
 
@@ -118,10 +118,27 @@ class Registries:
         what = f"resolving {shown}"
         self.emit(Transfer(what, what, 0, 0, stamp()))
         with told(reference):
-            found = self.client.pull_documents(reference, self._images.layout.blobs, platform)
-        self._images.pulled(reference, found.descriptor, _pulled_from(reference))
+            found, root, content = self.client.pull_chosen(reference, self._images.layout.blobs, platform)
+        self._name(reference, found, root, content)
         self.emit(Transfer(what, what, 0, 0, stamp(), done=True))
         return found
+
+    def _name(self, reference: Reference, found: Image, root: Descriptor, content: bytes) -> None:
+        """Let a name mean the image that was found; one that means another image of the same index means the
+        index then, of which those two are here."""
+        if root.media_type not in media_types.INDEXES:
+            self._images.pulled(reference, found.descriptor, _pulled_from(reference))
+            return
+        digest = found.manifest.digest
+        came_from = {INDEX: str(root.digest)}
+        before = self._images.find(reference)
+        if before is not None and before.digest == root.digest:
+            self._images.pulled(reference, root, _pulled_from(reference, digest) | came_from)
+        elif before is not None and before.digest != digest and _index_of(before) == str(root.digest):
+            self._images.layout.blobs.write(content)
+            self._images.pulled(reference, root, _pulled_from(reference, before.digest, digest) | came_from)
+        else:
+            self._images.pulled(reference, found.descriptor, _pulled_from(reference) | came_from)
 
     def documents(self, reference: Reference) -> list[Descriptor]:
         """All images behind a name, their manifests and configs brought into the store, unnamed."""
@@ -143,8 +160,10 @@ class Registries:
 
     def pull(self, reference: Reference, platform: Platform | None) -> Descriptor:
         """Bring an image whole, for one platform or for all, and name it; its manifest or index."""
-        found = self.bring(reference, self._images.layout.blobs, platform)
-        self._images.pulled(reference, found, _pulled_from(reference))
+        blobs = self._images.layout.blobs
+        found = self.bring(reference, blobs, platform)
+        parts = [each.digest for each in images(blobs, found)]
+        self._images.pulled(reference, found, _pulled_from(reference, *parts))
         return found
 
     def bring(self, reference: Reference, store: BlobStore, platform: Platform | None) -> Descriptor:
@@ -376,6 +395,13 @@ def hint(error: OciError, reference: Reference) -> str:
     return ""
 
 
-def _pulled_from(reference: Reference) -> Mapping[str, str]:
+def _pulled_from(reference: Reference, *digests: Digest) -> dict[str, str]:
+    """What to remember of an image from a registry, or of an index with images of these `digests`."""
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    return {**facts(Origin(replace(reference, tag="", digest=None)), kind=ORIGIN), RESOLVED: moment}
+    place = Origin(replace(reference, tag="", digest=None))
+    parts = [Origin(place.repository.with_digest(each)) for each in digests]
+    return {**facts(place, *parts, kind=ORIGIN), RESOLVED: moment}
+
+
+def _index_of(entry: Descriptor) -> str:
+    return entry.annotations.get(INDEX, "")

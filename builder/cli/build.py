@@ -236,6 +236,8 @@ def command(session: Session, /, **flags: Any) -> int:
 
     with begin(flags["context"], flags["dockerfile"], flags["ignorefile"]) as ahead:
         request = _request(session, flags)
+        if flags["iidfile"]:
+            _refuse_several(request)
         for path in (flags["iidfile"], flags["metadata_file"]):
             _writable(path)
         built = _built(request, flags, ahead)
@@ -377,9 +379,22 @@ def _write_results(built: Built, flags: dict[str, Any]) -> None:
         _write(flags["iidfile"], str(built.image_id))
     if flags["metadata_file"]:
         _write(flags["metadata_file"], json.dumps(metadata(built), indent=2) + "\n")
-    stored_unnamed = not flags["tags"] and not flags["outputs"]
-    if built.image_id and (flags["quiet"] or stored_unnamed) and not _on_stdout(flags["outputs"]):
-        sys.stdout.write(f"{built.image_id}\n")
+    if _on_stdout(flags["outputs"]):
+        return
+    for each in built.targets.values() or (built,):
+        unnamed = not each.names and not flags["outputs"]
+        if each.image_id and (flags["quiet"] or unnamed):
+            sys.stdout.write(f"{each.image_id}\n")
+
+
+def _refuse_several(request: BuildRequest) -> None:
+    from builder.goals import goals
+
+    if len(goals(request.targets, request.tags)) > 1:
+        raise UsageError(
+            "--iidfile holds the id of one image, and several are asked for",
+            hint="--metadata-file has them all",
+        )
 
 
 def _on_stdout(outputs: tuple[str, ...]) -> bool:
@@ -387,17 +402,18 @@ def _on_stdout(outputs: tuple[str, ...]) -> bool:
 
 
 def metadata(built: Built) -> dict[str, object]:
-    """What `--metadata-file` holds, under BuildKit's names (O13)."""
+    """What `--metadata-file` holds, under BuildKit's names (O13); of several targets that of each, by its
+    stage."""
     from oci.model import descriptor_value
 
+    if built.targets:
+        return {stage: metadata(each) for stage, each in built.targets.items()}
     found: dict[str, object] = {}
     if built.descriptor and built.image_id:
-        digest = str(built.descriptor.digest)
-        found = {
-            "containerimage.config.digest": str(built.image_id),
-            "containerimage.descriptor": descriptor_value(built.descriptor),
-            "containerimage.digest": digest,
-        }
+        if not built.is_index:
+            found["containerimage.config.digest"] = str(built.image_id)
+        found["containerimage.descriptor"] = descriptor_value(built.descriptor)
+        found["containerimage.digest"] = str(built.descriptor.digest)
     if built.names:
         found["image.name"] = ",".join(built.names)
     return found

@@ -11,8 +11,9 @@ import click
 from builder import origins
 from builder.cli import listing, output, remote
 from builder.cli.session import Session
-from builder.errors import NotFound, RegistryFailed, UsageError
+from builder.errors import NotFound, RegistryFailed
 from builder.images import Entry
+from oci.image import images
 
 
 @click.command("inspect", help="Show all there is to know of images: a JSON array in docker's shape.")
@@ -23,7 +24,7 @@ from builder.images import Entry
 @click.option("-s", "--size", is_flag=True, help="Accepted: the size is always shown.")
 @click.option("--type", "kind", type=click.Choice(["image"]), help="Only images, for now.")
 @click.option("--remote", "there", is_flag=True, help="Images of registries, which stay there.")
-@click.option("--platform", metavar="OS/ARCH", help="With --remote: of an index (default: this machine).")
+@click.option("--platform", metavar="OS/ARCH", help="Of an index the image for this (default: this machine).")
 @remote.with_access
 @click.pass_obj  # fmt: skip
 def command(
@@ -36,8 +37,8 @@ def command(
     **flags: Any,
 ) -> int:
     """Set by the decorator."""
-    if platform and not there:
-        raise UsageError("--platform goes with --remote: an image of the store has its own")
+    from oci import platforms
+
     template = None
     if form and form != "json":
         from builder.cli.templates import Template
@@ -50,7 +51,9 @@ def command(
                 found.append(document(_remote(session, name, platform, flags)))
             else:
                 entry = session.images.resolve(name)
-                found.append(document(entry) | _memory(session, entry))
+                if platform:
+                    entry = session.images.choose(entry, platforms.parse(platform))
+                found.append(document(entry) | _memory(session, entry) | _parts(session, entry))
         except (NotFound, RegistryFailed) as error:
             code = output.report(error)
     if template:
@@ -68,6 +71,19 @@ def _memory(session: Session, entry: Entry) -> dict[str, object]:
     return {
         **({"Origins": known[origins.ORIGIN].split()} if origins.ORIGIN in known else {}),
         **({"Metadata": {"LastTagTime": known[origins.RESOLVED]}} if origins.RESOLVED in known else {}),
+    }
+
+
+def _parts(session: Session, entry: Entry) -> dict[str, object]:
+    """The images of an index, and whether they are here."""
+    if not entry.is_index:
+        return {}
+    blobs = session.images.layout.blobs
+    return {
+        "Manifests": [
+            {"Digest": str(each.digest), "Platform": str(each.platform), "Available": each.digest in blobs}
+            for each in images(blobs, entry.descriptor)
+        ]
     }
 
 

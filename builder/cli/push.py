@@ -20,13 +20,22 @@ Batch = tuple[Descriptor, list[Reference]]
 @click.command("push", help="Push the image (or index) NAME of the store to the registry in its name.")
 @click.argument("name", metavar="NAME[:TAG]")
 @click.option("-a", "--all-tags", is_flag=True, help="Push all tags of the repository NAME.")
+@click.option(
+    "--platform", metavar="OS/ARCH", help="Of an index only the image for this (default: all of it)."
+)
 @remote.QUIET
 @remote.with_access
 @click.pass_obj  # fmt: skip
 def command(session: Session, /, name: str, **flags: Any) -> None:
     """Set by the decorator."""
     reference = remote.reference(name)
-    batches = _all_tags(session, reference) if flags["all_tags"] else [_one(session, reference)]
+    if flags["all_tags"] and flags["platform"]:
+        raise UsageError("--all-tags pushes images as they are: --platform cannot choose of them")
+    batches = (
+        _all_tags(session, reference) if flags["all_tags"] else [_one(session, reference, flags["platform"])]
+    )
+    for descriptor, names in batches:
+        session.images.refuse_sparse(descriptor, names[0].familiar())
     access = remote.access(
         session,
         authfile=flags["authfile"],
@@ -53,7 +62,7 @@ def tell(name: Reference, descriptor: Descriptor, *, quiet: bool) -> None:
     sys.stdout.write(f"{name if quiet else line}\n")
 
 
-def _one(session: Session, reference: Reference) -> Batch:
+def _one(session: Session, reference: Reference, platform: str | None) -> Batch:
     if reference.digest is not None:
         raise UsageError(
             f"{reference.familiar()} has a digest; a push needs a tag",
@@ -64,6 +73,11 @@ def _one(session: Session, reference: Reference) -> Batch:
     if descriptor is None:
         hint = _hint(session, name)
         raise NotFound(f"no image {name.familiar()!r} in the store", hint=hint)
+    if platform:
+        from oci import platforms
+
+        entry = session.images.resolve(name.familiar())
+        descriptor = session.images.choose(entry, platforms.parse(platform)).descriptor
     return descriptor, [name]
 
 

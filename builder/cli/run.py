@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +13,9 @@ from builder.cli.session import Session
 from builder.errors import BuildError, NotFound
 from builder.images import Entry, reachable
 from oci.errors import OciError
+
+if TYPE_CHECKING:
+    from oci.model import Platform
 
 _LATER = {
     "-t": ("--tty", True),
@@ -63,6 +67,7 @@ def _later(ctx: click.Context, option: click.Parameter, value: Any) -> None:
     help="What it may reach.",
 )
 @click.option("--add-host", "hosts", multiple=True, metavar="HOST:IP", help="One more line in /etc/hosts.")
+@click.option("--platform", metavar="OS/ARCH", help="Of an index the image for this (default: this machine).")
 @click.option("--rm", is_flag=True, help="Accepted: the container is always gone afterwards.")
 @click.option(
     "--pull",
@@ -92,7 +97,7 @@ def command(session: Session, /, image: str, args: tuple[str, ...], **flags: Any
         )
         gc.enable()
         images = session.images
-        entry = _entry(session, image, flags["pull"])
+        entry = _entry(session, image, flags["pull"], flags["platform"])
         with session.state.lease() as lease:
             lease.add(reachable(images.layout.blobs, [entry.descriptor]))
             with Registries(Access(config=session.config), images, discard) as registries:
@@ -103,28 +108,44 @@ def command(session: Session, /, image: str, args: tuple[str, ...], **flags: Any
         return output.RUN_FAILED
 
 
-def _entry(session: Session, name: str, pull: str) -> Entry:
+def _entry(session: Session, name: str, pull: str, platform: str | None) -> Entry:
     """The image to run, with all its layers: the store's, or pulled as docker run does it."""
+    from oci import platforms
+
+    wanted = platforms.parse(platform) if platform else None
     try:
         if pull == "always":
-            return _pulled(session, name)
+            raise NotFound("whatever is here")
         entry = session.images.resolve(name)
+        if wanted is not None:
+            entry = session.images.choose(entry, wanted)
     except NotFound:
-        if pull != "missing":
+        if pull == "never":
             raise
-        return _pulled(session, name)
+        entry = _pulled(session, name, wanted or platforms.host())
+    _warn_if_foreign(entry, wanted or platforms.host(), asked=wanted is not None)
     session.complete(entry.descriptor)
     return entry
 
 
-def _pulled(session: Session, name: str) -> Entry:
-    from builder.cli import remote
+def _warn_if_foreign(entry: Entry, wanted: Platform, *, asked: bool) -> None:
+    """Say that an image is for another machine, which nobody asked for."""
     from oci import platforms
+
+    if not asked and platforms.best(wanted, [entry.image.platform]) is None:
+        sys.stderr.write(
+            f"warning: the image is for {entry.image.platform}, this machine is {wanted}; "
+            f"--platform {entry.image.platform} says that it is meant\n"
+        )
+
+
+def _pulled(session: Session, name: str, platform: Platform) -> Entry:
+    from builder.cli import remote
 
     reference = remote.reference(name)
     with remote.registries(session, remote.access(session), verb="Pulling") as registries:
-        registries.pull(reference, platforms.host())
-    return session.images.resolve(name)
+        registries.pull(reference, platform)
+    return session.images.choose(session.images.resolve(name), platform)
 
 
 for _short, (_long, _flag) in _LATER.items():

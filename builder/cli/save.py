@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,12 +14,15 @@ from builder.images import Entry
 from oci.errors import InvalidReference
 from oci.reference import Reference
 
+if TYPE_CHECKING:
+    from oci.model import Platform
+
 
 @click.command("save", help="Write images to an archive that docker load, podman load and OCI tools read.")
 @click.argument("names", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("-o", "--output", "path", metavar="FILE", help="The archive (default: standard output).")
 @click.option(
-    "--platform", metavar="OS/ARCH", help="Of an index of platforms, the one for docker's manifest."
+    "--platform", metavar="OS/ARCH", help="Of an index only the image for this (default: all that is here)."
 )
 @click.pass_obj
 def command(session: Session, names: tuple[str, ...], path: str | None, platform: str | None) -> None:
@@ -28,22 +32,27 @@ def command(session: Session, names: tuple[str, ...], path: str | None, platform
 
     if path is None and os.isatty(1):
         raise UsageError("an archive does not go to a terminal", hint="name a file with -o, or pipe it on")
-    entries = [(name, session.images.resolve(name)) for name in names]
+    wanted = platforms.parse(platform) if platform else None
+    entries = [(name, _chosen(session, name, wanted)) for name in names]
     session.complete(*(entry.descriptor for _, entry in entries))
     what = [Named(entry.descriptor, _names(text, entry)) for text, entry in entries]
     blobs = session.images.layout.blobs
-    wanted = platforms.parse(platform) if platform else None
     try:
         if path is None:
             sys.stdout.flush()
-            write_archive(what, blobs, 1, docker=True, platform=wanted)
+            write_archive(what, blobs, 1, docker=True)
             return
         from builder.export.archive import replacing
 
         with replacing(path) as fd:
-            write_archive(what, blobs, fd, docker=True, platform=wanted)
+            write_archive(what, blobs, fd, docker=True)
     except BrokenPipeError:
         raise ExportError("the archive is not complete: its reader went away") from None
+
+
+def _chosen(session: Session, name: str, platform: Platform | None) -> Entry:
+    entry = session.images.resolve(name)
+    return session.images.choose(entry, platform) if platform else entry
 
 
 def _names(text: str, entry: Entry) -> tuple[Reference, ...]:

@@ -12,7 +12,7 @@ from oci.data import dataclass
 from oci.digest import Digest
 from oci.durable import write_all
 from oci.errors import BlobNotFound, DigestMismatch, InvalidDocument
-from oci.image import Image, images, select, walk
+from oci.image import Image, images, walk
 from oci.layout import named, version_document, without_names
 from oci.model import Descriptor, Index, Platform
 from oci.progress import Progress, no_progress
@@ -101,17 +101,18 @@ def _docker_manifest(what: Sequence[Named], store: BlobStore, platform: Platform
 
 
 def _one_platform(descriptor: Descriptor, store: BlobStore, platform: Platform) -> Descriptor:
-    chosen = select(store, descriptor, platform) or next(iter(images(store, descriptor)), None)
-    if chosen is None:
+    here = [each for each in images(store, descriptor) if each.digest in store]
+    if not here:
         raise InvalidDocument(f"{descriptor.digest} holds no image, so there is nothing for docker to load")
-    return chosen
+    return here[platforms.best(platform, [each.platform for each in here]) or 0]
 
 
 def _blobs(what: Sequence[Named], store: BlobStore) -> dict[Digest, Descriptor]:
-    """All that must be in the archive. Layers that are only ever fetched from `urls` may be missing."""
+    """All that must be in the archive. Layers that are only ever fetched from `urls` may be missing, and of
+    an index the images that are not in the store."""
     blobs: dict[Digest, Descriptor] = {}
     for item in what:
-        for descriptor in walk(store, item.descriptor):
+        for descriptor in walk(store, item.descriptor, sparse=True):
             if descriptor.digest in store:
                 blobs[descriptor.digest] = descriptor
             elif not descriptor.urls:

@@ -133,14 +133,19 @@ class Client:
     def pull_documents(self, reference: Reference, store: BlobStore, platform: Platform) -> Image:
         """The image for `platform` without its layers: manifest and config alone are stored. `fetch_blob`
         brings layers when they are needed. Raises InvalidDocument for what is no image."""
+        return self.pull_chosen(reference, store, platform)[0]
+
+    def pull_chosen(
+        self, reference: Reference, store: BlobStore, platform: Platform
+    ) -> tuple[Image, Descriptor, bytes]:
+        """The same, and what it was chosen from: what the name means, and its very bytes."""
         with self._reading(reference) as sources:
-            root = pulling.select(
-                self._root(sources, reference), platform, pulling.reader(sources, store), sources
-            )
-            if isinstance(root.value, Manifest):
-                _fetch_config(sources, root.value.config, store)
-            pulling.keep(store, root.descriptor.digest, root.content)
-            return Image.load(store, root.descriptor)
+            root = self._root(sources, reference)
+            found = pulling.select(root, platform, pulling.reader(sources, store), sources)
+            if isinstance(found.value, Manifest):
+                _fetch_config(sources, found.value.config, store)
+            pulling.keep(store, found.descriptor.digest, found.content)
+            return Image.load(store, found.descriptor), root.descriptor, root.content
 
     def fetch_blob(
         self, reference: Reference, descriptor: Descriptor, store: BlobStore, watch: Watch = unwatched
