@@ -57,7 +57,7 @@ def command(
         stdin=sys.stdin.buffer if context == "-" else None,
         ignorefile=ignorefile,
         build_args=values.variables("--build-arg", build_args),
-        platform=platform,
+        platforms=(platform,),
         enable=values.extensions(enable, shell_strict),
     )
     text = expanded(request)
