@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from oci.errors import OciError
 from oci.registry.server import listing, problems
@@ -28,7 +28,7 @@ _PATH = re.compile(
     r"/v2/(?P<name>.+)/(?:(?P<kind>manifests|blobs|referrers)/(?P<what>[^/]+)|(?P<list>tags)/list"
     r"|blobs/(?P<uploads>uploads)(?:/(?P<id>[^/]*))?)"
 )
-_READS = frozenset({"GET", "HEAD"})
+_READS = ("GET", "HEAD")
 
 Endpoint = Callable[[Request, str, str], Response]
 
@@ -58,6 +58,7 @@ class App:
             "uploads": {"POST": self.uploads.start},
             "upload": {
                 "GET": self.uploads.status,
+                "HEAD": self.uploads.status,
                 "PATCH": self.uploads.append,
                 "PUT": self.uploads.finish,
                 "DELETE": self.uploads.cancel,
@@ -91,9 +92,9 @@ class App:
         if self._users is not None:
             request.user = self._users.user(request.headers.get("authorization", ""))
         if request.path in ("/v2/", "/v2"):
-            return _plain(request, {"GET": _base, "HEAD": _base})
+            return _plain(request, _base)
         if request.path == "/v2/_catalog":
-            return _plain(request, {"GET": self._catalog, "HEAD": self._catalog})
+            return _plain(request, self._catalog)
         match = _PATH.fullmatch(request.path)
         if match is None:
             raise Problem(404, "UNSUPPORTED", "there is nothing here; a registry's API is below /v2/")
@@ -110,10 +111,11 @@ class App:
     def _endpoint(self, kind: str, method: str) -> Endpoint:
         methods = self._endpoints[kind]
         allowed = [each for each in methods if self._writable or each in _READS]
+        if method == "OPTIONS":
+            return lambda request, name, what: _options(allowed)
         if method not in allowed:
             why = "this registry is read-only" if method in methods else f"{method} is not for this"
-            headers = (("Allow", ", ".join(allowed)),)
-            raise Problem(405, "UNSUPPORTED", why, headers=headers)
+            raise Problem(405, "UNSUPPORTED", why, headers=(_allow(allowed),))
         return methods[method]
 
     def _tags(self, request: Request, name: str, what: str) -> Response:
@@ -126,12 +128,21 @@ class App:
         return listing.referrers(request, self._repositories, name, what)
 
 
-def _plain(request: Request, methods: dict[str, Callable[[Request], Response]]) -> Response:
-    if request.method not in methods:
-        raise Problem(
-            405, "UNSUPPORTED", f"{request.method} is not for this", headers=(("Allow", "GET, HEAD"),)
-        )
-    return methods[request.method](request)
+def _plain(request: Request, endpoint: Callable[[Request], Response]) -> Response:
+    """What can only be read."""
+    if request.method == "OPTIONS":
+        return _options(_READS)
+    if request.method not in _READS:
+        raise Problem(405, "UNSUPPORTED", f"{request.method} is not for this", headers=(_allow(_READS),))
+    return endpoint(request)
+
+
+def _options(methods: Iterable[str]) -> Response:
+    return Response(204, [_allow(methods)])
+
+
+def _allow(methods: Iterable[str]) -> tuple[str, str]:
+    return "Allow", ", ".join((*methods, "OPTIONS"))
 
 
 def _base(request: Request) -> Response:

@@ -137,8 +137,15 @@ class _Digesting:
 
 def matches(request: Request, digest: Digest) -> bool:
     """Whether the client has it already (If-None-Match)."""
-    tags = (tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(","))
-    return any(tag in ("*", f'"{digest}"') for tag in tags)
+    return is_among(request.headers.get("if-none-match", ""), digest)
+
+
+def is_among(tags: str, digest: Digest | None) -> bool:
+    """Whether a header's list of entity tags has the one of a digest; `*` is for whatever there is."""
+    if digest is None:
+        return False
+    listed = (tag.strip().removeprefix("W/") for tag in tags.split(","))
+    return any(tag in ("*", f'"{digest}"') for tag in listed)
 
 
 def _part(request: Request, digest: Digest, size: int) -> tuple[int, int] | None:

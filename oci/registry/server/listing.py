@@ -1,5 +1,8 @@
 """Lists, a page at a time: tags, repositories, and what refers to a manifest (distribution-spec: Content
 Discovery).
+
+Everything is in the order that the specification wants of tags: without regard to case; of what differs only
+in that, capitals go first.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ def tags(request: Request, repositories: Repositories, name: str) -> Response:
     """A repository's tags."""
     if not repositories.exists(name):
         raise Problem(404, "NAME_UNKNOWN", f"there is no repository {name}", detail={"name": name})
-    page, link = _page(request, repositories.tags(name))
+    page, link = _page(request, sorted(repositories.tags(name), key=_order))
     return Response(200, [*json_type(), *link], dumps({"name": name, "tags": page}))
 
 
@@ -77,7 +80,11 @@ def _page(request: Request, items: list[str]) -> tuple[list[str], list[tuple[str
 
 def _after(request: Request, items: Sequence[str]) -> int:
     last = request.one("last")
-    return bisect_right(items, last) if last else 0
+    return bisect_right(items, _order(last), key=_order) if last else 0
+
+
+def _order(text: str) -> tuple[str, str]:
+    return text.lower(), text
 
 
 def _limit(request: Request) -> int:

@@ -11,12 +11,12 @@ from oci.digest import Digest
 from oci.errors import BlobNotFound, DigestMismatch, OciError
 from oci.model import Descriptor
 from oci.registry.server import documents
-from oci.registry.server.blobs import matches
+from oci.registry.server.blobs import is_among, matches
 from oci.registry.server.documents import Document, digest_of
 from oci.registry.server.names import is_tag
 from oci.registry.server.problems import Problem
 from oci.registry.server.proxy import Proxy
-from oci.registry.server.repositories import Repositories
+from oci.registry.server.repositories import Allowed, Repositories, always
 from oci.registry.server.request import Request
 from oci.registry.server.response import Response
 from oci.registry.server.transfers import Transfers
@@ -71,7 +71,8 @@ class Manifests:
             )
             self._check(name, document)
             self._write(digest, content)
-            self._repositories.put(name, _pointer(document, digest, len(content)), document, tags)
+            pointer = _pointer(document, digest, len(content))
+            self._repositories.put(name, pointer, document, tags, _condition(request))
         headers = [("Location", f"/v2/{name}/manifests/{digest}"), ("Docker-Content-Digest", str(digest))]
         if document.subject is not None:
             headers.append(("OCI-Subject", str(document.subject)))
@@ -148,6 +149,22 @@ def _destination(request: Request, what: str) -> tuple[Digest | None, tuple[str,
         if not is_tag(tag):
             raise Problem(400, "MANIFEST_INVALID", f"{tag[:200]!r} is no tag", detail={"tag": tag[:200]})
     return digest, tags
+
+
+def _condition(request: Request) -> Allowed:
+    """What If-Match and If-None-Match demand of a tag before it is moved (RFC 9110, 13.1)."""
+    wanted, unwanted = request.headers.get("if-match"), request.headers.get("if-none-match")
+    if wanted is None and unwanted is None:
+        return always
+
+    def allowed(before: Descriptor | None) -> None:
+        digest = before.digest if before else None
+        if (wanted is None or is_among(wanted, digest)) and not (unwanted and is_among(unwanted, digest)):
+            return
+        said = f"the tag means {digest} by now" if digest else "there is no such tag"
+        raise Problem(412, "DENIED", said, headers=(("ETag", f'"{digest}"'),) if digest else ())
+
+    return allowed
 
 
 def _unknown(name: str, what: str) -> Problem:

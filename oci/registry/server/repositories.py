@@ -8,7 +8,7 @@ it.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from oci import media_types
@@ -31,6 +31,14 @@ class Closure:
 
     manifests: dict[Digest, Linked]
     blobs: frozenset[Digest]
+
+
+Allowed = Callable[[Descriptor | None], None]
+"""Raises Problem if a tag that means this may not be moved."""
+
+
+def always(before: Descriptor | None) -> None:
+    """Any tag may be moved."""
 
 
 _NOTHING = Closure({}, frozenset())
@@ -62,7 +70,7 @@ class Repositories:
         return self.links.knows(repository) or bool(self._names.tags(repository))
 
     def tags(self, repository: str) -> list[str]:
-        """The tags that can be pulled, sorted by code point."""
+        """The tags that can be pulled, sorted."""
         known = self._names.tags(repository)
         hidden = self.links.hidden(repository) if known.others else set()
         others = (tag for tag in known.others if len(_shown(known.meanings(tag), tag, hidden)) == 1)
@@ -133,8 +141,19 @@ class Repositories:
                 found.setdefault(digest, linked)
         return [found[digest] for digest in sorted(found)]
 
-    def put(self, repository: str, descriptor: Descriptor, document: Document, tags: Iterable[str]) -> None:
-        """Make a stored manifest visible, by digest and under tags, at once and for good."""
+    def put(
+        self,
+        repository: str,
+        descriptor: Descriptor,
+        document: Document,
+        tags: Iterable[str],
+        allowed: Allowed = always,
+    ) -> None:
+        """Make a stored manifest visible, by digest and under tags, at once and for good.
+
+        `allowed` is asked what each tag has meant so far: a Problem that it raises keeps all tags as they
+        are.
+        """
         linked = {descriptor.digest: Linked.of(descriptor, document)}
         blobs = {*document.need, *(digest for digest in document.blobs if digest in self.blobs)}
         inherited = self._inherited(repository)
@@ -145,7 +164,7 @@ class Repositories:
                 blobs |= below.blobs
         self.links.add_manifests(repository, linked.values(), blobs)
         if tags := tuple(tags):
-            self._tag(repository, tags, descriptor)
+            self._tag(repository, tags, descriptor, allowed)
 
     def untag(self, repository: str, tag: str) -> bool:
         """Delete a tag; whether there was one. Names under other hosts are the store's: they are hidden."""
@@ -189,8 +208,11 @@ class Repositories:
             self.links.hide(repository, str(digest), digest)
         return True
 
-    def _tag(self, repository: str, tags: tuple[str, ...], descriptor: Descriptor) -> None:
+    def _tag(self, repository: str, tags: tuple[str, ...], descriptor: Descriptor, allowed: Allowed) -> None:
         with self.layout.editing() as names:
+            if allowed is not always:
+                for tag in tags:
+                    allowed(self.resolve(repository, tag))
             for tag in tags:
                 before = names.set(f"{self._domain}/{repository}:{tag}", descriptor)
                 if before is not None and self.links.manifest(repository, before.digest) is None:

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import time
+import uuid
 from contextlib import suppress
 
 from oci.blobs import BlobStore
@@ -172,6 +173,5 @@ def _unlink(path: str) -> None:
 
 
 def _identifier() -> str:
-    """128 random bits, in the shape of a UUID, which some clients expect."""
-    text = os.urandom(16).hex()
-    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+    """A random UUID (RFC 9562, version 4): 122 bits that nobody can guess."""
+    return str(uuid.UUID(bytes=os.urandom(16), version=4))

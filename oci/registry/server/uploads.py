@@ -150,7 +150,7 @@ class Uploads:
             digest = digest_of(mount)
             if digest is not None and self._mount(name, digest, request.query.get("from")):
                 return _created(name, digest)
-        if "digest" in request.query and request.body.length != 0:
+        if "digest" in request.query and (request.body.length != 0 or _is_empty(request.one("digest"))):
             digest = _digest(request)
             upload = self._begin(name, digest.algorithm, lasting=False)
             try:
@@ -319,6 +319,12 @@ def _headers(upload: Upload) -> list[tuple[str, str]]:
 
 def _created(name: str, digest: Digest) -> Response:
     return Response(201, [("Location", f"/v2/{name}/blobs/{digest}"), ("Docker-Content-Digest", str(digest))])
+
+
+def _is_empty(text: str) -> bool:
+    """Whether a digest is the one of no bytes: then no bytes are all of the blob."""
+    digest = digest_of(text)
+    return digest is not None and digest == Digest.of(b"", digest.algorithm)
 
 
 def _digest(request: Request) -> Digest:

@@ -45,9 +45,11 @@ def tag_all(registry: Registry, tags: list[str]) -> None:
 
 
 def test_tags_in_order(registry: Registry) -> None:
-    tag_all(registry, ["b", "a10", "a9", "A", "_x", "1.0", "1"])
+    """Lexical, "i.e. case-insensitive alphanumeric order"."""
+    tag_all(registry, ["b", "a10", "a9", "A", "a", "C", "_x", "1.0", "1", "B"])
     answer = registry.ask("GET", "/v2/app/tags/list")
-    assert answer.json == {"name": "app", "tags": ["1", "1.0", "A", "_x", "a10", "a9", "b"]}
+    ordered = ["1", "1.0", "_x", "A", "a", "a10", "a9", "B", "b", "C"]
+    assert answer.json == {"name": "app", "tags": ordered}
     assert answer.headers["content-type"] == "application/json" and "link" not in answer.headers
 
 
@@ -57,6 +59,7 @@ def test_pages_of_tags(registry: Registry) -> None:
     found = [page.json["tags"] for page in pages(registry, "/v2/app/tags/list?n=3")]
     assert found == [tags[:3], tags[3:6], tags[6:]]
     assert [page.json["tags"] for page in pages(registry, "/v2/app/tags/list?n=7")] == [tags]
+    assert registry.ask("GET", "/v2/app/tags/list?n=1&last=V3").json["tags"] == ["v3"]
     assert "link" not in registry.ask("GET", "/v2/app/tags/list?n=7").headers
 
 

@@ -54,9 +54,16 @@ def test_by_digest_with_tags(registry: Registry) -> None:
     content = registry.document("app")
     digest = digest_of(content, "sha512")
     answer = put(registry, f"{digest}?tag=1&tag=1.2&tag=latest", content)
-    assert (answer.status, answer.headers["oci-tag"]) == (201, "latest")
+    assert (answer.status, answer.headers["location"]) == (201, f"/v2/app/manifests/{digest}")
     assert registry.tags("app") == ["1", "1.2", "latest"]
     assert registry.ask("HEAD", "/v2/app/manifests/1.2").headers["docker-content-digest"] == digest
+
+
+def test_every_tag_that_was_set_is_told(registry: Registry) -> None:
+    content = registry.document("app")
+    head = f"PUT /v2/app/manifests/{digest_of(content)}?tag=1&tag=2 HTTP/1.1\r\nHost: x\r\nConnection: close"
+    said = registry.raw(f"{head}\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content)
+    assert b"\r\nOCI-Tag: 1\r\n" in said and b"\r\nOCI-Tag: 2\r\n" in said
 
 
 def test_too_many_tags_at_once(registry: Registry) -> None:
@@ -257,10 +264,59 @@ def test_read_only(layout: Layout) -> None:
             assert "DELETE" not in answer.headers["allow"]
 
 
-def test_methods_that_are_for_nothing_here(registry: Registry) -> None:
-    for method, path in (("POST", "/v2/"), ("PUT", "/v2/app/blobs/x"), ("DELETE", "/v2/app/tags/list")):
-        answer = registry.ask(method, path)
-        assert (answer.status, answer.codes) == (405, ["UNSUPPORTED"])
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("POST", "/v2/", "GET, HEAD"),
+        ("PUT", "/v2/app/blobs/x", "GET, HEAD, DELETE"),
+        ("DELETE", "/v2/app/tags/list", "GET, HEAD"),
+        ("GET", "/v2/app/blobs/uploads/", "POST"),
+        ("POST", "/v2/app/blobs/uploads/x", "GET, HEAD, PATCH, PUT, DELETE"),
+        ("PATCH", "/v2/app/manifests/x", "GET, HEAD, PUT, DELETE"),
+    ],
+)
+def test_methods_that_are_for_nothing_here(registry: Registry, method: str, path: str, allowed: str) -> None:
+    answer = registry.ask(method, path)
+    assert (answer.status, answer.codes) == (405, ["UNSUPPORTED"])
+    assert answer.headers["allow"] == f"{allowed}, OPTIONS"
+    answer = registry.ask("OPTIONS", path)
+    assert (answer.status, answer.headers["allow"], answer.body) == (204, f"{allowed}, OPTIONS", b"")
+
+
+def test_a_tag_is_moved_on_conditions(registry: Registry) -> None:
+    old, new = registry.document("app"), registry.document("app", annotations={"a": "b"})
+
+    def move(content: bytes, **conditions: str) -> int:
+        answer = registry.ask("PUT", "/v2/app/manifests/1", content, Content_Type=MANIFEST, **conditions)
+        return answer.status
+
+    none = f'"{digest_of(new)}"'
+    assert move(old, If_Match="*") == 412 and registry.tags("app") == []
+    assert move(old, If_None_Match="*") == 201
+    assert move(new, If_None_Match="*") == 412
+    assert move(new, If_Match=none) == 412
+    assert registry.ask("HEAD", "/v2/app/manifests/1").headers["docker-content-digest"] == digest_of(old)
+    assert move(new, If_Match=registry.ask("HEAD", "/v2/app/manifests/1").headers["etag"]) == 201
+    assert registry.ask("HEAD", "/v2/app/manifests/1").headers["docker-content-digest"] == digest_of(new)
+
+
+def test_one_of_many_moves_a_tag_from_what_it_was(registry: Registry) -> None:
+    content = registry.document("app")
+    put(registry, "1", content)
+    known = f'"{digest_of(content)}"'
+    statuses: list[int] = []
+
+    def move(number: int) -> None:
+        text = registry.document("app", annotations={"n": str(number)})
+        said = {"Content_Type": MANIFEST, "If_Match": known}
+        statuses.append(registry.ask("PUT", "/v2/app/manifests/1", text, **said).status)
+
+    threads = [threading.Thread(target=move, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [201, *[412] * 5]
 
 
 def test_many_tags_at_once(registry: Registry) -> None:

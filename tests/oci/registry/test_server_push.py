@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,6 +64,18 @@ def test_a_single_post_without_a_body_begins_an_upload(registry: Registry) -> No
     assert registry.ask("PUT", f"{answer.headers['location']}?digest={digest_of(BLOB)}", BLOB).status == 201
 
 
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+def test_a_single_post_of_nothing(registry: Registry, algorithm: str) -> None:
+    digest = digest_of(b"", algorithm)
+    answer = registry.ask("POST", f"/v2/app/blobs/uploads/?digest={digest}", b"", Content_Length="0")
+    assert (answer.status, answer.headers["location"]) == (201, f"/v2/app/blobs/{digest}")
+    assert registry.ask("GET", answer.headers["location"]).body == b""
+
+
+def test_the_location_has_a_uuid(registry: Registry) -> None:
+    assert uuid.UUID(registry.start("app").rpartition("/")[2]).version == 4
+
+
 def test_chunks(registry: Registry) -> None:
     answer = registry.ask("POST", "/v2/app/blobs/uploads/", b"", Content_Length="0")
     assert answer.status == 202 and answer.headers["range"] == "0-0"
@@ -79,13 +92,16 @@ def test_chunks(registry: Registry) -> None:
     answer = registry.ask(
         "PUT", f"{location}?digest={digest_of(BLOB)}", BLOB[9000:], Content_Range="9000-9999"
     )
-    assert answer.status == 201 and exists(registry, digest_of(BLOB))
+    assert answer.status == 201
+    assert registry.ask("GET", answer.headers["location"]).body == BLOB
 
 
 def test_the_last_chunk_may_be_a_patch_too(registry: Registry) -> None:
     location = registry.start("app")
     location = registry.ask("PATCH", location, BLOB, Content_Range=f"0-{len(BLOB) - 1}").headers["location"]
-    assert registry.ask("PUT", f"{location}?digest={digest_of(BLOB)}").status == 201
+    answer = registry.ask("PUT", f"{location}?digest={digest_of(BLOB)}")
+    assert answer.status == 201
+    assert registry.ask("GET", answer.headers["location"]).body == BLOB
 
 
 @pytest.mark.parametrize("query", ["", "?digest-algorithm=sha512"])
@@ -233,7 +249,8 @@ def test_mount(registry: Registry) -> None:
 def test_mount_from_wherever_it_is(registry: Registry) -> None:
     digest = registry.blob("source", BLOB)
     answer = registry.ask("POST", f"/v2/target/blobs/uploads/?mount={digest}")
-    assert answer.status == 201 and exists(registry, digest, "target")
+    assert (answer.status, answer.headers["location"]) == (201, f"/v2/target/blobs/{digest}")
+    assert registry.ask("GET", answer.headers["location"]).body == BLOB
 
 
 @pytest.mark.parametrize(
