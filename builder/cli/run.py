@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +11,17 @@ import click
 
 from builder.cli import output, values
 from builder.cli.session import Session
-from builder.errors import BuildError, NotFound
+from builder.errors import BuildError, NotFound, UsageError
 from builder.images import Entry, reachable
 from oci.errors import OciError
 
 if TYPE_CHECKING:
     from oci.model import Platform
 
+_NO_TERMINAL = 1
+"""Docker's exit code for `-i -t` without a terminal."""
+
 _LATER = {
-    "-t": ("--tty", True),
     "-d": ("--detach", True),
     "-p": ("--publish", False),
     "-v": ("--volume", False),
@@ -51,6 +54,7 @@ def _later(ctx: click.Context, option: click.Parameter, value: Any) -> None:
 @click.argument("image", metavar="IMAGE")
 @click.argument("args", nargs=-1, metavar="[ARG...]", type=click.UNPROCESSED)
 @click.option("-i", "--interactive", is_flag=True, help="Pass standard input on.")
+@click.option("-t", "--tty", is_flag=True, help="Give it a terminal of its own.")
 @click.option("-e", "--env", "env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable; repeatable.")
 @click.option(
     "-u", "--user", default="", metavar="USER[:GROUP]", help="Who runs it (default: the image's USER)."
@@ -79,6 +83,9 @@ def _later(ctx: click.Context, option: click.Parameter, value: Any) -> None:
 @click.pass_obj  # fmt: skip
 def command(session: Session, /, image: str, args: tuple[str, ...], **flags: Any) -> int:
     """Set by the decorator."""
+    if flags["tty"] and flags["interactive"] and not os.isatty(0):
+        output.report(UsageError("the input device is not a TTY", hint="leave out -t, or -i"))
+        return _NO_TERMINAL
     from builder.container.run import RunRequest, run
     from builder.events import discard
     from builder.registries import Access, Registries
@@ -94,6 +101,7 @@ def command(session: Session, /, image: str, args: tuple[str, ...], **flags: Any
             network="default" if flags["network"] == "bridge" else flags["network"],
             extra_hosts=values.hosts(flags["hosts"]),
             interactive=flags["interactive"],
+            terminal=flags["tty"],
         )
         gc.enable()
         images = session.images

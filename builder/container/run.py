@@ -1,23 +1,26 @@
 """`run` in the foreground: an image's program in a sandbox, its streams passed on, the container gone
 afterwards.
 
-Names, lists, detaching and terminals belong to the whole life of containers, which is a room of its own.
+Names, lists and detaching belong to the whole life of containers, which is a room of its own.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
+import signal
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from builder.entitlements import granted
 from builder.errors import UsageError
 from builder.events import discard
 from builder.graph import Exec
+from builder.sandbox.spec import Exit
 from builder.snapshot.overlay import Snapshots
 from builder.snapshot.view import DirectoryLayer, View
 from builder.solver.result import Result, directories, parts_of, unpacker
@@ -25,7 +28,10 @@ from builder.solver.running import Runner, ended
 from oci.data import dataclass
 
 if TYPE_CHECKING:
-    from builder.sandbox.spec import Exit, Sandbox
+    from types import FrameType
+
+    from builder.sandbox.run import Running
+    from builder.sandbox.spec import Sandbox
     from builder.state import StateDir
     from oci.blobs import BlobStore
     from oci.image import Image
@@ -33,13 +39,15 @@ if TYPE_CHECKING:
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CHUNK = 1 << 16
+_PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:
     """What `run` was asked for. `args` replace the image's CMD, `entrypoint` its ENTRYPOINT (None keeps it).
 
-    `interactive` passes standard input on; otherwise it is empty.
+    `interactive` passes standard input on; otherwise it is empty. With `terminal` the program gets a pseudo
+    terminal of its own.
     """
 
     args: tuple[str, ...] = ()
@@ -51,6 +59,7 @@ class RunRequest:
     network: Literal["default", "none", "host"] = "default"
     extra_hosts: tuple[tuple[str, str], ...] = ()
     interactive: bool = False
+    terminal: bool = False
 
 
 def run(
@@ -77,7 +86,8 @@ def run(
         allow = granted((), request.network)
         runner = stack.enter_context(Runner(stubs=stubs, logs=lambda: "", emit=discard, allow=allow))
         sandbox = runner.sandbox(op, active, lambda: view)
-        exit_ = _with_streams(runner, sandbox, request.interactive)
+        with_ = _with_terminal if request.terminal else _with_streams
+        exit_ = with_(runner, sandbox, request.interactive)
     if exit_.error:
         sys.stderr.write(f"pybuild: {exit_.error}\n")
     return exit_.status
@@ -92,7 +102,7 @@ def _op(request: RunRequest, config: RunConfig) -> Exec:
     argv = (*entrypoint, *args)
     if not argv:
         raise UsageError("no command: the image has neither ENTRYPOINT nor CMD", hint="name a program to run")
-    env: dict[str, str] = {"PATH": DEFAULT_PATH}
+    env: dict[str, str] = {"PATH": DEFAULT_PATH, **({"TERM": "xterm"} if request.terminal else {})}
     env |= dict(each.partition("=")[::2] for each in config.env)
     env |= dict(request.env)
     return Exec(
@@ -128,9 +138,41 @@ def _with_streams(runner: Runner, sandbox: Sandbox, interactive: bool) -> Exit:
                 threading.Thread(target=_pump, args=(_End(os.dup(0)), feed.fd, feed), daemon=True).start()
             for pump in pumps:
                 pump.start()
-            for pump in pumps:
-                pump.join()
-            return ended(running)
+            with _signals_passed_on(running) as passed:
+                for pump in pumps:
+                    pump.join()
+                exit_ = ended(running)
+        return replace(exit_, status=128 + passed[-1]) if passed and exit_.status == 137 else exit_
+
+
+def _with_terminal(runner: Runner, sandbox: Sandbox, interactive: bool) -> Exit:
+    """Run with a terminal of its own joined to our standard output, and to our input if `interactive`."""
+    from builder.container.terminal import attach, size_of
+
+    with runner.begin(replace(sandbox, terminal=size_of(0, 1, 2)), None) as running:
+        return attach(running, 0 if interactive else None, 1) or Exit(128 + signal.SIGHUP)
+
+
+@contextmanager
+def _signals_passed_on(running: Running) -> Iterator[list[int]]:
+    """What asks us to end asks the program: the signals that were passed on. The third ends it."""
+    passed: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield passed
+        return
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        passed.append(number)
+        if len(passed) > 2:
+            raise KeyboardInterrupt
+        running.signal(number)
+
+    before = [(number, signal.signal(number, pass_on)) for number in _PASSED_ON]
+    try:
+        yield passed
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 class _End:

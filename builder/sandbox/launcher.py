@@ -75,9 +75,7 @@ class Launcher:
                 if fd in self.by_pidfd:
                     self._ended(self.by_pidfd.pop(fd))
                 elif fd in self.by_answer:
-                    sys_.pidfd_kill(self.by_answer[fd].pidfd)  # nobody waits any more, or asks for the end
-                    self.poll.unregister(fd)
-                    del self.by_answer[fd]
+                    self._told(self.by_answer[fd])
 
     def _patience_ms(self) -> int | None:
         """How long to wait until a step's time is over; None: no step has a limit. Kills those that are."""
@@ -89,6 +87,22 @@ class Launcher:
             elif running.until:
                 ends.append(running.until - now)
         return 1 + int(min(ends) * 1000) if ends else None
+
+    def _told(self, running: Running) -> None:
+        """A signal for a step; or nobody waits for it any more, which is its end.
+
+        The kernel drops a signal for a pid namespace's init that has no handler for it: then the step ends by
+        it as any other process would.
+        """
+        try:
+            message = running.answer.recv(1)
+        except ConnectionResetError:
+            message = b""
+        number = message[0] if message else 9
+        sys_.pidfd_kill(running.pidfd, number if _catches(running.pid, number) else 9)
+        if not message:
+            self.poll.unregister(running.answer.fileno())
+            del self.by_answer[running.answer.fileno()]
 
     def _order(self) -> bool:
         message, ancillary, _, _ = self.orders.recvmsg(MESSAGE + 1, 256, _socket.MSG_CMSG_CLOEXEC)
@@ -162,6 +176,16 @@ class Launcher:
         except OSError:
             pass  # nobody waits for it
         running.answer.close()
+
+
+def _catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal, or ignores it."""
+    try:
+        status = _read_all(os.open(f"/proc/{pid}/status", os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    masks = [line.split()[1] for line in status.split(b"\n") if line.startswith((b"SigCgt:", b"SigIgn:"))]
+    return any(int(mask, 16) >> number - 1 & 1 for mask in masks)
 
 
 def _read_all(fd: int) -> bytes:

@@ -8,6 +8,7 @@ import os
 import struct
 import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from builder.sandbox import launcher as there
@@ -218,6 +219,11 @@ class Running:
             return int(struct.unpack("=i", data)[0])
         self._first = answer
         return -1
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the sandbox's first process: without a handler for it it ends, with status 137."""
+        with suppress(OSError):  # it has ended
+            self._answer.send(bytes([number]), _socket.MSG_NOSIGNAL)
 
     def wait(self) -> Exit:
         """How it ended.

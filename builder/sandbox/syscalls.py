@@ -106,10 +106,10 @@ def setns(fd: int, kind: int = 0) -> None:
     _check(_libc.setns(fd, kind), "setns")
 
 
-def pidfd_kill(pidfd: int) -> None:
-    """SIGKILL; a process that has ended already is no error."""
+def pidfd_kill(pidfd: int, number: int = 9) -> None:
+    """Send a signal (SIGKILL); a process that has ended already is no error."""
     try:
-        _raw("pidfd_send_signal", _PIDFD_SEND_SIGNAL, pidfd, 9, None, 0)
+        _raw("pidfd_send_signal", _PIDFD_SEND_SIGNAL, pidfd, number, None, 0)
     except ProcessLookupError:
         pass
 

@@ -71,7 +71,6 @@ def pybuild(tmp_path_factory: pytest.TempPathFactory) -> Pybuild:
         (["bb", "/nothing"], 127, ""),
         (["bb", "/tmp"], 126, ""),
         (["nothing"], 125, ""),
-        (["-t", "bb"], 125, ""),
         (["--nope", "bb"], 125, ""),
         (["-u", "nobody-here", "bb"], 125, ""),
     ],
