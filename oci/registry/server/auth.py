@@ -22,6 +22,8 @@ REALM = "pybuild registry"
 _ALPHABET = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _ROUNDS = 1000
 _REMEMBERED = 1024
+_AT_ONCE = 2
+"""Passwords that are hashed at the same time: guessing must not take every processor."""
 _FORMATS = "bcrypt (htpasswd -B), apr1 (-m) and {SHA} (-s)"
 
 
@@ -35,6 +37,7 @@ class Htpasswd:
         self._seen: tuple[int, ...] = ()
         self._users: dict[str, str] = {}
         self._known: set[bytes] = set()
+        self._verifying = threading.BoundedSemaphore(_AT_ONCE)
         self._refresh()
 
     def user(self, header: str) -> str:
@@ -49,18 +52,24 @@ class Htpasswd:
 
     def _matches(self, users: dict[str, str], name: str, password: bytes) -> bool:
         """Slow hashes are computed once for each password that is right; a wrong one costs all there is."""
-        # A name that is unknown takes as long as one that is known.
-        stored = users.get(name) or next(iter(users.values()))
+        # A name that is unknown takes as long as one that is known, and always as long.
+        stored = users.get(name) or self._decoy(users, name)
         proof = hmac.digest(self._secret, f"{name}\0{stored}\0".encode() + password, "sha256")
         if proof in self._known:
             return True
-        right = verify(stored, password) and name in users
+        with self._verifying:
+            right = verify(stored, password) and name in users
         if right:
             with self._lock:
                 if len(self._known) >= _REMEMBERED:
                     self._known.clear()
                 self._known.add(proof)
         return right
+
+    def _decoy(self, users: dict[str, str], name: str) -> str:
+        """Some user's hash, for a name that is none: as if the name were one with that kind of hash."""
+        number = int.from_bytes(hmac.digest(self._secret, name.encode(), "sha256")[:8])
+        return list(users.values())[number % len(users)]
 
     def _refresh(self) -> dict[str, str]:
         try:

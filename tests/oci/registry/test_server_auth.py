@@ -15,6 +15,7 @@ from served import Registry, served
 from oci.errors import OciError
 from oci.layout import Layout
 from oci.registry.server import auth
+from oci.registry.server.problems import Problem
 
 
 def basic(user: str, password: str) -> dict[str, str]:
@@ -117,3 +118,20 @@ def test_a_long_password(layout: Layout, tmp_path: Path) -> None:
     path.write_text(f"a:{hashed('bcrypt', 'p' * 72)}\n")
     with served(layout, htpasswd=str(path)) as registry:
         assert registry.ask("GET", "/v2/", **basic("a", "p" * 80)).status == 200
+
+
+def test_an_unknown_name_costs_what_some_known_one_does(users: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the time to the answer tells which names there are."""
+    checked: list[str] = []
+
+    def verify(stored: str, password: bytes) -> bool:
+        checked.append(stored)
+        return True  # even if the password were right
+
+    htpasswd = auth.Htpasswd(str(users))
+    monkeypatch.setattr(auth, "verify", verify)
+    for name in ("nobody", "nobody", *(f"n{number}" for number in range(60))):
+        with pytest.raises(Problem):
+            htpasswd.user(basic(name, "secret")["Authorization"])
+    stored = {line.partition(":")[2] for line in users.read_text().splitlines() if ":" in line}
+    assert checked[0] == checked[1] and set(checked) == stored

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import json
 import socket
 import ssl
@@ -265,13 +267,32 @@ def test_the_end_does_not_wait_for_ever(layout: Layout) -> None:
     sock.close()
 
 
-def test_tls(layout: Layout, tmp_path: Path) -> None:
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate for localhost, and its key."""
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
          "-keyout", key, "-out", cert, "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"],
         check=True, capture_output=True,
     )  # fmt: skip
+    return cert, key
+
+
+@pytest.mark.parametrize("begun", [b"", b"\x16\x03\x01"])
+def test_silence_ends_a_handshake(
+    layout: Layout, certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr("oci.registry.server.listener.HEAD_SECONDS", 0.2)
+    cert, key = certificate
+    with served(layout, tls_cert=str(cert), tls_key=str(key)) as registry:
+        with socket.create_connection(("127.0.0.1", registry.port), timeout=10) as sock:
+            sock.sendall(begun)
+            assert sock.recv(100) == b""
+
+
+def test_tls(layout: Layout, certificate: tuple[Path, Path]) -> None:
+    cert, key = certificate
     blob = bytes(range(256)) * 4000
     with served(layout, tls_cert=str(cert), tls_key=str(key)) as registry:
         assert registry.server.url.startswith("https://")
@@ -333,3 +354,26 @@ def test_the_access_log(layout: Layout) -> None:
     assert {"time", "user", "target", "sent", "seconds"} <= set(patch)
     assert [each["status"] for each in told if each["target"] == '/v2/"x'] == [404]
     assert [each["received"] for each in told if each["status"] == 0] == [3]
+
+
+def test_no_secret_is_in_the_access_log(layout: Layout, tmp_path: Path) -> None:
+    """S66."""
+    canary = "c4n4ry"
+    htpasswd = tmp_path / "htpasswd"
+    htpasswd.write_text("user:{SHA}" + base64.b64encode(hashlib.sha1(canary.encode()).digest()).decode())
+    lines: list[bytes] = []
+    proof = base64.b64encode(f"user:{canary}".encode()).decode()
+    with served(layout, log=lines.append, htpasswd=str(htpasswd)) as registry:
+        for target, headers in (
+            (f"/v2/?token={canary}&n=5", {}),
+            (f"http://user:{canary}@x/v2/?x", {}),
+            ("/v2/", {"Authorization": f"Basic {proof}", "User-Agent": f"me Bearer {canary * 2}"}),
+            ("/v2/", {"Authorization": f"Bearer {canary}", "Cookie": canary, "User-Agent": "plain"}),
+        ):
+            said = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+            registry.raw(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{said}\r\n".encode())
+    log = b"".join(lines)
+    assert canary.encode() not in log and proof.encode() not in log
+    told = [json.loads(line) for line in lines]
+    assert [each["target"] for each in told] == ["/v2/?***&n=5", "/v2/?***", "/v2/", "/v2/"]
+    assert [each["user"] for each in told] == ["", "", "user", ""]
