@@ -39,7 +39,7 @@ _NAMESPACES = (
 class Running:
     """A step's process as its launcher sees it."""
 
-    __slots__ = ("answer", "pid", "pidfd", "report", "timed_out", "until")
+    __slots__ = ("answer", "noting", "pid", "pidfd", "report", "timed_out", "until")
 
     def __init__(self, pid: int, pidfd: int, report: int, answer: _socket.socket, wall_s: float) -> None:
         self.pid = pid
@@ -48,6 +48,8 @@ class Running:
         self.answer = answer
         self.until = time.monotonic() + wall_s if wall_s else 0.0
         self.timed_out = False
+        self.noting = 0
+        """The process that notes its owners."""
 
 
 class Launcher:
@@ -139,11 +141,12 @@ class Launcher:
         if plan.cgroup or plan.tasks:
             flags &= ~sys_.CLONE_NEWCGROUP  # the step makes it when it is in its cgroups: its root
         report, tell = os.pipe2(os.O_CLOEXEC)
+        here, there = _socket.socketpair() if plan.owners else (None, None)
         try:
             pid, pidfd = sys_.clone(flags, cgroup)
             if pid == 0:
                 bounds = Bounds(plan.cgroup or plan.tasks > 0, tuple(rest[: plan.tasks]), self.most_pids)
-                ways = (tell, answer.fileno())
+                ways = (tell, answer.fileno(), there.fileno() if there else -1)
                 Step(plan, (output, netns, stdin, errors), ways, self.me, bounds).run()
         except OSError:
             os.close(report)
@@ -151,6 +154,8 @@ class Launcher:
         finally:
             os.close(tell)
         running = Running(pid, pidfd, report, answer, plan.wall_s)
+        if here and there:
+            running.noting = _note_owners(plan, pid, here, there)
         self.by_pidfd[pidfd] = running
         self.by_answer[answer.fileno()] = running
         self.poll.register(pidfd, select.POLLIN)
@@ -158,6 +163,8 @@ class Launcher:
 
     def _ended(self, running: Running) -> None:
         _, code, usage = os.wait4(running.pid, 0)
+        if running.noting:
+            os.waitpid(running.noting, 0)
         status, error, left = os.waitstatus_to_exitcode(code), "", []
         for kind, body in _frames(_read_all(running.report)):
             if kind == b"S":
@@ -186,6 +193,19 @@ def _catches(pid: int, number: int) -> bool:
         return False
     masks = [line.split()[1] for line in status.split(b"\n") if line.startswith((b"SigCgt:", b"SigIgn:"))]
     return any(int(mask, 16) >> number - 1 & 1 for mask in masks)
+
+
+def _note_owners(plan: Plan, step: int, here: _socket.socket, there: _socket.socket) -> int:
+    """The process that answers where the step gives files away; it ends with the step."""
+    pid = os.fork()
+    if pid == 0:
+        from builder.sandbox import answers
+
+        there.close()
+        answers.serve(step, here.detach(), *plan.owners[1:])
+    here.close()
+    there.close()
+    return pid
 
 
 def _read_all(fd: int) -> bytes:

@@ -57,6 +57,7 @@ class Plan:
         "network",
         "no_new_privileges",
         "overlay_by",
+        "owners",
         "privileged",
         "read_only",
         "rlimits",
@@ -79,6 +80,7 @@ class Plan:
     volatile: bool
     userxattr: bool
     overlay_by: int
+    owners: tuple[bytes, list[tuple[int, int, str]], bytes, bytes] | tuple[()]
     privileged: bool
     source: bytes
     read_only: bool
@@ -140,6 +142,7 @@ def pack(
         "network": sandbox.network,
         "no_new_privileges": sandbox.no_new_privileges,
         "capabilities": -1 if sandbox.privileged else capability_mask(sandbox.capabilities),
+        "owners": _owners(sandbox),
         "privileged": sandbox.privileged,
         "rlimits": [(_index(RLIMITS, name, "limit"), soft, hard) for name, soft, hard in sandbox.rlimits],
         "seccomp": _filter(sandbox),
@@ -162,6 +165,15 @@ def _filter(sandbox: Sandbox) -> bytes:
     from builder.sandbox.seccomp import program
 
     return b"" if sandbox.privileged or sandbox.unfiltered else program(sandbox.capabilities)
+
+
+def _owners(sandbox: Sandbox) -> tuple[object, ...]:
+    """What its owners are noted with: a filter, the calls it hands over, and where the notes go."""
+    if sandbox.owners is None:
+        return ()
+    from builder.sandbox import owners
+
+    return owners.program(), owners.handed_over(), _bytes(sandbox.owners.upper), _bytes(sandbox.owners.notes)
 
 
 def capability_mask(names: frozenset[str]) -> int:

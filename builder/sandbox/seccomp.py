@@ -75,10 +75,10 @@ def program(capabilities: frozenset[str], machine: str = "", kernel: tuple[int, 
     Unfiltered for another machine.
     """
     machine, kernel = machine or os.uname().machine, kernel if kernel != (0, 0) else _kernel()
-    tables = _tables(machine)
+    known = tables(machine)
     refused = _refused(capabilities, kernel)
     code: Code = [(_LOAD, 0, 0, _ARCH)]
-    for arch, numbers, beyond in tables:
+    for arch, numbers, beyond in known:
         body = [(_LOAD, 0, 0, _NUMBER), *_search(_segments(numbers, refused, capabilities, beyond))]
         code += [(_EQUAL, 1, 0, arch), (_JUMP, 0, 0, len(body)), *body]
     code += _error(ENOSYS)
@@ -90,7 +90,7 @@ def _kernel() -> tuple[int, int]:
     return int(major), int(minor) if minor.isdigit() else 0
 
 
-def _tables(machine: str) -> list[tuple[int, dict[str, int], int]]:
+def tables(machine: str) -> list[tuple[int, dict[str, int], int]]:
     """(audit number, calls, first number that is none) of the machine and of its 32-bit programs."""
     from builder.sandbox import abi
 

@@ -144,6 +144,16 @@ class Membership:
 
 
 @dataclass(frozen=True, slots=True)
+class Owners:
+    """Owners are noted, as there is one id for all (`builder.sandbox.owners`): `upper` is the host directory
+    with what a step adds, `notes` the host file for those of symlinks and pipes.
+    """
+
+    upper: str = ""
+    notes: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Sandbox:
     """One process and all it sees.
 
@@ -176,6 +186,7 @@ class Sandbox:
     no_new_privileges: bool = False
     unfiltered: bool = False
     limits: Limits = field(default_factory=Limits)
+    owners: Owners | None = None
 
     def describe(self) -> list[str]:
         """One line per thing the process will see, for `--debug`."""

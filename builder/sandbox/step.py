@@ -19,6 +19,7 @@ import struct
 from builder.sandbox import syscalls as sys_
 from builder.sandbox.extra import add_mount
 from builder.sandbox.mounts import Stage, Tree, enter, mount_root
+from builder.sandbox.owners import Owner, note
 from builder.sandbox.stubs import StubMaker
 from builder.sandbox.terminal import hand_over, open_terminal, take_terminal
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from builder.sandbox.plan import Plan
 
 DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_REPORT, _LAUNCHER = 3, 4
+_REPORT, _LAUNCHER, _NOTING = 3, 4, 5
 _CORE, _NPROC, _NOFILE, _MOST = 4, 6, 7, 1 << 20
 
 
@@ -44,16 +45,22 @@ class NotStarted(Exception):
 
 class Step:
     """One step's process. `fds` are (output, netns, stdin, errors) as the builder sent them, -1 for what it
-    did not; `ways` lead to the launcher, for the report, and to the builder, for a terminal.
+    did not; `ways` lead to the launcher, for the report, to the builder, for a terminal, and to who notes
+    owners.
     """
 
     def __init__(
-        self, plan: Plan, fds: tuple[int, int, int, int], ways: tuple[int, int], launcher: int, bounds: Bounds
+        self,
+        plan: Plan,
+        fds: tuple[int, int, int, int],
+        ways: tuple[int, int, int],
+        launcher: int,
+        bounds: Bounds,
     ) -> None:
         self.plan = plan
         self.bounds = bounds
         self.output, self.netns, self.stdin, self.errors = fds
-        self.report, self.answer = ways
+        self.report, self.answer, self.noting = ways
         self.launcher = launcher
         self.doing = ""
 
@@ -153,15 +160,22 @@ class Step:
         os.setsid()
         stdin = self.stdin if self.stdin >= 0 else null
         high = [_above(fd) for fd in (stdin, self.output, self.errors, self.report, self.launcher)]
+        if self.noting >= 0:
+            high.append(_above(self.noting))
         for target, fd in enumerate(high):
             os.dup2(fd, target, inheritable=target < 3)
         self.report, self.launcher = _REPORT, _LAUNCHER
-        sys_.close_from(5)
+        sys_.close_from(len(high))
         if self.plan.terminal:
-            take_terminal(0, self.plan.uid)
+            take_terminal(0, self._owner[0])
         for fd in (1, 2):
             if stat.S_ISFIFO(os.fstat(fd).st_mode):
-                os.fchown(fd, self.plan.uid, self.plan.gid)  # so that a USER may open /dev/stdout again
+                os.fchown(fd, *self._owner)  # so that a USER may open /dev/stdout again
+
+    @property
+    def _owner(self) -> tuple[int, int]:
+        """Who owns what is made for the step: root where there is nobody else."""
+        return (0, 0) if self.plan.owners else (self.plan.uid, self.plan.gid)
 
     def _working_directory(self) -> None:
         """As root, like runc, so that USER may work in a directory it could not enter by itself.
@@ -174,7 +188,9 @@ class Step:
             os.chdir(cwd)
         except FileNotFoundError:
             os.makedirs(cwd, 0o755)
-            os.chown(cwd, self.plan.uid, self.plan.gid)
+            os.chown(cwd, *self._owner)
+            if self.plan.owners:
+                note(cwd, Owner(self.plan.uid, self.plan.gid))
             os.chdir(cwd)
         here = os.getcwd()
         if not here.startswith("/") or not os.path.samestat(os.stat(here), os.stat(".")):
@@ -200,6 +216,7 @@ class Step:
                     if error.errno == errno.EINVAL:
                         break  # beyond the last capability of this kernel
                     raise
+        self._note_owners()
         self._filter()
         sys_.prctl(sys_.PR_CAP_AMBIENT, sys_.PR_CAP_AMBIENT_CLEAR_ALL)
         os.setgroups(plan.groups)
@@ -210,6 +227,15 @@ class Step:
         else:
             os.setresuid(0, 0, 0)
             sys_.set_capabilities(keep)
+
+    def _note_owners(self) -> None:
+        """Below the other filter, which is not asked about what is answered elsewhere."""
+        if self.plan.owners:
+            self.doing = "notes of owners"
+            listener = sys_.load_listening(self.plan.owners[0])
+            hand_over(_NOTING, listener)
+            os.close(listener)
+            os.close(_NOTING)
 
     def _filter(self) -> None:
         """No_new_privs comes with it: both are for whatever is executed next."""

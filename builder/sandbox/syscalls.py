@@ -142,6 +142,13 @@ def load_filter(program: bytes) -> None:
     _raw("seccomp", _SECCOMP, 1, 0, what)  # SECCOMP_SET_MODE_FILTER
 
 
+def load_listening(program: bytes) -> int:
+    """`load_filter` of a program that hands calls over; the descriptor on which they arrive."""
+    text = ctypes.create_string_buffer(program, len(program))
+    what = struct.pack("=H6xQ", len(program) // 8, ctypes.addressof(text))
+    return _raw("seccomp", _SECCOMP, 1, 8, what)  # SECCOMP_FILTER_FLAG_NEW_LISTENER
+
+
 def new_keyring() -> None:
     """A session keyring of its own, empty, for this process and all it starts (keyctl(2)).
 

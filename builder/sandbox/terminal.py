@@ -56,7 +56,7 @@ def take_terminal(fd: int, uid: int) -> None:
 
 
 def hand_over(answer: int, master: int) -> None:
-    """Send the master to the builder."""
+    """Send a descriptor over a socket: the master to the builder, say."""
     there = _socket.socket(fileno=answer)
     there.sendmsg([MASTER], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("=i", master))])
     there.detach()
