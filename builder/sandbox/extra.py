@@ -11,9 +11,10 @@ import os
 import stat
 
 from builder.sandbox import syscalls as sys_
+from builder.sandbox.mountcalls import make_mount, mount_setattr, open_tree
 from builder.sandbox.mounts import attach_overlay
 from builder.sandbox.overlay import Stack
-from builder.sandbox.syscalls import ATTR_NODEV, ATTR_NOSUID, ATTR_RDONLY, open_in_root, open_tree
+from builder.sandbox.syscalls import ATTR_NODEV, ATTR_NOSUID, ATTR_RDONLY, open_in_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def add_mount(tree: Tree, plan: Plan, number: int) -> None:
 
 def _tmpfs(size: int, mode: int, read_only: bool) -> int:
     options = ((b"mode", b"%o" % mode), *(((b"size", b"%d" % size),) if size else ()))
-    return sys_.make_mount(b"tmpfs", ATTR_NOSUID | ATTR_NODEV | (ATTR_RDONLY if read_only else 0), options)
+    return make_mount(b"tmpfs", ATTR_NOSUID | ATTR_NODEV | (ATTR_RDONLY if read_only else 0), options)
 
 
 def _layers(
@@ -63,7 +64,7 @@ def _bind(tree: Tree, plan: Plan, target: bytes, source: bytes, read_only: bool,
         fd = _clone(found, _attributes(plan, read_only))
     else:
         fd = open_tree(sys_.AT_FDCWD, source, recursive=True)
-        sys_.mount_setattr(fd, _attributes(plan, read_only), recursive=True)
+        mount_setattr(fd, _attributes(plan, read_only), recursive=True)
     directory = stat.S_ISDIR(os.fstat(fd).st_mode)
     at = tree.place(fd, target, directory=directory)
     if directory and not read_only:
@@ -91,7 +92,7 @@ def _held(root: int, path: bytes) -> int:
 
 def _clone(found: int, attributes: int) -> int:
     fd = open_tree(found, b"", recursive=True)
-    sys_.mount_setattr(fd, attributes, recursive=True)
+    mount_setattr(fd, attributes, recursive=True)
     os.close(found)
     return fd
 

@@ -20,6 +20,7 @@ import time
 
 from builder.sandbox import syscalls as sys_
 from builder.sandbox.bounds import Bounds, most_pids
+from builder.sandbox.mountcalls import load_what_old_kernels_need
 from builder.sandbox.overlay import best_way
 from builder.sandbox.plan import Plan
 from builder.sandbox.step import Step, usual_limits
@@ -63,6 +64,7 @@ class Launcher:
         for fd in (ORDERS, self.builder):
             self.poll.register(fd, select.POLLIN)
         self.overlay_by = best_way()
+        load_what_old_kernels_need()
         self.rlimits = usual_limits()
         self.by_pidfd: dict[int, Running] = {}
         self.by_answer: dict[int, Running] = {}

@@ -12,7 +12,8 @@ import os
 import stat
 
 from builder.sandbox import syscalls as sys_
-from builder.sandbox.overlay import mount_overlay, mount_overlay_by_options
+from builder.sandbox.mountcalls import make_mount, mount_setattr, move_mount, open_tree, use_old_calls
+from builder.sandbox.overlay import OLD_CALLS, mount_overlay, mount_overlay_by_options
 from builder.sandbox.stubs import StubMaker
 from builder.sandbox.syscalls import (
     ATTR_NODEV,
@@ -20,9 +21,7 @@ from builder.sandbox.syscalls import (
     ATTR_NOSUID,
     ATTR_RDONLY,
     ATTR_STRICTATIME,
-    move_mount,
     open_in_root,
-    open_tree,
 )
 
 TYPE_CHECKING = False
@@ -62,11 +61,7 @@ class Stage:
     """
 
     def __init__(self, plan: Plan) -> None:
-        options = ((b"mode", b"755"), (b"size", b"16m" if not plan.mounts else b"1g"))
-        self.fd = sys_.make_mount(b"tmpfs", ATTR_NOSUID | ATTR_NODEV, options)
-        slash = os.open("/", _O_DIR)
-        move_mount(self.fd, slash)
-        os.close(slash)
+        self.fd = use_old_calls() if plan.overlay_by == OLD_CALLS else _cover_root(bool(plan.mounts))
         for name in (b"root", b"empty"):
             os.mkdir(name, 0o555, dir_fd=self.fd)
         self._write(b"blank", b"", 0o444)
@@ -75,7 +70,7 @@ class Stage:
                 self._write(b"mount%d" % number, content, *more)
             elif kind == "layers":
                 os.mkdir(b"mount%d" % number, 0o555, dir_fd=self.fd)
-        sys_.mount_setattr(self.fd, ATTR_RDONLY)
+        mount_setattr(self.fd, ATTR_RDONLY)
 
     def _write(self, name: bytes, content: bytes, mode: int, uid: int = 0, gid: int = 0) -> None:
         fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=self.fd)
@@ -92,13 +87,22 @@ class Stage:
         return open_tree(self.fd, name)
 
 
+def _cover_root(roomy: bool) -> int:
+    options = ((b"mode", b"755"), (b"size", b"1g" if roomy else b"16m"))
+    stage = make_mount(b"tmpfs", ATTR_NOSUID | ATTR_NODEV, options)
+    slash = os.open("/", _O_DIR)
+    move_mount(stage, slash)
+    os.close(slash)
+    return stage
+
+
 def mount_root(plan: Plan, stage: Stage) -> int:
     """Attach the new root to the stage; a descriptor of it."""
     if plan.lowers:
         return attach_overlay(plan, stage, b"root")
     root = open_tree(sys_.AT_FDCWD, plan.source, recursive=True)
     attributes = (0 if plan.privileged else ATTR_NODEV) | (ATTR_RDONLY if plan.read_only else 0)
-    sys_.mount_setattr(root, attributes, recursive=True)
+    mount_setattr(root, attributes, recursive=True)
     _attach(root, stage.fd, b"root")
     return root
 
@@ -167,13 +171,13 @@ class Tree:
             cover = open_tree(base, name)
         except FileNotFoundError:
             return
-        sys_.mount_setattr(cover, ATTR_RDONLY)
+        mount_setattr(cover, ATTR_RDONLY)
         _attach(cover, base, name)
         os.close(cover)
 
     def proc(self) -> None:
         """A fresh /proc of the step's own pid namespace, with Docker's masked and read-only paths."""
-        proc = sys_.make_mount(b"proc", CLOSED)
+        proc = make_mount(b"proc", CLOSED)
         self.place(proc, b"/proc")
         for name in () if self.privileged else MASKED_PROC:
             self.mask(proc, name)
@@ -183,7 +187,7 @@ class Tree:
 
     def sysfs(self) -> None:
         """A fresh, read-only /sys: it shows the network namespace the step is in by now."""
-        sysfs = sys_.make_mount(b"sysfs", CLOSED | (0 if self.privileged else ATTR_RDONLY))
+        sysfs = make_mount(b"sysfs", CLOSED | (0 if self.privileged else ATTR_RDONLY))
         self.place(sysfs, b"/sys")
         for name in () if self.privileged else (*MASKED_SYS, *_throttles(sysfs)):
             self.mask(sysfs, name)
@@ -197,7 +201,7 @@ class Tree:
         """
         options = ((b"mode", b"755"), (b"size", b"65536k"))
         nodev = 0 if self.privileged else ATTR_NODEV
-        dev = sys_.make_mount(b"tmpfs", ATTR_NOSUID | nodev | ATTR_STRICTATIME, options)
+        dev = make_mount(b"tmpfs", ATTR_NOSUID | nodev | ATTR_STRICTATIME, options)
         self.place(dev, b"/dev")
         for name, major, minor in DEVICES:
             _bind_device(dev, name, os.makedev(major, minor))
@@ -208,8 +212,8 @@ class Tree:
         shm = ((b"mode", b"1777"), *(((b"size", b"%d" % shm_size),) if shm_size else ()))
         for name, mount in (
             (b"pts", _devpts()),
-            (b"shm", sys_.make_mount(b"tmpfs", CLOSED, shm)),
-            (b"mqueue", sys_.make_mount(b"mqueue", CLOSED)),
+            (b"shm", make_mount(b"tmpfs", CLOSED, shm)),
+            (b"mqueue", make_mount(b"mqueue", CLOSED)),
         ):
             _attach(mount, dev, name)
             os.close(mount)
@@ -239,7 +243,7 @@ def _bind_device(dev: int, name: bytes, number: int) -> None:
     info = os.fstat(source)
     if not stat.S_ISCHR(info.st_mode) or info.st_rdev != number:
         raise OSError(19, "bind device: the host's node is not that device", "/dev/" + os.fsdecode(name))
-    sys_.mount_setattr(source, ATTR_NOSUID | ATTR_NOEXEC)
+    mount_setattr(source, ATTR_NOSUID | ATTR_NOEXEC)
     os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666, dir_fd=dev))
     _attach(source, dev, name)
     os.close(source)
@@ -249,9 +253,9 @@ def _devpts() -> int:
     options = ((b"newinstance", b""), (b"ptmxmode", b"0666"), (b"mode", b"0620"))
     attributes = ATTR_NOSUID | ATTR_NOEXEC
     try:
-        return sys_.make_mount(b"devpts", attributes, (*options, (b"gid", b"5")))
+        return make_mount(b"devpts", attributes, (*options, (b"gid", b"5")))
     except OSError:
-        return sys_.make_mount(b"devpts", attributes, options)  # group 5 is not mapped
+        return make_mount(b"devpts", attributes, options)  # group 5 is not mapped
 
 
 def enter(root: int) -> None:

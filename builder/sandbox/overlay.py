@@ -7,9 +7,11 @@ option (S21). Layers by descriptor itself (6.13) would be shown by their paths.
 
 from __future__ import annotations
 
+import errno
 import os
 
 from builder.sandbox import syscalls as sys_
+from builder.sandbox.mountcalls import have_new_calls
 from builder.sandbox.syscalls import ATTR_NODEV, ATTR_RDONLY
 
 TYPE_CHECKING = False
@@ -20,9 +22,12 @@ if TYPE_CHECKING:
 
     Stacked: TypeAlias = "Plan | Stack | Bare"
 
-BY_NAMES, BY_OPTIONS = 1, 2
-"""Ways to make an overlay: `lowerdir+` for each layer (Linux 6.8), or all in mount(2)'s string."""
+BY_NAMES, BY_OPTIONS, OLD_CALLS = 1, 2, 3
+"""Ways to make an overlay: `lowerdir+` for each layer (Linux 6.8), or all in mount(2)'s string; the last is
+that of a kernel which lacks the newer calls altogether (before 5.12), also for all other mounts.
+"""
 
+_MOST_LAYERS = 500
 _O_DIR = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -59,11 +64,13 @@ class Bare:
 
 
 def best_way() -> int:
-    """BY_NAMES or BY_OPTIONS, whichever this kernel has.
+    """Which of them this kernel has.
 
     Before 6.5 a context for overlays takes any key and complains, without a word, at the end: hence the
     second question.
     """
+    if not have_new_calls():
+        return OLD_CALLS
     try:
         context = sys_.fsopen(b"overlay")
     except OSError:
@@ -80,7 +87,7 @@ def best_way() -> int:
 
 def mount_overlay(plan: Stacked) -> int:
     """The overlay as a detached mount, or -1 where it has to be made with mount(2)."""
-    if plan.overlay_by == BY_OPTIONS:
+    if plan.overlay_by != BY_NAMES:
         return -1
     context = sys_.fsopen(b"overlay")
     try:
@@ -144,14 +151,16 @@ def mount_overlay_by_options(plan: Stacked, stage: int, name: bytes) -> None:
     options += b"".join(b"," + flag for flag in _flags(plan)) + b",index=off,xino=off"
     if not plan.userxattr:
         options += b",metacopy=off,redirect_dir=off"
-    if len(options) > 4095:
-        raise OSError(
-            7, f"mount overlay: {len(lowers)} layers do not fit into this kernel's one page of options"
-        )
+    if len(lowers) > _MOST_LAYERS or len(options) > 4095:
+        text = f"mount overlay: {len(lowers)} layers are more than this kernel takes ({_MOST_LAYERS})"
+        raise OSError(errno.E2BIG, text)
     target = os.open(name, _O_DIR, dir_fd=stage)
     flags = (0 if plan.privileged else 4) | (1 if plan.read_only else 0)  # MS_NODEV, MS_RDONLY
     os.chdir("/proc/self/fd")
-    sys_.mount(b"overlay", b"%d" % target, b"overlay", flags, options)
+    try:
+        sys_.mount(b"overlay", b"%d" % target, b"overlay", flags, options)
+    except OSError as error:
+        raise OSError(error.errno, f"mount overlay: {os.strerror(error.errno or 0)}") from None
     os.chdir("/")
     for fd in (*lowers, target):
         os.close(fd)

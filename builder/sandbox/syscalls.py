@@ -209,7 +209,14 @@ def close_on_exec_from(first: int) -> None:
 
 def close_from(first: int) -> None:
     """Close every descriptor from `first` on."""
-    _raw("close_range", _CLOSE_RANGE, first, 0xFFFFFFFF, 0)
+    try:
+        _raw("close_range", _CLOSE_RANGE, first, 0xFFFFFFFF, 0)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:  # before 5.9
+            raise
+        for number in map(int, os.listdir("/proc/self/fd")):
+            if number >= first:
+                os.closerange(number, number + 1)  # which does not mind that one of them is gone
 
 
 def mount(source: bytes, target: bytes, kind: bytes, flags: int, options: bytes = b"") -> None:
@@ -245,6 +252,10 @@ def open_in_root(root: int, path: bytes, flags: int, *, links: bool = True) -> i
         fd = int(_libc.syscall(ctypes.c_long(_OPENAT2), root, path or b".", how, ctypes.c_size_t(len(how))))
         if fd >= 0 or ctypes.get_errno() != errno.EAGAIN:  # a rename or mount elsewhere disturbed a `..`
             break
+    if fd < 0 and ctypes.get_errno() == errno.ENOSYS:
+        from builder.sandbox.walk import open_by_walking
+
+        return open_by_walking(root, path, flags, links=links)
     return _check(fd, "openat2", path)
 
 

@@ -12,7 +12,8 @@ import os
 import struct
 
 from builder.sandbox import syscalls as sys_
-from builder.sandbox.syscalls import move_mount, open_in_root, open_tree
+from builder.sandbox.mountcalls import move_mount, open_tree
+from builder.sandbox.syscalls import open_in_root
 
 MASTER = b"T"
 """The message that brings the master's descriptor; the answer at the end is never this."""
