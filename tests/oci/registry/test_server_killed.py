@@ -31,12 +31,35 @@ with RegistryServer(Layout.create(sys.argv[1]), Options(port=0, hostname="r.exam
     print(server.port, flush=True)
     server.serve()
 """
+CACHE = """
+import sys
+from oci.layout import Layout
+from oci.reference import Reference
+from oci.registry.client import Client
+from oci.registry.server import Options, RegistryServer
+
+class Upstream:
+    def __init__(self):
+        self.client = Client()
+        self.close = self.client.interrupt
+    def fetch_manifest(self, repository, reference):
+        mark = "@" if ":" in reference else ":"
+        found = self.client.fetch_manifest(Reference.parse(f"{sys.argv[2]}/{repository}{mark}{reference}"))
+        return found[0].media_type, found[1]
+    def fetch_blob(self, repository, descriptor, store, watch):
+        self.client.fetch_blob(Reference.parse(f"{sys.argv[2]}/{repository}"), descriptor, store, watch)
+
+with RegistryServer(Layout.create(sys.argv[1]), Options(port=0, upstream=Upstream())) as server:
+    print(server.port, flush=True)
+    server.serve()
+"""
 SERVER_LIFE_S = 0.25
 
 
 @contextmanager
-def server(root: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM, root], stdout=subprocess.PIPE)
+def server(root: str, *cache_of: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    program = CACHE if cache_of else PROGRAM
+    process = subprocess.Popen([sys.executable, "-c", program, root, *cache_of], stdout=subprocess.PIPE)
     assert process.stdout is not None
     try:
         yield process, int(process.stdout.readline())
@@ -167,6 +190,57 @@ def root(tmp_path: Path) -> Iterator[str]:
     fast = tempfile.mkdtemp(dir="/dev/shm") if os.access("/dev/shm", os.W_OK) else str(tmp_path / "store")
     yield fast
     shutil.rmtree(fast, ignore_errors=True)
+
+
+def pull_all(port: int, images: int) -> None:
+    """Pull images through a cache. Raises OSError or HTTPException when it dies."""
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        for number in range(images):
+            blobs, manifest = image(number)
+            for path, content in (
+                (f"manifests/t{number}", manifest),
+                *((f"blobs/{digest_of(blob)}", blob) for blob in blobs),
+            ):
+                connection.request("GET", f"/v2/app/{path}")
+                answer = connection.getresponse()
+                got = answer.read()
+                assert (answer.status, got == content) == (200, True), path
+
+
+def kill_cache_at_random_points(root: str, points: int, images: int) -> None:
+    behind, cached = os.path.join(root, "behind"), os.path.join(root, "cache")
+    with server(behind) as (_, far):
+        for number in range(images):
+            push(far, number, {})
+        address = f"127.0.0.1:{far}"
+        for _ in range(points):
+            with server(cached, address) as (process, port):
+                end = threading.Timer(random.uniform(0.02, 0.3), process.kill)
+                end.start()
+                try:
+                    while True:
+                        pull_all(port, images)
+                except (OSError, http.client.HTTPException):
+                    pass
+                end.join()
+            for blob in Layout.open(cached).blobs:
+                Layout.open(cached).blobs.verify(blob)
+        with server(cached, address) as (_, port):
+            pull_all(port, images)
+    for root_of in (behind, cached):
+        blobs = Layout.open(root_of).blobs
+        assert len(list(blobs)) == 5 * images
+        for blob in blobs:
+            blobs.verify(blob)
+
+
+def test_kill_a_cache_at_five_points(root: str) -> None:
+    kill_cache_at_random_points(root, 5, 8)
+
+
+@pytest.mark.corpus
+def test_kill_a_cache_at_fifty_points(root: str) -> None:
+    kill_cache_at_random_points(root, 50, 40)
 
 
 def test_kill_at_ten_points(root: str) -> None:
