@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypedDict
 
 from builder import assembling, entitlements, planning
+from builder.deadline import deadline
 from builder.delivering import Delivery
 from builder.errors import StepFailed, UsageError
 from builder.events import Emit, Note, discard, stamp
@@ -17,6 +18,7 @@ from builder.finishing import Workplace
 from builder.goals import goals
 from builder.images import Images
 from builder.inputs import Inputs
+from builder.limiting import limited
 from builder.registries import Registries
 from builder.request import BuildRequest, Built
 from builder.secrets import Agent, Secrets, checked_agents
@@ -29,6 +31,7 @@ from oci.compress import codec
 if TYPE_CHECKING:
     from builder.contexts.ahead import Ahead
     from builder.contexts.remote import Remotes
+    from builder.sandbox.cgroup import Groups
     from builder.solver.failed import FailedStep
 
 __all__ = ["BuildRequest", "Built", "build"]
@@ -58,6 +61,7 @@ def build(
             refuse_nameless(exporters)
     refuse_several(exporters, len(planning.targets(request.platforms)))
     with ExitStack() as stack:
+        emit = stack.enter_context(deadline(request.timeout_s, emit))
         state = stack.enter_context(StateDir(request.root or default_root(), emit))
         lease = stack.enter_context(state.lease())
         images = Images(state)
@@ -67,7 +71,10 @@ def build(
         inputs = stack.enter_context(Inputs(request, images, emit, remotes, registries, ahead))
         sources = (remotes, registries)
         keeps = on_failure is not None
-        executor = stack.enter_context(_executor(request, sources, lent, state, images, inputs, emit, keeps))
+        groups = stack.enter_context(limited(request.limits, state.root, emit))
+        executor = stack.enter_context(
+            _executor(request, sources, lent, groups, state, images, inputs, emit, keeps)
+        )
         if request.no_cache:
             executor.prepare()
         works = planning.works(request, wanted, inputs, emit)
@@ -155,6 +162,7 @@ def _executor(
     request: BuildRequest,
     sources: tuple[Remotes, Registries],
     lent: Lent,
+    groups: Groups | None,
     state: StateDir,
     images: Images,
     inputs: Inputs,
@@ -171,6 +179,7 @@ def _executor(
         codec=codec("gzip", 1),
         clock=request.clock,
         emit=emit,
+        groups=groups,
         keeps_failed=keeps_failed,
         **lent,
     )

@@ -11,7 +11,8 @@
     ├── NotFound                  1  an image, stage or container that is not there
     ├── CacheError               70  the store's database is unusable
     ├── ExportError               1  an output could not be written
-    ├── ResourceError             5  disk or memory ran out
+    ├── ResourceError             5  disk or memory ran out, or a limit on resources was met
+    ├── TimedOut                  1  the build took longer than it may
     └── BuildCancelled          130  interrupted
 
 Every error may carry a `SourceRange` (where it was written) and a `hint` (what to do). `builder.cli.output`
@@ -119,9 +120,13 @@ class ExportError(BuildError):
 
 
 class ResourceError(BuildError):
-    """Disk or memory ran out."""
+    """Disk or memory ran out, or a step met a limit on memory or processes."""
 
     exit_code = 5
+
+
+class TimedOut(BuildError):
+    """The build took longer than it may."""
 
 
 class BuildCancelled(BuildError):

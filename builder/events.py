@@ -38,15 +38,32 @@ class StepLog:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """What the processes of a step used: CPU seconds, bytes of memory, bytes of block devices.
+
+    `memory` is the peak of the largest process; `memory_all`, of all together with their page cache, is known
+    (not 0) where a limit on memory holds.
+    """
+
+    cpu_user_s: float
+    cpu_system_s: float
+    memory: int
+    memory_all: int
+    read: int
+    written: int
+
+
+@dataclass(frozen=True, slots=True)
 class StepDone:
     """A step ended: `cached` when nothing was executed, `error` when it failed, `seconds` its wall-clock
-    time."""
+    time. `usage` is that of a step that ran a program."""
 
     digest: str
     time: float
     seconds: float
     cached: bool = False
     error: str = ""
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from oci.data import dataclass
 if TYPE_CHECKING:
     from builder.export.base import OutputSpec
     from builder.graph import Network
+    from builder.limiting import Limiting
     from builder.secrets import Agent, Secret
     from oci.digest import Digest
     from oci.model import Descriptor
@@ -34,7 +35,8 @@ class BuildRequest:
     every base, whatever the store has; `access` says how they are reached (with its usual credential files).
     `clock` is the moment, in seconds since 1970, that layers, config and history carry. `jobs` 0 is one per
     core. `secrets` and `ssh` are lent to the steps that mount them and are part of no key. `enable` names
-    extensions of the language (`frontend.extensions`). `finish` is what is still changed of the image when
+    extensions of the language (`frontend.extensions`). `limits` are what the steps may use, `timeout_s` is
+    the time that all may take, in seconds (0: any). `finish` is what is still changed of the image when
     its steps are done.
     """
 
@@ -61,6 +63,8 @@ class BuildRequest:
     ssh: tuple[Agent, ...] = ()
     shm_size: int = 64 << 20
     ulimits: tuple[tuple[str, int, int], ...] = ()
+    limits: Limiting | None = None
+    timeout_s: float = 0.0
     clock: int | None = None
     jobs: int = 0
     keep_going: bool = False

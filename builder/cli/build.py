@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from builder.cli import entering, finish, lending, remote, values
+from builder.cli import entering, finish, lending, limits, remote, values
 from builder.cli.progress import MODES, watching
 from builder.cli.session import Session
 from builder.errors import ContextError, StepFailed, UsageError
@@ -27,15 +27,6 @@ _LATER = {
     "--provenance": "attestations",
     "--sbom": "attestations",
     "--policy": "policies",
-    "--resource": "resource limits",
-    "--memory": "resource limits",
-    "--memory-swap": "resource limits",
-    "--cpu-shares": "resource limits",
-    "--cpu-period": "resource limits",
-    "--cpu-quota": "resource limits",
-    "--cpuset-cpus": "resource limits",
-    "--cpuset-mems": "resource limits",
-    "--cgroup-parent": "resource limits",
     "--isolation": "isolation of steps",
     "--security-opt": "isolation of steps",
 }
@@ -166,6 +157,7 @@ def _with_later(command: click.Command) -> click.Command:
 @click.option(
     "--ulimit", "ulimits", multiple=True, metavar="NAME=SOFT[:HARD]", help="Limits of RUN's processes."
 )
+@limits.options(build=True)
 @click.option(
     "--timestamp",
     "--source-date-epoch",
@@ -296,6 +288,8 @@ def _request(session: Session, flags: dict[str, Any]) -> BuildRequest:
         ssh=tuple(lending.agent(each) for each in flags["ssh"]),
         shm_size=values.size("--shm-size", flags["shm_size"]),
         ulimits=values.ulimits(flags["ulimits"]),
+        limits=limits.build(flags),
+        timeout_s=limits.duration("--timeout", flags["timeout"]),
         clock=values.clock(flags["clock"], build_args, context),
         jobs=flags["jobs"],
         keep_going=flags["keep_going"],

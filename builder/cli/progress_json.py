@@ -58,4 +58,6 @@ def document(event: Event) -> dict[str, object]:
     fields = {name: getattr(event, name) for name in event.__slots__}
     if isinstance(event, StepLog):
         fields["data"] = b64encode(event.data).decode("ascii")
+    if isinstance(event, StepDone) and event.usage is not None:
+        fields["usage"] = {name: getattr(event.usage, name) for name in event.usage.__slots__}
     return {"type": _TYPES[type(event)], **fields}

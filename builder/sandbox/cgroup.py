@@ -31,7 +31,7 @@ from builder.sandbox.cgroup_tree import (
     words,
     write,
 )
-from builder.sandbox.spec import Membership
+from builder.sandbox.spec import Membership, Used
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,17 +50,6 @@ class NotEnforceable(Exception):
         super().__init__(f"{option}: {why}")
         self.option = option
         self.hint = hint
-
-
-@dataclass(frozen=True, slots=True)
-class Used:
-    """What a cgroup has seen. `memory` is the peak of all its processes in bytes, page cache included;
-    `oom_kills` processes were killed at a memory limit, `refused` were not started at a limit of processes.
-    """
-
-    memory: int = 0
-    oom_kills: int = 0
-    refused: int = 0
 
 
 class Groups:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from builder.sandbox.spec import Membership, Sandbox
+    from builder.sandbox.cgroup import StepGroup
+    from builder.sandbox.spec import Sandbox
 
 _BOOT = (
     "import sys\n"
@@ -82,7 +83,7 @@ class Launcher:
         output_fd: int,
         netns_fd: int | None = None,
         stdin_fd: int | None = None,
-        cgroup: Membership | None = None,
+        cgroup: StepGroup | None = None,
     ) -> Exit:
         """Run one sandbox to its end and say how it ended: `begin` and `Running.wait` in one."""
         running = self.begin(
@@ -99,7 +100,7 @@ class Launcher:
         netns_fd: int | None = None,
         stdin_fd: int | None = None,
         error_fd: int | None = None,
-        cgroup: Membership | None = None,
+        cgroup: StepGroup | None = None,
     ) -> Running:
         """Begin to run one sandbox; any number may run at once. Use the result in `with`.
 
@@ -125,12 +126,12 @@ class Launcher:
             stdin=stdin_fd is not None,
             errors=error_fd is not None,
             netns=with_netns,
-            cgroup=cgroup is not None and cgroup.unified >= 0,
-            tasks=len(cgroup.tasks) if cgroup else 0,
+            cgroup=cgroup is not None and cgroup.membership.unified >= 0,
+            tasks=len(cgroup.membership.tasks) if cgroup else 0,
         )
         self.start()
         mine, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        groups = [cgroup.unified if cgroup.unified >= 0 else None, *cgroup.tasks] if cgroup else []
+        groups = cgroup.membership.fds() if cgroup else ()
         fds = [output_fd, netns_fd if with_netns else None, stdin_fd, error_fd, *groups]
         self._count(1)
         try:
@@ -141,7 +142,7 @@ class Launcher:
             raise
         finally:
             theirs.close()
-        return Running(mine, lambda: self._count(-1))
+        return Running(mine, lambda: self._count(-1), cgroup)
 
     def _count(self, change: int) -> None:
         with self._idle:
@@ -197,9 +198,10 @@ class Launcher:
 class Running:
     """A sandbox under way. Leaving the `with` block without `wait` kills it."""
 
-    def __init__(self, answer: _socket.socket, ended: Callable[[], None]) -> None:
+    def __init__(self, answer: _socket.socket, ended: Callable[[], None], cgroup: StepGroup | None) -> None:
         self._answer = answer
         self._ended = ended
+        self._cgroup = cgroup
         self._first = b""
 
     def __enter__(self) -> Running:
@@ -234,7 +236,9 @@ class Running:
         answer = self._first or self._answer.recv(1 << 16)
         if not answer:
             raise OSError("run: the launcher process ended; see the lines above for its reason")
-        status, user_s, system_s, max_rss, error, left, *moved = marshal.loads(answer)
+        status, user_s, system_s, max_rss, error, left, read, written, timed_out = marshal.loads(answer)
+        used = self._cgroup.used() if self._cgroup else None
+        moved = (read, written, timed_out, used)
         return Exit(status, user_s, system_s, max_rss, error, tuple(left), *moved)
 
 

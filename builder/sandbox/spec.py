@@ -142,6 +142,10 @@ class Membership:
     unified: int = -1
     tasks: tuple[int, ...] = ()
 
+    def fds(self) -> tuple[int, ...]:
+        """All descriptors, the unified hierarchy's first."""
+        return ((self.unified,) if self.unified >= 0 else ()) + self.tasks
+
 
 @dataclass(frozen=True, slots=True)
 class Owners:
@@ -195,6 +199,17 @@ class Sandbox:
 
 
 @dataclass(frozen=True, slots=True)
+class Used:
+    """What a cgroup has seen. `memory` is the peak of all its processes in bytes, page cache included;
+    `oom_kills` processes were killed at a memory limit, `refused` were not started at a limit of processes.
+    """
+
+    memory: int = 0
+    oom_kills: int = 0
+    refused: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Exit:
     """How a sandboxed process ended: `status` as a shell tells it (128+n for signal n), CPU seconds,
     largest RSS of one of its processes in bytes."""
@@ -212,3 +227,5 @@ class Exit:
     """Bytes of block devices."""
     timed_out: bool = False
     """Killed because `Limits.wall_s` was over."""
+    used: Used | None = None
+    """What its cgroup saw, if it had one."""

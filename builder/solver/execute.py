@@ -50,6 +50,7 @@ from oci.layer import Layer
 
 if TYPE_CHECKING:
     from builder.contexts.content import Content
+    from builder.sandbox.cgroup import Groups
     from builder.secrets import Agent, Secrets
     from builder.snapshot.overlay import Snapshots
     from builder.snapshot.view import DirectoryLayer, IndexLayer, View
@@ -96,9 +97,8 @@ class Executor:
     """Performs the steps of one build; `perform` is what `solve` calls, from several threads.
 
     `trees` opens a build context by name, `remotes` fetches; `secrets`, `agents` and `allow` are what the
-    user lends to steps and lets them have; with `keeps_failed` a RUN that failed can be entered (`failed`).
-    Use it in `with`: leaving stops the launcher and waits for the
-    writers.
+    user lends to steps and lets them have, `groups` what limits them; with `keeps_failed` a RUN that failed
+    can be entered (`failed`). Use it in `with`: leaving stops the launcher and waits for the writers.
     """
 
     def __init__(
@@ -117,12 +117,14 @@ class Executor:
         agents: Mapping[str, Agent] | None = None,
         allow: frozenset[str] = frozenset(),
         keeps_failed: bool = False,
+        groups: Groups | None = None,
     ) -> None:
         self._keeps_failed = keeps_failed
         self._failed: list[FailedStep] = []
         self._secrets = secrets
         self._agents = agents or {}
         self._allow = allow
+        self._groups = groups
         self._state = state
         self._blobs = blobs
         self._cache = cache
@@ -554,6 +556,7 @@ class Executor:
                     logs=_once(self._state.new_build_logs),
                     emit=self._emit,
                     allow=self._allow,
+                    groups=self._groups,
                 )
                 self._runner = self._exit.enter_context(runner)
             return self._runner
@@ -611,7 +614,8 @@ class Executor:
         self._emit(StepStarted(step.digest, number, step.name, stamp(), step.stage))
 
     def _done(self, step: Step, started: float, *, cached: bool = False, error: str = "") -> None:
-        self._emit(StepDone(step.digest, stamp(), time.monotonic() - started, cached, error))
+        usage = self._runner.usage(step.digest) if self._runner is not None else None
+        self._emit(StepDone(step.digest, stamp(), time.monotonic() - started, cached, error, usage))
 
     def _told(self, step: Step, error: BaseException) -> BaseException:
         """`error` as people shall see it: with the step's lines, and a cancelled step as cancelled."""

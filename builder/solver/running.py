@@ -9,17 +9,18 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from builder import entitlements
-from builder.errors import SandboxError, StepFailed
-from builder.events import Emit
+from builder.errors import ResourceError, SandboxError, StepFailed
+from builder.events import Emit, Usage, Warning_
 from builder.graph import Exec, Step
 from builder.sandbox.run import Launcher, Running
-from builder.sandbox.spec import Exit, File, Overlay, Sandbox
+from builder.sandbox.spec import Exit, File, Limits, Overlay, Sandbox
 from builder.solver.identity import resolve_user
 from builder.solver.logs import StepOutput
 from builder.solver.shown import NOTHING, Shown
 from builder.tree import Tree
 
 if TYPE_CHECKING:
+    from builder.sandbox.cgroup import Groups
     from builder.sandbox.network import NetworkPool
     from builder.snapshot.base import Active
 
@@ -30,7 +31,7 @@ HOST_GATEWAY = "host-gateway"
 
 class Runner:
     """Runs the Exec steps of one build. `logs` is the directory for their output, `allow` what they may have
-    beyond a plain step.
+    beyond a plain step, `groups` the cgroups that limit them.
 
     Use it in `with`: leaving ends the launcher and the network pool, and with them every process and
     interface.
@@ -43,8 +44,11 @@ class Runner:
         logs: Callable[[], str],
         emit: Emit,
         allow: frozenset[str] = frozenset(),
+        groups: Groups | None = None,
     ) -> None:
         self._allow = allow
+        self._groups = groups
+        self._usages: dict[str, Usage] = {}
         self._exit = ExitStack()
         self._launcher = Launcher(stubs)
         self._logs = logs
@@ -78,7 +82,12 @@ class Runner:
                 output.close_writer()
                 output.drain()
                 exit_ = ended(running)
-            _check(exit_, output)
+            self._usages[step.digest] = _usage(exit_)
+            self._judge(exit_, output, str(step.at or ""))
+
+    def usage(self, digest: str) -> Usage | None:
+        """What the step of that digest used, if it ran. To be asked once."""
+        return self._usages.pop(digest, None)
 
     def sandbox(self, op: Exec, active: Active, view: Callable[[], Tree], shown: Shown = NOTHING) -> Sandbox:
         """What the process of `op` shall see; its USER is looked up in `view`.
@@ -104,7 +113,23 @@ class Runner:
             rlimits=op.ulimits,
             shm_size=op.shm_size,
             privileged=op.security == "insecure",
+            limits=self._groups.each if self._groups else Limits(),
         )
+
+    def _judge(self, exit_: Exit, output: StepOutput, at: str) -> None:
+        """Raise what a bad end means; warn of a good one that came after a limit was met."""
+        if exit_.timed_out and self._groups is not None:
+            seconds = f"{self._groups.each.wall_s:g}s"
+            text = f"RUN was ended: it took longer than {seconds} (--step-timeout)"
+            raise StepFailed(text, status=exit_.status, log=output.last_lines())
+        if self._groups is not None and exit_.used is not None:
+            from builder.limiting import met
+
+            if text := met(exit_, self._groups):
+                if exit_.status:
+                    raise ResourceError(f"RUN exited with {exit_.status}, {text}", log=output.last_lines())
+                self._emit(Warning_("LimitMet", f"RUN went on, {text}", at))
+        _check(exit_, output)
 
     @contextmanager
     def begin(
@@ -113,9 +138,15 @@ class Runner:
         """Begin to run a sandbox, with a ready network where it has a private one. Raises SandboxError."""
         with ExitStack() as stack:
             try:
+                group = stack.enter_context(self._groups.step()) if self._groups else None
                 netns = self._take_network(stack) if sandbox.network == "private" else None
                 running = self._launcher.begin(
-                    sandbox, output_fd=output, netns_fd=netns, stdin_fd=stdin, error_fd=errors
+                    sandbox,
+                    output_fd=output,
+                    netns_fd=netns,
+                    stdin_fd=stdin,
+                    error_fd=errors,
+                    cgroup=group,
                 )
             except (OSError, ValueError) as error:
                 raise SandboxError(f"the step could not be started: {error}") from error
@@ -190,6 +221,11 @@ def ended(running: Running) -> Exit:
     if exit_.error and exit_.status not in (126, 127):
         raise SandboxError(f"the step could not be started: {exit_.error}")
     return exit_
+
+
+def _usage(exit_: Exit) -> Usage:
+    together = exit_.used.memory if exit_.used else 0
+    return Usage(exit_.user_s, exit_.system_s, exit_.max_rss, together, exit_.read, exit_.written)
 
 
 def _check(exit_: Exit, output: StepOutput) -> None:

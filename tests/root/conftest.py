@@ -27,8 +27,9 @@ from builder.events import Event, StepDone, StepLog, StepStarted
 from builder.export.base import OutputSpec
 from builder.images import Images
 from builder.imports import import_rootfs
+from builder.sandbox.cgroup import StepGroup
 from builder.sandbox.run import Launcher
-from builder.sandbox.spec import Exit, Membership, Overlay, Sandbox
+from builder.sandbox.spec import Exit, Overlay, Sandbox
 from builder.state import StateDir
 from oci.image import Image
 from oci.platforms import host
@@ -83,7 +84,7 @@ class World:
         return output
 
     def start(
-        self, sandbox: Sandbox, netns_fd: int | None = None, cgroup: Membership | None = None
+        self, sandbox: Sandbox, netns_fd: int | None = None, cgroup: StepGroup | None = None
     ) -> tuple[Exit, str]:
         read, write = os.pipe()
         output: list[bytes] = []

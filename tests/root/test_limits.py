@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from builder.sandbox.cgroup import Groups, NotEnforceable, StepGroup, Used
+from builder.sandbox.cgroup import Groups, NotEnforceable, StepGroup
 from builder.sandbox.cgroup_tree import Hierarchy, hierarchies, new_name, remove
-from builder.sandbox.spec import Bind, Exit, Limits, Membership
+from builder.sandbox.spec import Bind, Exit, Limits, Membership, Used
 from tests.root.conftest import World
 
 pytestmark = pytest.mark.root
@@ -45,8 +45,9 @@ def groups(limits: Limits = NONE, each: Limits = NONE, **more: str) -> Iterator[
 
 
 def run_in(world: World, group: StepGroup, script: str) -> tuple[Exit, str, Used]:
-    exit_, output = world.start(world.sandbox("sh", "-c", script), cgroup=group.membership)
-    return exit_, output, group.used()
+    exit_, output = world.start(world.sandbox("sh", "-c", script), cgroup=group)
+    assert exit_.used is not None
+    return exit_, output, exit_.used
 
 
 def test_a_hog_is_killed_at_its_limit(world: World) -> None:
@@ -111,9 +112,11 @@ def test_born_in_a_cgroup_of_the_unified_hierarchy(world: World) -> None:
     path = os.path.join(unified.mount, new_name())
     os.mkdir(path)
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    group = StepGroup([])
+    group.membership = Membership(fd)
     try:
         sandbox = world.sandbox("sh", "-c", "grep ^0:: /proc/self/cgroup; exit 7")
-        exit_, output = world.start(sandbox, cgroup=Membership(fd))
+        exit_, output = world.start(sandbox, cgroup=group)
         with open(os.path.join(path, "cpu.stat")) as stat:
             used_us = int(stat.read().split()[1])
     finally:
