@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -122,29 +122,35 @@ def _sweep_one(path: str) -> None:
             os.unlink(path)
 
 
-def met(exit_: Exit, groups: Groups | None) -> str:
-    """The limit that a process came to grief at, as a sentence; "" when it was none."""
+def met(exit_: Exit, groups: Groups | None, one: str = "one step") -> str:
+    """The limit that a process came to grief at, as a part of a sentence; "" when it was none.
+
+    `one` is what `Limiting.step` bounds.
+    """
     used = exit_.used
     if groups is None or used is None:
         return ""
+    build, each = groups.limits, groups.each
     if used.oom_kills:
-        which = _memory_limit(used.memory, groups)
-        peak = f"its processes had {_size(used.memory)} at most" if used.memory else ""
-        return f"out of memory at {which}" + (f"; {peak}" if peak else "")
+        narrow = each.memory - (each.memory >> 6)
+        limits = (build.memory, each.memory)
+        which = _which("--memory", _size, limits, one if not build.memory or used.memory >= narrow else "")
+        peak = f"; all its processes together had {_size(used.memory)}" if used.memory else ""
+        return f"out of memory at {which}{peak}"
     if used.refused:
-        limit, whose = groups.each.pids, "for each step"
-        if not limit or (0 < groups.limits.pids < limit):
-            limit, whose = groups.limits.pids, "for the build"
+        limits = (build.pids, each.pids)
+        which = _which("--pids-limit", str, limits, one if not build.pids or each.pids <= build.pids else "")
         times = "once" if used.refused == 1 else f"{used.refused} times"
-        return f"refused another process {times}: the limit is {limit} {whose} (--pids-limit)"
+        return f"refused another process {times} at {which}"
     return ""
 
 
-def _memory_limit(peak: int, groups: Groups) -> str:
-    step, build = groups.each.memory, groups.limits.memory
-    if step and (not build or peak >= step - (step >> 6)):
-        return f"the limit of {_size(step)} for each step (--memory)"
-    return f"the limit of {_size(build)} for the build (--memory)"
+def _which(option: str, shown: Callable[[int], str], limits: tuple[int, int], one: str) -> str:
+    """Of a build's and a step's limit, of which there is one at least, that of `one` where it was the one."""
+    build, step = limits
+    if step and one:
+        return f"the limit of {shown(step)} for {one} ({option})"
+    return f"the limit of {shown(build)} for all steps ({option})"
 
 
 def _size(number: int) -> str:

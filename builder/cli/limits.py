@@ -151,7 +151,8 @@ def _resource(text: str) -> tuple[str, dict[str, list[str]]]:
 def _limiting(
     given: dict[str, dict[str, list[str]]], flags: dict[str, Any], wall_s: float
 ) -> Limiting | None:
-    if not any(given.values()) and not wall_s:
+    parent = _parent(flags["cgroup_parent"])
+    if not any(given.values()) and not wall_s and not parent:
         return None
     from dataclasses import replace
 
@@ -160,7 +161,7 @@ def _limiting(
     return Limiting(
         _limits(given["build"]),
         replace(_limits(given["step"]), wall_s=wall_s),
-        _parent(flags["cgroup_parent"]),
+        parent,
         flags["best_effort"],
     )
 
@@ -203,9 +204,7 @@ def _processor_time(last: dict[str, str]) -> tuple[int, int]:
     if "cpus" not in last:
         return period, quota
     if period or quota:
-        raise UsageError(
-            "--cpus is a period and a quota: it cannot be given with --cpu-period or --cpu-quota"
-        )
+        raise UsageError("--cpus is a period and a quota: it excludes --cpu-period and --cpu-quota")
     most = os.cpu_count() or 1
     try:
         cpus = float(last["cpus"])

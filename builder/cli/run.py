@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from builder.cli import output, values
+from builder.cli import limits, output, values
 from builder.cli.session import Session
 from builder.errors import BuildError, NotFound, UsageError
 from builder.images import Entry, reachable
@@ -25,10 +25,8 @@ _LATER = {
     "-d": ("--detach", True),
     "-p": ("--publish", False),
     "-v": ("--volume", False),
-    "-m": ("--memory", False),
     "--mount": ("--mount", False),
     "--name": ("--name", False),
-    "--cpus": ("--cpus", False),
     "--privileged": ("--privileged", True),
     "--read-only": ("--read-only", True),
     "--cap-add": ("--cap-add", False),
@@ -79,6 +77,7 @@ def _later(ctx: click.Context, option: click.Parameter, value: Any) -> None:
     default="missing",
     help="When to ask a registry for IMAGE (default: when the store has none).",
 )
+@limits.options(build=False)
 @click.help_option("--help")
 @click.pass_obj  # fmt: skip
 def command(session: Session, /, image: str, args: tuple[str, ...], **flags: Any) -> int:
@@ -102,6 +101,7 @@ def command(session: Session, /, image: str, args: tuple[str, ...], **flags: Any
             extra_hosts=values.hosts(flags["hosts"]),
             interactive=flags["interactive"],
             terminal=flags["tty"],
+            limits=limits.container(flags),
         )
         gc.enable()
         images = session.images

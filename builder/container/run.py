@@ -20,6 +20,7 @@ from builder.entitlements import granted
 from builder.errors import UsageError
 from builder.events import discard
 from builder.graph import Exec
+from builder.limiting import Limiting, limited, met
 from builder.sandbox.spec import Exit
 from builder.snapshot.overlay import Snapshots
 from builder.snapshot.view import DirectoryLayer, View
@@ -30,6 +31,7 @@ from oci.data import dataclass
 if TYPE_CHECKING:
     from types import FrameType
 
+    from builder.events import Event
     from builder.sandbox.run import Running
     from builder.sandbox.spec import Sandbox
     from builder.state import StateDir
@@ -60,6 +62,7 @@ class RunRequest:
     extra_hosts: tuple[tuple[str, str], ...] = ()
     interactive: bool = False
     terminal: bool = False
+    limits: Limiting | None = None
 
 
 def run(
@@ -84,13 +87,22 @@ def run(
         active = stack.enter_context(snapshots.prepare(lowers))
         stubs = os.path.join(state.snapshots, ".stubs")
         allow = granted((), request.network)
-        runner = stack.enter_context(Runner(stubs=stubs, logs=lambda: "", emit=discard, allow=allow))
+        groups = stack.enter_context(limited(request.limits, state.root, _warn))
+        runner = stack.enter_context(
+            Runner(stubs=stubs, logs=lambda: "", emit=discard, allow=allow, groups=groups)
+        )
         sandbox = runner.sandbox(op, active, lambda: view)
         with_ = _with_terminal if request.terminal else _with_streams
         exit_ = with_(runner, sandbox, request.interactive)
     if exit_.error:
         sys.stderr.write(f"pybuild: {exit_.error}\n")
+    elif exit_.status and (text := met(exit_, groups, "the container")):
+        sys.stderr.write(f"pybuild: {text}\n")
     return exit_.status
+
+
+def _warn(event: Event) -> None:
+    sys.stderr.write(f"warning: {getattr(event, 'message', '')}\n")
 
 
 def _op(request: RunRequest, config: RunConfig) -> Exec:

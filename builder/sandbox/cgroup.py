@@ -56,9 +56,10 @@ class Groups:
     """The cgroups of one build. Use it in `with`; the limits hold from its beginning on.
 
     `limits` bound all steps together, `each` every single one. `parent` is a cgroup below which all lies, in
-    every hierarchy (made when missing). `name` must be nobody else's. `refuse` is told of every limit that
-    cannot be had; if it returns, that limit is left out. `remember` is told of all directories before they
-    are made, so that another process can remove what a killed one left (`cgroup_tree.remove`).
+    every hierarchy (made when missing), whatever limits there are. `name` must be nobody else's. `refuse` is
+    told of every limit that cannot be had; if it returns, that limit is left out. `remember` is told of all
+    directories before they are made, so that another process can remove what a killed one left
+    (`cgroup_tree.remove`).
     """
 
     def __init__(
@@ -131,6 +132,11 @@ class Groups:
                 continue
             place = places.setdefault(here.mount, _Place(here, parent, os.path.join(parent, self._name)))
             place.controllers.append(controller)
+        if self._parent:
+            for here in mounted:
+                if here.version == 2 or not all(name.startswith("name=") for name in here.controllers):
+                    parent = self._parent_in(here)
+                    places.setdefault(here.mount, _Place(here, parent, os.path.join(parent, self._name)))
         return list(places.values())
 
     def _where(self, controller: str, option: str, mounted: list[Hierarchy]) -> tuple[Hierarchy, str]:
@@ -162,8 +168,8 @@ class Groups:
         except OSError as error:
             self._places.remove(place)
             place.remove()
-            for controller in place.controllers:
-                option = (controllers(self.limits) | controllers(self.each))[controller]
+            named = controllers(self.limits) | controllers(self.each)
+            for option in [named[each] for each in place.controllers] or ["--cgroup-parent"]:
                 self._refuse(_cannot(option, place, error))
             return
         self._fill(place, place.directory, self.limits)
@@ -208,7 +214,7 @@ class Groups:
 
     def _inherit(self, place: _Place, path: str) -> None:
         """A new cpuset of version 1 is empty, and nothing can enter it before it has both."""
-        if place.here.version == 2 or "cpuset" not in place.controllers:
+        if "cpuset" not in place.here.controllers:
             return
         for name in ("cpuset.cpus", "cpuset.mems"):
             if not words(path, name):

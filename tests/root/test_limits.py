@@ -7,19 +7,26 @@ from __future__ import annotations
 
 import glob
 import os
+import subprocess
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from builder.errors import ResourceError, StepFailed, TimedOut, UsageError
+from builder.events import StepDone, Warning_, discard
+from builder.limiting import Limiting, limited
 from builder.sandbox.cgroup import Groups, NotEnforceable, StepGroup
 from builder.sandbox.cgroup_tree import Hierarchy, hierarchies, new_name, remove
 from builder.sandbox.spec import Bind, Exit, Limits, Membership, Used
-from tests.root.conftest import World
+from tests.root.conftest import Workshop, World
 
 pytestmark = pytest.mark.root
 
+PYBUILD = os.path.join(sysconfig.get_path("scripts"), "pybuild")
 MIB = 1 << 20
 NONE = Limits()
 HOG = "dd if=/dev/zero of=/dev/null bs={}M count=1"
@@ -197,3 +204,148 @@ def test_bytes_written_are_told(world: World, tmp_path: Path) -> None:
     exit_, output = world.run("sh", "-c", script, mounts=(Bind(str(tmp_path), "/disk"),))
     assert exit_.status == 0, output
     assert exit_.written >= 2 * MIB and exit_.max_rss > 0
+
+
+# ---- builds ----
+
+
+def limiting(build: Limits = NONE, step: Limits = NONE, **more: Any) -> Limiting:
+    return Limiting(build, step, **more)
+
+
+def test_a_build_that_runs_out_of_memory(shop: Workshop) -> None:
+    limits = limiting(step=Limits(memory=32 * MIB))
+    with pytest.raises(ResourceError, match="137, out of memory at the limit of 32 MiB for one") as caught:
+        shop.build(f"FROM base\nRUN echo begun; {HOG.format(100)}\n", limits=limits)
+    assert caught.value.exit_code == 5 and caught.value.log == ("begun",)
+    assert str(caught.value.at) == "Dockerfile:2"
+    assert not left()
+
+
+def test_parallel_steps_share_the_limit_of_the_build(world: World) -> None:
+    """Each alone would stay below it."""
+    fill = "dd if=/dev/zero of=/dev/shm/file bs=64k count=384 2>/dev/null"
+    read, write = os.pipe()
+    with groups(Limits(memory=40 * MIB)) as made, made.step() as first, made.step() as second:
+        holding = world.sandbox("sh", "-c", f"{fill} && echo held; sleep 100")
+        with world.launcher.begin(holding, output_fd=write, cgroup=first):
+            os.close(write)
+            assert os.read(read, 100) == b"held\n"
+            _, _, used = run_in(world, second, f"{fill} && exit 0")
+            assert used.oom_kills + first.used().oom_kills > 0
+    os.close(read)
+
+
+def test_a_step_that_goes_on_after_a_limit_is_a_warning(shop: Workshop) -> None:
+    shop.build(f"FROM base\nRUN {HOG.format(100)} || true\n", limits=limiting(Limits(memory=32 * MIB)))
+    (warning,) = [event for event in shop.events if isinstance(event, Warning_)]
+    assert warning.code == "LimitMet" and "out of memory" in warning.message and warning.at == "Dockerfile:2"
+
+
+def test_a_fork_bomb_ends_the_build(shop: Workshop) -> None:
+    with pytest.raises(ResourceError, match=r"refused another process \d+ times at the limit of 24 for all"):
+        shop.build(f"FROM base\nRUN {BOMB}; exit 3\n", limits=limiting(Limits(pids=24)))
+    assert not left()
+
+
+def test_a_fork_bomb_that_never_ends_meets_the_time(shop: Workshop) -> None:
+    endless = "fill() { fill & sleep 100; }; fill & exec sleep 100"
+    with pytest.raises(StepFailed, match=r"longer than 0\.5s \(--step-timeout\)"):
+        shop.build(f"FROM base\nRUN {endless}\n", limits=limiting(Limits(pids=24), Limits(wall_s=0.5)))
+    assert not left()
+
+
+def test_a_step_that_takes_too_long(shop: Workshop) -> None:
+    text = "FROM base\nRUN echo begun; sleep 100 & sleep 100\n"
+    with pytest.raises(StepFailed, match=r"longer than 0\.4s") as caught:
+        shop.build(text, limits=limiting(step=Limits(wall_s=0.4)))
+    assert caught.value.exit_code == 1 and caught.value.log == ("begun",)
+    assert "Dockerfile:2" in str(caught.value.at)
+
+
+def test_a_build_that_takes_too_long(shop: Workshop) -> None:
+    with pytest.raises(
+        TimedOut, match=r"longer than 0\.8s \(--timeout\); .*RUN sleep 100 had run for 0\."
+    ) as caught:
+        shop.build("FROM base\nRUN true\nRUN sleep 100\n", timeout_s=0.8)
+    assert caught.value.exit_code == 1
+    shop.build("FROM base\nRUN true\nRUN sleep 0\n", timeout_s=60)
+    assert shop.ran() == ["RUN sleep 0"]
+
+
+def test_usage_is_told(shop: Workshop) -> None:
+    text = f"FROM base\nRUN {HOG.format(48)}; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done\n"
+    shop.build(text, limits=limiting(Limits(memory=96 * MIB)))
+    (done,) = [event for event in shop.events if isinstance(event, StepDone) and event.usage]
+    assert done.usage is not None
+    assert 48 * MIB <= done.usage.memory < 96 * MIB and 48 * MIB <= done.usage.memory_all < 96 * MIB
+    assert done.usage.cpu_user_s + done.usage.cpu_system_s > 0
+    shop.build(text, limits=limiting(Limits(memory=64 * MIB)))
+    assert not any(event.usage for event in shop.events if isinstance(event, StepDone)), (
+        "limits are in no key"
+    )
+
+
+def test_a_failed_step_tells_its_usage_too(shop: Workshop) -> None:
+    with pytest.raises(StepFailed):
+        shop.build(f"FROM base\nRUN {HOG.format(24)}; exit 1\n")
+    (done,) = [event for event in shop.events if isinstance(event, StepDone) and event.usage]
+    assert done.usage is not None and done.usage.memory >= 24 * MIB and not done.usage.memory_all
+
+
+def test_a_limit_that_cannot_be_had_stops_the_build_before_it_begins(shop: Workshop) -> None:
+    wanted = Limits(cpus="0-4000", memory=64 * MIB)
+    with pytest.raises(UsageError, match="the limit cannot be enforced: --cpuset-cpus"):
+        shop.build("FROM base\nRUN true\n", limits=limiting(wanted))
+    assert shop.ran() == []
+    shop.build("FROM base\nRUN true\nRUN echo again\n", limits=limiting(wanted, best_effort=True))
+    (warning,) = [event for event in shop.events if isinstance(event, Warning_)]
+    assert warning.code == "LimitNotEnforced" and shop.ran() == ["RUN true", "RUN echo again"]
+
+
+def test_what_a_killed_build_left_is_removed_by_the_next(shop: Workshop) -> None:
+    """Also by one that has no limits itself (SECURITY.md R04)."""
+    shop.write("Dockerfile", "FROM base\nRUN echo begun; sleep 100\n")
+    command = [
+        PYBUILD,
+        "--root",
+        shop.root,
+        "--progress=plain",
+        "--network=none",
+        "-m",
+        "64m",
+        str(shop.context),
+    ]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as build:
+        assert build.stderr is not None
+        for line in build.stderr:
+            if b"begun" in line and b"RUN" not in line:
+                break
+        assert left()
+        build.kill()
+    assert left()
+    shop.build("FROM base\nRUN true\n")
+    assert not left() and not os.listdir(os.path.join(shop.root, "cgroups"))
+
+
+def test_a_living_build_is_left_alone(shop: Workshop) -> None:
+    with limited(limiting(Limits(memory=64 * MIB)), shop.root, discard) as groups:
+        assert groups is not None
+        shop.build("FROM base\nRUN true\n", limits=limiting(Limits(memory=64 * MIB)))
+        assert len(left()) == 1
+    assert not left()
+
+
+def test_containers_have_limits_too(shop: Workshop) -> None:
+    def run(*args: str) -> subprocess.CompletedProcess[str]:
+        command = [PYBUILD, "--root", shop.root, "run", "--network=none", *args]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    hog = run("-m", "32m", "base", "sh", "-c", HOG.format(100))
+    assert hog.returncode == 137
+    assert "out of memory at the limit of 32 MiB for the container" in hog.stderr
+    shown = run(
+        "--cpuset-cpus", "0", "--pids-limit", "20", "base", "grep", "Cpus_allowed_list", "/proc/self/status"
+    )
+    assert shown.returncode == 0 and shown.stdout.split() == ["Cpus_allowed_list:", "0"]
+    assert not left()

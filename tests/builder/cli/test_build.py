@@ -19,6 +19,8 @@ from builder.contexts.git import commit_time
 from builder.errors import ContextError, StepFailed, UsageError
 from builder.events import Emit, StepDone, StepStarted
 from builder.finishing import Annotation, Finish
+from builder.limiting import Limiting
+from builder.sandbox.spec import Limits
 from builder.secrets import Agent, Secret
 from oci.digest import Digest
 from oci.model import Descriptor
@@ -75,6 +77,10 @@ def test_every_flag(
         "--add-host", "v6=[::1]", "--add-host", "gw:host-gateway", "--secret", "id=s,src=/s", "--ssh", "k=/k",
         "--allow", "network.host", "--shm-size", "1g", "--ulimit", "nofile=10:20",
         "--ulimit", "core=-1", "--timestamp", "7", "--jobs", "3", "--keep-going", "--pull", "--load", "--rm",
+        "-m", "1g", "--memory-swap", "-1", "-c", "512", "--cpu-period", "50000", "--cpu-quota", "25000",
+        "--cpuset-cpus", "0-1,3", "--cpuset-mems", "0", "--blkio-weight", "500", "--cgroup-parent", "/ci",
+        "--resource", "pids=90", "--resource", 'scope=step,memory=512m,"cpuset-cpus=0,1"',
+        "--timeout", "1h30m", "--step-timeout", "90", "--best-effort",
         "--provenance=false", "--sbom", "false", "--progress", "plain", context,
     )  # fmt: skip
     assert (ran.code, ran.out) == (0, ""), ran.err
@@ -93,6 +99,9 @@ def test_every_flag(
     assert request.secrets == (Secret("s", "/s"),) and request.ssh == (Agent("k", ("/k",)),)
     assert request.shm_size == 1 << 30 and request.ulimits == (("nofile", 10, 20), ("core", -1, -1))
     assert (request.clock, request.jobs, request.keep_going) == (7, 3, True)
+    whole = Limits(1 << 30, -1, 512, 50_000, 25_000, "0-1,3", "0", 90, 500)
+    assert request.limits == Limiting(whole, Limits(512 << 20, cpus="0,1", wall_s=90.0), "ci", True)
+    assert request.timeout_s == 5400.0
 
 
 @pytest.mark.parametrize(
@@ -104,8 +113,25 @@ def test_every_flag(
         (["--annotation", "a"], "no [TYPE:]KEY=VALUE"),
         (["--unset", "env"], "names no setting"),
         (["--build-arg-file", "/nonexistent"], "cannot be read"),
-        (["-m", "1g"], "No such option"),
-        (["--memory", "1g"], "resource limits"),
+        (["-m", "1m"], "less than 6m"),
+        (["--memory-swap", "1g"], "needs --memory"),
+        (["-m", "1g", "--memory-swap", "1m"], "cannot be below"),
+        (["--cpus", "0"], "0.01 to"),
+        (["--cpus", "1", "--cpu-quota", "1000"], "excludes"),
+        (["--cpu-shares", "1"], "2 to 262144"),
+        (["--cpu-period", "1"], "1000 to 1000000"),
+        (["--cpuset-cpus", "all"], "0-2,7"),
+        (["--pids-limit", "many"], "a whole number"),
+        (["--blkio-weight", "9"], "10 to 1000"),
+        (["--device-read-bps", "1m"], "DEVICE:RATE"),
+        (["--device-read-bps", "/nonexistent:1m"], "No such file"),
+        (["--device-write-iops", "/dev/null:1"], "no block device"),
+        (["--resource", "memory"], "there are blkio-weight"),
+        (["--resource", "cpuset-cpus=0,1"], "quoted"),
+        (["--resource", "scope=host,memory=1g"], "scope=build|step"),
+        (["--cgroup-parent", "a/../b"], "no path of a cgroup"),
+        (["--timeout", "soon"], "1h30m"),
+        (["--step-timeout", "0"], "no time"),
         (["--attest", "type=sbom"], "attestations"),
         (["--provenance", "mode=max"], "attestations"),
         (["--platform", "linux/amd64,linux/a/b/c"], "no platform"),
