@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
+from builder.devices import Device, is_name
 from builder.errors import UsageError
 
 Security = Literal["sandbox", "insecure"]
 
-HOST_NETWORK, INSECURE = "network.host", "security.insecure"
+HOST_NETWORK, INSECURE, DEVICE = "network.host", "security.insecure", "device"
 _WITHOUT_EFFECT = "buildx.local.delete"
-KNOWN = (HOST_NETWORK, INSECURE, _WITHOUT_EFFECT)
+KNOWN = (HOST_NETWORK, INSECURE, DEVICE, _WITHOUT_EFFECT)
 
 
 def granted(allow: Iterable[str], network: str) -> frozenset[str]:
@@ -25,22 +26,29 @@ def granted(allow: Iterable[str], network: str) -> frozenset[str]:
     """
     found = frozenset(allow)
     for name in sorted(found - {*KNOWN}):
-        raise _unknown(name)
+        if not name.startswith(f"{DEVICE}=") or not is_name(name.removeprefix(f"{DEVICE}=")):
+            raise _unknown(name)
     return found | {HOST_NETWORK} if network == "host" else found
 
 
-def missing(network: str, security: str, allowed: frozenset[str]) -> str:
-    """The entitlement that a step lacks for its network and security mode; "" when it may run."""
+def missing(network: str, security: str, allowed: frozenset[str], devices: Iterable[Device] = ()) -> str:
+    """The entitlement that a step lacks for its network, security mode and devices; "" when it may run."""
     if network == "host" and HOST_NETWORK not in allowed:
         return HOST_NETWORK
     if security != "sandbox" and INSECURE not in allowed:
         return INSECURE
+    for each in devices:
+        if not allowed & {
+            DEVICE,
+            f"{DEVICE}={each.name}",
+            f"{DEVICE}={each.kind}",
+            f"{DEVICE}={each.kind}=*",
+        }:
+            return f"{DEVICE}={each.name}"
     return ""
 
 
 def _unknown(name: str) -> UsageError:
-    if name.partition("=")[0] == "device":
-        return UsageError(f"--allow {name}: devices for steps are not there yet")
     from difflib import get_close_matches
 
     near = get_close_matches(name, KNOWN, 1, 0.5)

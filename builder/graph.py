@@ -16,6 +16,7 @@ from builder.mounts import Mount
 from oci.data import dataclass
 
 if TYPE_CHECKING:
+    from builder.devices import Device
     from builder.entitlements import Security
     from builder.giturl import GitUrl
     from builder.source import SourceRange
@@ -131,11 +132,14 @@ class Exec:
     mounts: tuple[Mount, ...] = ()
     security: Security = "sandbox"
     shell: tuple[str, ...] = ("/bin/sh", "-c")
+    devices: tuple[Device, ...] = ()
 
     def definition(self) -> dict[str, Any]:
         more: dict[str, Any] = {"mounts": [each.definition() for each in self.mounts]} if self.mounts else {}
         if self.security != "sandbox":
             more["security"] = self.security
+        if self.devices:
+            more["devices"] = [each.definition() for each in self.devices]
         return more | {
             "op": "exec",
             "argv": self.argv,

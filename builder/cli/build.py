@@ -145,7 +145,7 @@ def _with_later(command: click.Command) -> click.Command:
     "--allow",
     multiple=True,
     metavar="WHAT",
-    help="Let the Dockerfile have network.host or security.insecure.",
+    help="Let the Dockerfile have network.host, security.insecure, device or device=NAME.",
 )
 @click.option(
     "--enable", multiple=True, metavar="EXTENSION,...", help="Extensions: include, env-file, shell-strict."

@@ -39,7 +39,7 @@ def secret(text: str) -> Secret:
     if options.get("cache-key", "hash") != "hash":
         raise UsageError(
             f"--secret id={name}: the cache-key is none that is known",
-            hint="write --secret id=NAME,src=FILE,cache-key=hash, or leave it out: no value runs a step again",
+            hint="write --secret id=NAME,src=FILE,cache-key=hash, or leave it out: no value counts then",
         )
     counts = "cache-key" in options
     if path and variable:

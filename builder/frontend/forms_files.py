@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from builder.frontend import instructions as ins
+from builder.frontend.forms_device import device
 from builder.frontend.forms_mount import mount
 from builder.frontend.line import Line
 from builder.frontend.reader import Heredoc, heredoc_of
@@ -31,9 +32,8 @@ def run(line: Line) -> ins.Run:
             hint(security, ("sandbox", "insecure"), "it is sandbox or insecure"),
         )
     mounts = tuple(mount(line.at, text) for text in _many(options, "mount"))
-    return ins.Run(
-        line.code, line.at, command, line.heredocs, mounts, network, security, _many(options, "device")
-    )
+    devices = tuple(device(line.at, text) for text in _many(options, "device"))
+    return ins.Run(line.code, line.at, command, line.heredocs, mounts, network, security, devices)
 
 
 def _many(options: Mapping[str, str | bool | list[str]], name: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import TypeAlias
 
+from builder.devices import Device
 from builder.frontend.reader import Heredoc
 from builder.source import SourceRange
 from oci.data import dataclass
@@ -170,7 +171,7 @@ class Run(Written):
     mounts: tuple[Mount, ...] = ()
     network: str = ""
     security: str = ""
-    devices: tuple[str, ...] = ()
+    devices: tuple[Device, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ from builder.frontend.strict import strict
 from builder.frontend.words import WordError
 from builder.graph import Exec, InlineFile, Network, Step
 
-LATER = "it comes with the whole Dockerfile language"
 PIPES = "/dev/pipes/"
 """Where the executor puts `Exec.files`."""
 
@@ -27,8 +26,6 @@ _SPACE_AFTER = re.compile(r"^(\d*<<)[ \t]+")
 
 def run(stage: StageBuild, line: ins.Run, origins: Sequence[Step | str] = ()) -> None:
     """`origins` are what its mounts read: a step, or the name of a context (empty is the main one)."""
-    if line.devices:
-        raise broken("RUN --device is not supported yet", at=line.at, hint=LATER)
     network = _network(stage, line)
     security: entitlements.Security = "insecure" if line.security == "insecure" else "sandbox"
     _entitled(stage, line, network, security)
@@ -54,6 +51,7 @@ def run(stage: StageBuild, line: ins.Run, origins: Sequence[Step | str] = ()) ->
         mounts=shown,
         security=security,
         shell=shell_of(stage),
+        devices=line.devices,
     )
     step = stage.add(op, _shown(stage, line), line.at, *inputs)
     stage.say(f"RUN {history} # buildkit", step)
@@ -61,9 +59,12 @@ def run(stage: StageBuild, line: ins.Run, origins: Sequence[Step | str] = ()) ->
 
 def _entitled(stage: StageBuild, line: ins.Run, network: str, security: str) -> None:
     options = stage.shared.options
-    lacking = entitlements.missing(network, security, entitlements.granted(options.allow, options.network))
+    lacking = entitlements.missing(
+        network, security, entitlements.granted(options.allow, options.network), line.devices
+    )
     if lacking:
-        flag = "--network=host" if lacking == entitlements.HOST_NETWORK else "--security=insecure"
+        flags = {entitlements.HOST_NETWORK: "--network=host", entitlements.INSECURE: "--security=insecure"}
+        flag = flags.get(lacking, f"--{lacking}")
         raise broken(f"RUN {flag} is not allowed", at=line.at, hint=f"allow it with --allow {lacking}")
 
 

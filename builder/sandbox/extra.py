@@ -14,7 +14,7 @@ from builder.sandbox import syscalls as sys_
 from builder.sandbox.mountcalls import make_mount, mount_setattr, open_tree
 from builder.sandbox.mounts import attach_overlay
 from builder.sandbox.overlay import Stack
-from builder.sandbox.syscalls import ATTR_NODEV, ATTR_NOSUID, ATTR_RDONLY, open_in_root
+from builder.sandbox.syscalls import ATTR_NODEV, ATTR_NOEXEC, ATTR_NOSUID, ATTR_RDONLY, open_in_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from builder.sandbox.plan import Plan
 
 _TRIES = 1000
+_FLAGS = {"nosuid": ATTR_NOSUID, "noexec": ATTR_NOEXEC}
 
 
 def add_mount(tree: Tree, plan: Plan, number: int) -> None:
@@ -55,16 +56,25 @@ def _layers(
     return _clone(_held(root, path), _attributes(plan, stack.read_only))
 
 
-def _bind(tree: Tree, plan: Plan, target: bytes, source: bytes, read_only: bool, path: bytes) -> None:
+def _bind(
+    tree: Tree,
+    plan: Plan,
+    target: bytes,
+    source: bytes,
+    read_only: bool,
+    path: bytes,
+    flags: tuple[str, ...],
+) -> None:
     prefix = b""
+    attributes = _attributes(plan, read_only, flags)
     if path:
         top = os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         found = _held(top, path)
         prefix = _below(top, found)
-        fd = _clone(found, _attributes(plan, read_only))
+        fd = _clone(found, attributes)
     else:
         fd = open_tree(sys_.AT_FDCWD, source, recursive=True)
-        mount_setattr(fd, _attributes(plan, read_only), recursive=True)
+        mount_setattr(fd, attributes, recursive=True)
     directory = stat.S_ISDIR(os.fstat(fd).st_mode)
     at = tree.place(fd, target, directory=directory)
     if directory and not read_only:
@@ -72,8 +82,11 @@ def _bind(tree: Tree, plan: Plan, target: bytes, source: bytes, read_only: bool,
     os.close(fd)
 
 
-def _attributes(plan: Plan, read_only: bool) -> int:
-    return (0 if plan.privileged else ATTR_NODEV) | (ATTR_RDONLY if read_only else 0)
+def _attributes(plan: Plan, read_only: bool, flags: tuple[str, ...] = ()) -> int:
+    found = 0 if plan.privileged or "dev" in flags else ATTR_NODEV
+    for name, attribute in _FLAGS.items():
+        found |= attribute if name in flags else 0
+    return found | (ATTR_RDONLY if read_only else 0)
 
 
 def _held(root: int, path: bytes) -> int:

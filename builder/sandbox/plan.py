@@ -37,7 +37,7 @@ class Plan:
     """What the launcher knows of one step. Paths are host paths as bytes but `cwd` and mount targets (in
     the root).
 
-    `mounts` holds (kind, target, source or content, more), where `more` is (read-only, path) for a bind,
+    `mounts` holds (kind, target, source or content, more); `more` is (read-only, path, flags) for a bind,
     (lowers, upper, work, path) for layers, (size, mode, read-only) for a tmpfs, (mode, uid, gid) for a file.
     """
 
@@ -233,8 +233,8 @@ def _mount(mount: object) -> tuple[str, bytes, bytes, tuple[Any, ...]]:
     from builder.sandbox.spec import Bind, File, Layers, Tmpfs
 
     match mount:
-        case Bind(source, target, read_only, path):
-            return ("bind", _bytes(target), _bytes(source), (read_only, _bytes(path)))
+        case Bind(source, target, read_only, path, _, flags):
+            return ("bind", _bytes(target), _bytes(source), (read_only, _bytes(path), flags))
         case Layers(target, lowers, path, _, upper, work):
             below = [_bytes(each) for each in lowers]
             return ("layers", _bytes(target), b"", (below, _bytes(upper), _bytes(work), _bytes(path)))

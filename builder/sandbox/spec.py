@@ -49,7 +49,8 @@ class Bind:
 
     With `path` it is what that path leads to inside the directory `source`, whose contents need not be
     trusted: links and `..` stay inside, and what was found is held by its descriptor (SECURITY.md S33).
-    `directory` says what is expected there.
+    `directory` says what is expected there. Of `flags`, nosuid and noexec take something away, and `dev` lets
+    device nodes work.
     """
 
     source: str
@@ -57,6 +58,7 @@ class Bind:
     read_only: bool = False
     path: str = ""
     directory: bool = True
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

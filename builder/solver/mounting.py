@@ -73,11 +73,12 @@ class Mounting:
         Raises ContextError for a path that is not there, UsageError for what was not given, SandboxError for
         an agent that cannot be had.
         """
-        if not op.mounts:
+        if not op.mounts and not op.devices:
             yield NOTHING
             return
+        devices = _devices(op)
         with ExitStack() as stack:
-            yield _Step(self, op, root, sources, active, stack).shown()
+            yield _both(devices, _Step(self, op, root, sources, active, stack).shown())
 
     def secret(self, mount: SecretMount) -> bytes | None:
         """The value of a secret; None for one that is neither given nor required."""
@@ -230,6 +231,22 @@ class _Step:
         if not any(each == _SOCKET_VARIABLE for each, _ in (*self._op.env, *self._env)):
             self._env.append((_SOCKET_VARIABLE, mount.target))
         return Bind(os.path.join(folder, name), mount.target, read_only=True)
+
+
+def _devices(op: Exec) -> Shown:
+    if not op.devices:
+        return NOTHING
+    from builder.solver.devices import shown
+
+    return shown((each.name, each.required) for each in op.devices)
+
+
+def _both(one: Shown, other: Shown) -> Shown:
+    """Two steps' worth; what is mounted at the same place is the other's."""
+    taken = {each.target for each in other.mounts}
+    mounts = (*(each for each in one.mounts if each.target not in taken), *other.mounts)
+    ordered = tuple(sorted(mounts, key=lambda each: each.target))
+    return Shown(ordered, one.env + other.env, one.groups + other.groups)
 
 
 def _mode_of(tree: Tree, path: str) -> int:

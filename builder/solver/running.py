@@ -94,7 +94,7 @@ class Runner:
 
         Raises SandboxError for more than is allowed: every way to a process leads through here.
         """
-        if lacking := entitlements.missing(op.network, op.security, self._allow):
+        if lacking := entitlements.missing(op.network, op.security, self._allow, op.devices):
             raise SandboxError(f"the step is not allowed {lacking}", hint=f"allow it with --allow {lacking}")
         identity = resolve_user(view(), op.user)
         network = self.network(op.network)
@@ -106,7 +106,7 @@ class Runner:
             cwd=op.cwd,
             uid=identity.uid,
             gid=identity.gid,
-            groups=identity.groups,
+            groups=tuple(dict.fromkeys(identity.groups + shown.groups)),
             hostname=op.hostname,
             mounts=(*self._network_files(op, network), *scripts, *shown.mounts),
             network=network,
@@ -190,6 +190,7 @@ class Runner:
 
 def environment(env: tuple[tuple[str, str], ...], home: str, hostname: str) -> tuple[tuple[str, str], ...]:
     """`env` with HOME and HOSTNAME where it has none, as BuildKit gives them to a step."""
+    env = tuple(dict(env).items())  # a later one wins
     names = {name for name, _ in env}
     extra = [("HOME", home)] if "HOME" not in names else []
     if "HOSTNAME" not in names:

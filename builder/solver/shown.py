@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """Mounts in the order in which they are made, and more variables, which may hold secrets."""
+    """Mounts in the order in which they are made, more variables, which may hold secrets, and more groups."""
 
     mounts: tuple[Mount, ...] = ()
     env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    groups: tuple[int, ...] = ()
 
 
 NOTHING = Shown()

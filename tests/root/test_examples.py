@@ -87,6 +87,12 @@ def test_secret_key(shop: Workshop, example: Example) -> None:
         assert len(shop.ran()) == ran, value
 
 
+def test_device(shop: Workshop, example: Example, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builder.solver.devices.PLACES", (str(EXAMPLES / "device"),))
+    built = example("device", allow=frozenset({"device=acme.com/zeros"}), outputs=shop.tar())
+    assert shop.files(built)["four-zeros"].size == 4
+
+
 def test_shell_strict_in_several_shells(shop: Workshop) -> None:
     loose = "FROM base\nRUN <<EOF\nfalse\ntrue\nEOF\n"
     shop.build(loose)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from builder.devices import Device
 from builder.errors import DockerfileError
 from builder.frontend import durations
 from builder.frontend.flags import NotStrings, json_words, split_flags
@@ -100,7 +101,9 @@ FORMS: list[tuple[str, type[Any], dict[str, Any]]] = [
     ('RUN ["a"]', Run, {"command": exec_("a")}),
     ("RUN --network=none a", Run, {"command": shell("a"), "network": "none"}),
     ("RUN --security=sandbox --network=host a", Run, {"security": "sandbox", "network": "host"}),
-    ("RUN --device=x --device=y a", Run, {"devices": ("x", "y")}),
+    ("RUN --device=x --device=v/c=y,required a", Run, {"devices": (Device("x"), Device("v/c=y", True))}),
+    ("RUN --device=name=v/c=*,required=false a", Run, {"devices": (Device("v/c=*"),)}),
+    ('RUN --device="required,v/c" a', Run, {"devices": (Device("v/c", True),)}),
     ("RUN -- --x", Run, {"command": shell("--x")}),
     ("RUN echo --x", Run, {"command": shell("echo --x")}),
     ("RUN a \\\n  --b", Run, {"command": shell("a   --b")}),
