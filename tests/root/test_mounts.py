@@ -330,8 +330,9 @@ def test_entitlements_must_exist() -> None:
     with pytest.raises(UsageError) as caught:
         entitlements.granted(["network.hots"], "default")
     assert "network.host" in caught.value.hint
-    with pytest.raises(UsageError, match="not there yet"):
-        entitlements.granted(["device=vendor/x"], "default")
+    with pytest.raises(UsageError, match="is no entitlement"):
+        entitlements.granted(["device=/x"], "default")
+    assert entitlements.granted(["device=vendor/x"], "default") == {"device=vendor/x"}
 
 
 @pytest.mark.parametrize(("network", "seen"), [("default", "10."), ("host", "127.0.0.1"), ("none", "")])
