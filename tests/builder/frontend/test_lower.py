@@ -738,7 +738,7 @@ BROKEN = [
     (f"FROM a\nADD --checksum={SHA} https://x/y a b", 2, "--checksum needs one URL", ""),
     ("FROM a\nCOPY --link --chown=app a b", 2, "--link reads nothing", "numbers"),
     ("FROM a\nADD --if-exists a b", 2, "no flag --if-exists", ""),
-    ("FROM a\nRUN --device=x y", 2, "RUN --device is not supported yet", ""),
+    ("FROM a\nRUN --device=x y", 2, "RUN --device=x is not allowed", "--allow device=x"),
     ("FROM a\nRUN <<a/b\n#!x\na/b", 2, "cannot be a file's name", ""),
     (
         "FROM a\nARG A=" + "x" * 100_000 + "\n" + "RUN x\n" * 1000,

@@ -27,7 +27,7 @@ def test_everything_arrives() -> None:
     assert plan.env == [(b"A", b"b=c")]
     assert (plan.cwd, plan.uid, plan.gid, plan.groups) == (b"/srv", 5, 6, [7])
     assert plan.mounts == [
-        ("bind", b"/t", b"/s", (True, b"")),
+        ("bind", b"/t", b"/s", (True, b"", ())),
         ("tmpfs", b"/x", b"", (9, 0o700, False)),
         ("file", b"/f", b"\0", (0o755, 0, 0)),
     ]
