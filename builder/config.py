@@ -4,7 +4,8 @@
     $XDG_CONFIG_HOME/pybuild/config.toml             (~/.config without the variable)
     /etc/pybuild/config.toml
 
-The only part so far is `[registry."HOST"]`, in BuildKit's shape: `oci.registry.config` reads it.
+`[registry."HOST"]` has BuildKit's shape: `oci.registry.config` reads it. `isolation = "MODE"`, at the top, is
+what `--isolation` is when it is not given.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 VARIABLE = "PYBUILD_CONFIG"
 SYSTEM = "/etc/pybuild/config.toml"
 
-_PARTS = frozenset({"registry"})
+_PARTS = frozenset({"registry", "isolation"})
 
 
 def find(named: str | None = None, environ: Mapping[str, str] = os.environ) -> str:
@@ -52,12 +53,22 @@ def registries(path: str) -> RegistryConfig:
         if part not in _PARTS:
             raise UsageError(
                 f"the configuration {path!r} has an unknown part {part!r}",
-                hint='it has: [registry."HOST"], with mirrors, http, insecure, ca, keypair',
+                hint='it has: isolation, and [registry."HOST"] with mirrors, http, insecure, ca, keypair',
             )
     try:
         return RegistryConfig.of(table, path)
     except InvalidDocument as error:
         raise UsageError(f"the configuration is wrong: {error}") from None
+
+
+def isolation(path: str) -> str:
+    """The mode that the file at `path` asks for, "" for none. Raises UsageError."""
+    value = _read(path).get("isolation", "") if path else ""
+    if not isinstance(value, str):
+        raise UsageError(
+            f"the configuration {path!r} has isolation = {value!r}", hint='write it as isolation = "auto"'
+        )
+    return value
 
 
 def _of_the_user(environ: Mapping[str, str]) -> str:

@@ -176,15 +176,14 @@ def examine(asked: str = "auto", root: str = "") -> Isolation:
         number = 3
     more = (_fuse_check(fuse),) if tried.overlay else ()
     checks = (*checks, _overlay_check(tried.overlay, folder), *more, _proc_check(tried.proc))
-    notes = (_PROC_NOTE,) if tried.proc else ()
+    notes = (PROC_NOTE,) if tried.proc else ()
     return Isolation(RUNGS[number - 1], mode, kind, maps, checks, notes)
 
 
 # ---- inside ----
 
-_PROC_NOTE = (
-    "/proc is the one outside: a step sees the processes around it, and none of its own pid namespace"
-)
+PROC_NOTE = "isolation is weaker: /proc is the one outside, which shows the processes there"
+PROC_MEND = "docker run --security-opt systempaths=unconfined, procMount: Unmasked in Kubernetes"
 
 
 def _mode(asked: str) -> Asked:
@@ -241,6 +240,8 @@ def _stored(found: Isolation, root: str, wanted: str) -> Isolation:
         raise UsageError(f"{STORAGE_VARIABLE}={wanted}: it is one of {', '.join(STORAGES)}")
     if found.rung.number == 5:
         return replace(found, storage="copy")
+    if found.rung.number == 1 and wanted == "auto":
+        return found  # found out when the first directory is made: a cached build makes none
     kind, refused = _storage(found, root, wanted)
     if kind == "overlay":
         return found
@@ -281,6 +282,8 @@ def _refuse(found: Isolation) -> None:
             "--isolation=chroot needs root: CAP_SYS_CHROOT and CAP_CHOWN",
             hint="leave it out: a user namespace isolates better, and COPY and ADD need none",
         )
+    if found.asked == "chroot":
+        raise SandboxError("--isolation=chroot is not there yet")
     if found.asked == "rootless" and found.rung.number == 5:
         text, mend = explain(found)
         raise SandboxError(f"--isolation=rootless: {text}", hint=mend)
@@ -295,6 +298,19 @@ def explain(found: Isolation) -> tuple[str, str]:
 
 
 _OVERLAY_MEND = "have the store on ext4, xfs, btrfs or tmpfs (--root), with Linux 5.11 or newer for users"
+
+
+def unmapped(found: Isolation, what: str) -> tuple[str, str]:
+    """An error's text and hint for `what` (a user, an owner), whose id does not exist in the namespace."""
+    maps = found.maps
+    lines = maps.uids if maps else ()
+    last = max((first + count - 1 for first, _, count in lines), default=0)
+    have = "0 alone" if last == 0 else f"0 to {last}"
+    text = f"{what} has no id in this user namespace, which has {have}"
+    if last == 0:
+        mends = [each.mend for each in found.blocking() if each.mend]
+        return text, "; ".join(mends) or "have more ids lent to you (subuid(5))"
+    return text, "have more ids lent to you: lines in /etc/subuid and /etc/subgid (subuid(5))"
 
 
 def _overlay_check(refused: str, folder: str) -> Check:
@@ -313,9 +329,8 @@ def _fuse_check(refused: str) -> Check:
 def _proc_check(refused: str) -> Check:
     if not refused:
         return Check("proc", True, "a new /proc can be mounted")
-    found = f"no new /proc can be mounted: {refused}; the one here is masked, as in a container"
     return Check(
-        "proc", False, found, "docker run --security-opt systempaths=unconfined   # or procMount: Unmasked", 2
+        "proc", False, f"no new /proc can be mounted: {refused}; the one here is masked", PROC_MEND, 2
     )
 
 

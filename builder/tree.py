@@ -18,7 +18,7 @@ from oci.tar.entry import Kind
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _KEPT = ("user.", "security.capability")
-_OVERLAYS = "user.overlay."
+_MARKS, _NESTED = b"user.overlay.", b"user.overlay.overlay."
 KINDS = {
     stat.S_IFREG: Kind.FILE,
     stat.S_IFDIR: Kind.DIRECTORY,
@@ -170,11 +170,13 @@ def resolve(lookup: Callable[[bytes], Node | None], path: bytes) -> bytes:
     return follow(path, link_at)
 
 
-def read_xattrs(path: bytes | int, *, of_context: bool = False) -> Xattrs:
+def read_xattrs(path: bytes | int, *, of_context: bool = False, userxattr: bool = False) -> Xattrs:
     """The extended attributes that belong into an image, sorted: `user.*` and file capabilities.
 
     Those of SELinux, access control lists and the kernel's own bookkeeping are the machine's, not the file's.
     `of_context` leaves capabilities out too: as with Docker, a file of a context brings no privilege along.
+    `userxattr` says that the file lies in a layer whose own marks are `user.overlay.NAME`: these are left
+    out, and what a step set by such a name, which overlay keeps one level deeper, has its name again.
     """
     follow = isinstance(path, int)
     try:
@@ -185,7 +187,18 @@ def read_xattrs(path: bytes | int, *, of_context: bool = False) -> Xattrs:
         return ()
     wanted = _KEPT[:1] if of_context else _KEPT
     kept = sorted(os.fsencode(name) for name in names if name.startswith(wanted))
-    return tuple((name, os.getxattr(path, name, follow_symlinks=follow)) for name in kept)
+    found = ((name, os.getxattr(path, name, follow_symlinks=follow)) for name in kept)
+    if userxattr and any(name.startswith(_MARKS) for name in kept):
+        return tuple(sorted((_unnested(name), value) for name, value in found if _is_kept(name)))
+    return tuple(found)
+
+
+def _is_kept(name: bytes) -> bool:
+    return not name.startswith(_MARKS) or name.startswith(_NESTED)
+
+
+def _unnested(name: bytes) -> bytes:
+    return _MARKS + name[len(_NESTED) :] if name.startswith(_NESTED) else name
 
 
 class DirectoryOpener:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from builder.cli import entering, finish, lending, limits, remote, values
+from builder.cli.isolating import ISOLATION, isolated
 from builder.cli.progress import MODES, watching
 from builder.cli.session import Session
 from builder.errors import ContextError, StepFailed, UsageError
@@ -27,7 +28,6 @@ _LATER = {
     "--provenance": "attestations",
     "--sbom": "attestations",
     "--policy": "policies",
-    "--isolation": "isolation of steps",
     "--security-opt": "isolation of steps",
 }
 """Options of docker build that wait for a later version: what they wait for."""
@@ -153,6 +153,7 @@ def _with_later(command: click.Command) -> click.Command:
 @click.option(
     "--shell-strict", is_flag=True, help="End a RUN heredoc at its first failure: --enable shell-strict."
 )
+@ISOLATION
 @click.option("--shm-size", metavar="SIZE", default="64m", help="Size of RUN's /dev/shm.")
 @click.option(
     "--ulimit", "ulimits", multiple=True, metavar="NAME=SOFT[:HARD]", help="Limits of RUN's processes."
@@ -226,6 +227,7 @@ def command(session: Session, /, **flags: Any) -> int:
             return run(_request(session, flags), call)
     from builder.contexts.ahead import begin
 
+    isolated(session, flags["isolation"])
     with begin(flags["context"], flags["dockerfile"], flags["ignorefile"]) as ahead:
         request = _request(session, flags)
         if flags["iidfile"]:

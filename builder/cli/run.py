@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from builder.cli import limits, output, values
+from builder.cli.isolating import ISOLATION, isolated
 from builder.cli.session import Session
 from builder.errors import BuildError, NotFound, UsageError
 from builder.images import Entry, reachable
@@ -69,6 +70,7 @@ def _later(ctx: click.Context, option: click.Parameter, value: Any) -> None:
     help="What it may reach.",
 )
 @click.option("--add-host", "hosts", multiple=True, metavar="HOST:IP", help="One more line in /etc/hosts.")
+@ISOLATION
 @click.option("--platform", metavar="OS/ARCH", help="Of an index the image for this (default: this machine).")
 @click.option("--rm", is_flag=True, help="Accepted: the container is always gone afterwards.")
 @click.option(
@@ -104,6 +106,7 @@ def command(session: Session, /, image: str, args: tuple[str, ...], **flags: Any
             limits=limits.container(flags),
         )
         gc.enable()
+        isolated(session, flags["isolation"])
         images = session.images
         entry = _entry(session, image, flags["pull"], flags["platform"])
         with session.state.lease() as lease:

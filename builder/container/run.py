@@ -20,9 +20,10 @@ from builder.entitlements import granted
 from builder.errors import UsageError
 from builder.events import discard
 from builder.graph import Exec
+from builder.isolation import current
 from builder.limiting import Limiting, limited, met
 from builder.sandbox.spec import Exit
-from builder.snapshot.overlay import Snapshots
+from builder.snapshot.overlay import opened
 from builder.snapshot.view import DirectoryLayer, View
 from builder.solver.result import Result, directories, parts_of, unpacker
 from builder.solver.running import Runner, ended
@@ -81,9 +82,10 @@ def run(
     config = image.config.value.config
     op = _op(request, config)
     with ExitStack() as stack:
-        snapshots = stack.enter_context(Snapshots(state.snapshots))
+        isolation = current()
+        snapshots = stack.enter_context(opened(state.snapshots, isolation))
         lowers = directories(Result("", parts_of(image, fetch)), unpacker(snapshots, blobs))
-        view = View([DirectoryLayer(each) for each in reversed(lowers)])
+        view = View([DirectoryLayer(each, userxattr=isolation.userxattr) for each in reversed(lowers)])
         active = stack.enter_context(snapshots.prepare(lowers))
         stubs = os.path.join(state.snapshots, ".stubs")
         allow = granted((), request.network)

@@ -123,7 +123,7 @@ class Launcher:
                 self._start(Plan(body), fds, answer)
             except OSError as error:
                 text = f"clone: {error.strerror or error}"
-                answer.send(marshal.dumps((125, 0.0, 0.0, 0, text, [], 0, 0, False)))
+                answer.send(marshal.dumps((125, 0.0, 0.0, 0, text, [], 0, 0, False, [])))
                 answer.close()
             for fd in fds:
                 os.close(fd)
@@ -167,10 +167,12 @@ class Launcher:
         _, code, usage = os.wait4(running.pid, 0)
         if running.noting:
             os.waitpid(running.noting, 0)
-        status, error, left = os.waitstatus_to_exitcode(code), "", []
+        status, error, left, weaker = os.waitstatus_to_exitcode(code), "", [], []
         for kind, body in _frames(_read_all(running.report)):
             if kind == b"S":
                 left = remove_stubs(*marshal.loads(body))
+            elif kind == b"W":
+                weaker = marshal.loads(body)
             else:
                 status, error = marshal.loads(body)
         status = 128 - status if status < 0 else status
@@ -178,10 +180,11 @@ class Launcher:
         os.close(running.pidfd)
         if self.by_answer.pop(running.answer.fileno(), None):
             self.poll.unregister(running.answer.fileno())
+        end = (running.timed_out, weaker)
         seen = (usage.ru_utime, usage.ru_stime, usage.ru_maxrss * 1024)
         moved = (usage.ru_inblock * 512, usage.ru_oublock * 512)
         try:
-            running.answer.send(marshal.dumps((status, *seen, error, left, *moved, running.timed_out)))
+            running.answer.send(marshal.dumps((status, *seen, error, left, *moved, *end)))
         except OSError:
             pass  # nobody waits for it
         running.answer.close()

@@ -126,11 +126,15 @@ def _attach(mount: int, at: int, name: bytes) -> None:
 class Tree:
     """The new root while it is being furnished. A `privileged` one is left open: nothing is masked in it."""
 
-    def __init__(self, root: int, stage: Stage, stubs: StubMaker, *, privileged: bool = False) -> None:
+    def __init__(
+        self, root: int, stage: Stage, stubs: StubMaker, *, privileged: bool = False, strict: bool = False
+    ) -> None:
         self.root = root
         self.stage = stage
         self.stubs = stubs
         self.privileged = privileged
+        self.strict = strict
+        self.weaker: list[str] = []
 
     def place(self, mount: int, path: bytes, *, directory: bool = True) -> bytes:
         """Attach `mount` at `path` in the root; the target's place in the root without links where it was
@@ -177,7 +181,7 @@ class Tree:
 
     def proc(self) -> None:
         """A fresh /proc of the step's own pid namespace, with Docker's masked and read-only paths."""
-        proc = make_mount(b"proc", CLOSED)
+        proc = self._fresh(b"proc", CLOSED)
         self.place(proc, b"/proc")
         for name in () if self.privileged else MASKED_PROC:
             self.mask(proc, name)
@@ -187,11 +191,26 @@ class Tree:
 
     def sysfs(self) -> None:
         """A fresh, read-only /sys: it shows the network namespace the step is in by now."""
-        sysfs = make_mount(b"sysfs", CLOSED | (0 if self.privileged else ATTR_RDONLY))
+        sysfs = self._fresh(b"sysfs", CLOSED | (0 if self.privileged else ATTR_RDONLY))
         self.place(sysfs, b"/sys")
         for name in () if self.privileged else (*MASKED_SYS, *_throttles(sysfs)):
             self.mask(sysfs, name)
         os.close(sysfs)
+
+    def _fresh(self, kind: bytes, attributes: int) -> int:
+        """A new proc or sysfs, or where a user namespace may not have one (KERNEL.md 3) the one outside.
+
+        proc is refused where that outside is masked, as in a container; sysfs also in the host's network.
+        """
+        try:
+            return make_mount(kind, attributes)
+        except PermissionError as error:
+            if self.strict and kind == b"proc":
+                raise OSError(error.errno, "a new /proc is refused, and isolation is strict") from None
+        mount = open_tree(sys_.AT_FDCWD, b"/proc" if kind == b"proc" else b"/sys", recursive=True)
+        mount_setattr(mount, attributes, recursive=True)
+        self.weaker.append(os.fsdecode(kind))
+        return mount
 
     def dev(self, shm_size: int) -> int:
         """A minimal /dev; a descriptor of its `null`, the step's standard input.

@@ -65,6 +65,7 @@ class Plan:
         "shm_size",
         "source",
         "stdin",
+        "strict",
         "tasks",
         "terminal",
         "uid",
@@ -99,6 +100,7 @@ class Plan:
     seccomp: bytes
     shm_size: int
     stdin: bool
+    strict: bool
     terminal: tuple[int, int] | tuple[()]
     errors: bool
     netns: bool
@@ -144,6 +146,7 @@ def pack(
         "capabilities": -1 if sandbox.privileged else capability_mask(sandbox.capabilities),
         "owners": _owners(sandbox),
         "privileged": sandbox.privileged,
+        "strict": sandbox.strict,
         "rlimits": [(_index(RLIMITS, name, "limit"), soft, hard) for name, soft, hard in sandbox.rlimits],
         "seccomp": _filter(sandbox),
         "shm_size": sandbox.shm_size,

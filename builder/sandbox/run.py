@@ -236,9 +236,10 @@ class Running:
         answer = self._first or self._answer.recv(1 << 16)
         if not answer:
             raise OSError("run: the launcher process ended; see the lines above for its reason")
-        status, user_s, system_s, max_rss, error, left, read, written, timed_out = marshal.loads(answer)
+        status, user_s, system_s, max_rss, error, left, *end = marshal.loads(answer)
+        read, written, timed_out, weaker = end
         used = self._cgroup.used() if self._cgroup else None
-        moved = (read, written, timed_out, used)
+        moved = (read, written, timed_out, used, tuple(weaker))
         return Exit(status, user_s, system_s, max_rss, error, tuple(left), *moved)
 
 

@@ -171,7 +171,8 @@ class Sandbox:
     other end (`run.Running.terminal`). `no_new_privileges` takes their effect from setuid programs and file
     capabilities; `unfiltered` leaves out the filter of system calls. `rlimits` are (name, soft, hard) by
     getrlimit(2)'s names, -1 is no limit; of those not named, the number of open files and of processes is at
-    most 1,048,576 and core files are not written.
+    most 1,048,576 and core files are not written. A `strict` one does not
+    begin where its /proc would have to be the one outside.
     """
 
     root: Overlay | Bind
@@ -191,6 +192,7 @@ class Sandbox:
     privileged: bool = False
     no_new_privileges: bool = False
     unfiltered: bool = False
+    strict: bool = False
     limits: Limits = field(default_factory=Limits)
     owners: Owners | None = None
 
@@ -231,3 +233,5 @@ class Exit:
     """Killed because `Limits.wall_s` was over."""
     used: Used | None = None
     """What its cgroup saw, if it had one."""
+    weaker: tuple[str, ...] = ()
+    """What could not be had anew and was shown from outside: `proc`, `sysfs`."""

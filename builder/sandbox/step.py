@@ -124,7 +124,7 @@ class Step:
         stage = Stage(plan)
         root = mount_root(plan, stage)
         stubs = StubMaker(root, plan.upper, plan.source)
-        tree = Tree(root, stage, stubs, privileged=plan.privileged)
+        tree = Tree(root, stage, stubs, privileged=plan.privileged, strict=plan.strict)
         self.doing = "/proc"
         tree.proc()
         self.doing = "/sys"
@@ -136,6 +136,8 @@ class Step:
         for number, mount in enumerate(plan.mounts):
             self.doing = f"mount {os.fsdecode(mount[1])}"
             add_mount(tree, plan, number)
+        if tree.weaker:
+            self._tell(b"W", marshal.dumps(tree.weaker))
         if stubs.made or stubs.copied:
             self._tell(b"S", marshal.dumps((stubs.made, stubs.copied)))
         self.doing = "pivot_root"
@@ -219,7 +221,7 @@ class Step:
         self._note_owners()
         self._filter()
         sys_.prctl(sys_.PR_CAP_AMBIENT, sys_.PR_CAP_AMBIENT_CLEAR_ALL)
-        os.setgroups(plan.groups)
+        self._groups()
         os.setresgid(plan.gid, plan.gid, plan.gid)
         if plan.uid:
             os.setresuid(plan.uid, plan.uid, plan.uid)
@@ -236,6 +238,16 @@ class Step:
             hand_over(_NOTING, listener)
             os.close(listener)
             os.close(_NOTING)
+
+    def _groups(self) -> None:
+        """In a user namespace of one group setgroups(2) is forbidden for good, and there is nothing to add:
+        the caller's own groups, which have no id inside, stay.
+        """
+        try:
+            os.setgroups(self.plan.groups)
+        except PermissionError:
+            if any(group != self.plan.gid for group in self.plan.groups):
+                raise
 
     def _filter(self) -> None:
         """No_new_privs comes with it: both are for whatever is executed next."""

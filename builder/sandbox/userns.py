@@ -15,8 +15,6 @@ import os
 import stat
 from typing import NamedTuple
 
-from builder.sandbox import syscalls as sys_
-
 PROGRAMS = ("/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin")
 """Where programs are looked for, and nowhere else: never in PATH."""
 
@@ -171,19 +169,25 @@ def everything(proc: str = "/proc") -> Maps:
 
 def may_map_everything() -> bool:
     """Whether this process may give a new namespace every id it has itself."""
-    mask = sys_.permitted_capabilities()
+    mask = _permitted()
     return bool(mask >> _CAP_SETUID & 1 and mask >> _CAP_SETGID & 1)
 
 
 def is_privileged() -> bool:
     """Whether this process is root with CAP_SYS_ADMIN: it needs no namespace of ids."""
-    return os.geteuid() == 0 and bool(sys_.permitted_capabilities() >> _CAP_SYS_ADMIN & 1)
+    return os.geteuid() == 0 and bool(_permitted() >> _CAP_SYS_ADMIN & 1)
 
 
 def may_chroot() -> bool:
     """Whether this process may change its root and the owners of files."""
-    mask = sys_.permitted_capabilities()
+    mask = _permitted()
     return bool(mask >> _CAP_SYS_CHROOT & 1 and mask >> _CAP_CHOWN & 1)
+
+
+def _permitted() -> int:
+    """The permitted capabilities, without loading what calls the kernel: every cached build asks."""
+    with open("/proc/self/status", "rb") as file:
+        return next((int(line[7:], 16) for line in file if line.startswith(b"CapPrm:")), 0)
 
 
 def enter(maps: Maps, *, proc: str = "/proc") -> None:
@@ -194,6 +198,8 @@ def enter(maps: Maps, *, proc: str = "/proc") -> None:
     and has no ids yet; `single` maps can still be written with `map_self`.
     """
     global _entered, _outer
+    from builder.sandbox import syscalls as sys_
+
     ids = (os.geteuid(), os.getegid())
     _looked_up.update({name: trusted(name) for name in TOOLS})
     with _Helper(maps, proc) as helper:

@@ -145,7 +145,7 @@ class _Differ:
             link,
             os.major(st.st_rdev) if device else 0,
             os.minor(st.st_rdev) if device else 0,
-            read_xattrs(full) if full and kind is not Kind.HARDLINK else (),
+            read_xattrs(full, userxattr=self._userxattr) if full and kind is not Kind.HARDLINK else (),
         )
 
     def _exists_below(self, path: bytes) -> bool:

@@ -17,11 +17,17 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from threading import Lock
+from typing import TYPE_CHECKING
 
+from builder.errors import SandboxError
 from builder.snapshot.base import Snapshot
 from builder.snapshot.view import DirectoryLayer, View
 from oci.tar import Entry, TarReader
+
+if TYPE_CHECKING:
+    from builder.isolation import Isolation
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
 _LOCK_FILE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -71,20 +77,50 @@ class Active:
         return Snapshot(name, self._snapshots.keep(os.path.join(self._place, "keep"), name))
 
 
+def opened(root: str, isolation: Isolation) -> Snapshots:
+    """The snapshots below the host directory `root`, made the way that `isolation` has."""
+    refuse: Callable[[bytes, Entry], None] | None = None
+    if isolation.maps is not None:
+        refuse = _forget_owner if isolation.maps.single else partial(_refuse_owner, isolation)
+    return Snapshots(root, userxattr=isolation.userxattr, stamp=isolation.stamp, unmapped=refuse)
+
+
+def _refuse_owner(isolation: Isolation, path: bytes, entry: Entry) -> None:
+    """Raises SandboxError: the owner of what is being unpacked has no id here."""
+    from builder.isolation import unmapped
+
+    text, hint = unmapped(isolation, f"{entry.uid}:{entry.gid}, the owner of {entry},")
+    raise SandboxError(text, hint=hint)
+
+
+def _forget_owner(path: bytes, entry: Entry) -> None:
+    """With one id all files are root's."""
+
+
 class Snapshots:
     """The snapshots below the host directory `root`. Close it, or use it in `with`. Threads may share it.
 
-    `userxattr` is for user namespaces (KERNEL.md 1.3).
+    `userxattr` is for user namespaces (KERNEL.md 1.3). `stamp` names the ids that files have there: what was
+    made with others counts as little as what was made before the last boot. `unmapped` is told of files whose
+    owner has no id here, with their entry; without it they are an error.
     """
 
-    def __init__(self, root: str, *, userxattr: bool = False) -> None:
+    def __init__(
+        self,
+        root: str,
+        *,
+        userxattr: bool = False,
+        stamp: str = "",
+        unmapped: Callable[[bytes, Entry], None] | None = None,
+    ) -> None:
         self.root = os.path.abspath(root)
         self._userxattr = userxattr
+        self._unmapped = unmapped
         self._known: dict[str, str] = {}
         self._lock = Lock()
         self._number = 0
         with open(_BOOT_ID, "rb") as file:
-            self._boot = file.read().strip()
+            self._boot = file.read().strip() + stamp.encode()
         for name in (".live", ".trash", ".locks"):
             os.makedirs(self._inner(name), 0o700, exist_ok=True)
         self._home, self._home_fd = self._settle_in()
@@ -224,7 +260,15 @@ class Snapshots:
         chain = [DirectoryLayer(each, userxattr=self._userxattr) for each in reversed(lowers)]
         below = View(chain) if chain else None
         with layer() as reader:
-            apply(reader, files, style="overlay", userxattr=self._userxattr, lower=below, filter=edit)
+            apply(
+                reader,
+                files,
+                style="overlay",
+                userxattr=self._userxattr,
+                lower=below,
+                filter=edit,
+                unmapped=self._unmapped,
+            )
         return self.keep(os.path.join(place, "keep"), name)
 
     def _inner(self, name: str) -> str:

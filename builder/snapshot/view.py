@@ -93,7 +93,8 @@ class DirectoryLayer:
         return is_opaque(join(self._root, path) if path else self._root, self._userxattr)
 
     def xattrs(self, path: bytes) -> Xattrs:
-        return read_xattrs(join(self._root, path) if path else self._root)
+        full = join(self._root, path) if path else self._root
+        return read_xattrs(full, userxattr=self._userxattr)
 
     def opener(self) -> tuple[Opener, Callable[[], None]]:
         root = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

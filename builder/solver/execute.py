@@ -29,6 +29,7 @@ from builder.graph import (
     Step,
     walk,
 )
+from builder.isolation import Isolation, current
 from builder.mounts import BindMount, CacheMount
 from builder.solver.cache import Cache, StepRecord, now
 from builder.solver.keys import content_key, definition_key, linked_key, marked_key, pinned_key
@@ -97,8 +98,9 @@ class Executor:
     """Performs the steps of one build; `perform` is what `solve` calls, from several threads.
 
     `trees` opens a build context by name, `remotes` fetches; `secrets`, `agents` and `allow` are what the
-    user lends to steps and lets them have, `groups` what limits them; with `keeps_failed` a RUN that failed
-    can be entered (`failed`). Use it in `with`: leaving stops the launcher and waits for the writers.
+    user lends to steps and lets them have, `groups` what limits them, `isolation` where this process stands;
+    with `keeps_failed` a RUN that failed can be entered (`failed`). Use it in `with`: leaving stops the
+    launcher and waits for the writers.
     """
 
     def __init__(
@@ -118,7 +120,10 @@ class Executor:
         allow: frozenset[str] = frozenset(),
         keeps_failed: bool = False,
         groups: Groups | None = None,
+        isolation: Isolation | None = None,
     ) -> None:
+        self._isolation = isolation or current()
+        self._userxattr = self._isolation.userxattr
         self._keeps_failed = keeps_failed
         self._failed: list[FailedStep] = []
         self._secrets = secrets
@@ -358,7 +363,7 @@ class Executor:
             from oci.layer import LayerSink
 
             with LayerSink(self._codec, self._blobs) as sink:
-                written = write_upper(upper, lowers, sink, clock=self._clock)
+                written = write_upper(upper, lowers, sink, clock=self._clock, userxattr=self._userxattr)
                 layer = sink.finish() if written else None
             self._record(key, StepRecord(layer, created, name, self._clock))
             self.snapshots.settled(name)
@@ -467,7 +472,7 @@ class Executor:
         from builder.snapshot.view import DirectoryLayer
 
         top, *_ = self._directories(result)
-        opening, close = DirectoryLayer(top).opener()
+        opening, close = DirectoryLayer(top, userxattr=self._userxattr).opener()
         try:
             return opening(path)
         finally:
@@ -504,9 +509,10 @@ class Executor:
         """The store's snapshots, opened at the first need."""
         with self._lock:
             if self._snapshots is None:
-                from builder.snapshot.overlay import Snapshots
+                from builder.snapshot.overlay import opened
 
-                self._snapshots = self._exit.enter_context(Snapshots(self._state.snapshots))
+                snapshots = opened(self._state.snapshots, self._isolation)
+                self._snapshots = self._exit.enter_context(snapshots)
             return self._snapshots
 
     @property
@@ -557,6 +563,7 @@ class Executor:
                     emit=self._emit,
                     allow=self._allow,
                     groups=self._groups,
+                    isolation=self._isolation,
                 )
                 self._runner = self._exit.enter_context(runner)
             return self._runner
@@ -588,14 +595,15 @@ class Executor:
         """The layer that lies in `directory`, one for all steps on top of it: it remembers what it found."""
         from builder.snapshot.view import DirectoryLayer
 
-        return self._layers_seen.setdefault(directory, DirectoryLayer(directory))
+        layer = DirectoryLayer(directory, userxattr=self._userxattr)
+        return self._layers_seen.setdefault(directory, layer)
 
     @contextmanager
     def rootfs(self, result: Result) -> Iterator[View]:
         """The merged files of a result, for outputs that want files."""
-        from builder.snapshot.view import DirectoryLayer, View
+        from builder.snapshot.view import View
 
-        yield View([DirectoryLayer(each) for each in reversed(self._directories(result))])
+        yield View([self._layer_in(each) for each in reversed(self._directories(result))])
 
     # ---- background, events, errors ----
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builder.errors import StepFailed
+from builder.isolation import current
 from builder.sandbox.spec import Bind, Layers, Overlay
 from builder.snapshot.view import DirectoryLayer, View
 from builder.tree import clean
@@ -52,7 +53,9 @@ class FailedStep:
 
     def has_shell(self) -> bool:
         """Whether one of them is among the step's files (what only its mounts hold is not looked at)."""
-        tree = View([DirectoryLayer(each) for each in reversed((self._active.upper, *self._active.lowers))])
+        marks = current().userxattr
+        layers = reversed((self._active.upper, *self._active.lowers))
+        tree = View([DirectoryLayer(each, userxattr=marks) for each in layers])
         search = dict(self._op.env).get("PATH", "").split(":")
         places = [
             [name] if "/" in name else [f"{each}/{name}" for each in search] for name in self.programs()
@@ -75,15 +78,21 @@ class FailedStep:
         self._entered += 1
         own = self._runner.sandbox(self._op, self._active, self._view, self._shown)
         term = () if "TERM" in dict(own.env) else (_TERM,)
-        upper, work = self._extra("root", (self._active.upper,))
         return replace(
             own,
-            root=Overlay((self._active.upper, *self._active.lowers), upper, work),
+            root=self._root(own.root),
             argv=(program,),
             env=(*own.env, *term),
             mounts=tuple(self._apart(number, each) for number, each in enumerate(own.mounts)),
             terminal=terminal,
         )
+
+    def _root(self, own: Overlay | Bind) -> Overlay | Bind:
+        """One more layer over what the step left; its plain directory where snapshots are none in layers."""
+        if isinstance(own, Bind):
+            return own
+        upper, work = self._extra("root", (self._active.upper,))
+        return replace(own, lowers=(self._active.upper, *self._active.lowers), upper=upper, work=work)
 
     def _apart(self, number: int, mount: Mount) -> Mount:
         """`mount`, with a layer over all that could be written to."""

@@ -12,6 +12,7 @@ from builder import entitlements
 from builder.errors import ResourceError, SandboxError, StepFailed
 from builder.events import Emit, Usage, Warning_
 from builder.graph import Exec, Step
+from builder.isolation import PROC_MEND, PROC_NOTE, Isolation, current, explain, unmapped
 from builder.sandbox.run import Launcher, Running
 from builder.sandbox.spec import Exit, File, Limits, Overlay, Sandbox
 from builder.solver.identity import resolve_user
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from builder.sandbox.cgroup import Groups
     from builder.sandbox.network import NetworkPool
     from builder.snapshot.base import Active
+    from builder.solver.identity import Identity
 
 _PIPES = "/dev/pipes/"
 HOST_GATEWAY = "host-gateway"
@@ -45,18 +47,24 @@ class Runner:
         emit: Emit,
         allow: frozenset[str] = frozenset(),
         groups: Groups | None = None,
+        isolation: Isolation | None = None,
     ) -> None:
         self._allow = allow
         self._groups = groups
         self._usages: dict[str, Usage] = {}
+        self._isolation = isolation or current()
         self._exit = ExitStack()
         self._launcher = Launcher(stubs)
         self._logs = logs
         self._emit = emit
         self._lock = threading.Lock()
         self._pool: NetworkPool | None = None
+        self._told_weaker = False
 
     def __enter__(self) -> Runner:
+        if not self._isolation.runs:
+            text, mend = explain(self._isolation)
+            raise SandboxError(f"programs cannot be run: {text}", hint=mend)
         self._exit.enter_context(self._launcher)
         self._launcher.start()
         return self
@@ -83,6 +91,7 @@ class Runner:
                 output.drain()
                 exit_ = ended(running)
             self._usages[step.digest] = _usage(exit_)
+            self._tell_weaker(exit_)
             self._judge(exit_, output, str(step.at or ""))
 
     def usage(self, digest: str) -> Usage | None:
@@ -97,10 +106,11 @@ class Runner:
         if lacking := entitlements.missing(op.network, op.security, self._allow, op.devices):
             raise SandboxError(f"the step is not allowed {lacking}", hint=f"allow it with --allow {lacking}")
         identity = resolve_user(view(), op.user)
+        self._check_mapped(identity)
         network = self.network(op.network)
         scripts = [File(_PIPES + each.name, each.content, 0o755) for each in op.files]
         return Sandbox(
-            root=Overlay(active.lowers, active.upper, active.work),
+            root=Overlay(active.lowers, active.upper, active.work, userxattr=self._isolation.userxattr),
             argv=op.argv,
             env=environment(op.env + op.proxy_env + shown.env, identity.home, op.hostname),
             cwd=op.cwd,
@@ -114,6 +124,7 @@ class Runner:
             shm_size=op.shm_size,
             privileged=op.security == "insecure",
             limits=self._groups.each if self._groups else Limits(),
+            strict=self._isolation.asked == "strict",
         )
 
     def _judge(self, exit_: Exit, output: StepOutput, at: str) -> None:
@@ -130,6 +141,25 @@ class Runner:
                     raise ResourceError(f"RUN exited with {exit_.status}, {text}", log=output.last_lines())
                 self._emit(Warning_("LimitMet", f"RUN went on, {text}", at))
         _check(exit_, output)
+
+    def _check_mapped(self, identity: Identity) -> None:
+        """Raises SandboxError for a user or group that has no id in this process's namespace (S101)."""
+        maps = self._isolation.maps
+        if maps is None:
+            return
+        for what, number, there in (
+            ("user", identity.uid, maps.has_uid(identity.uid)),
+            *(("group", each, maps.has_gid(each)) for each in (identity.gid, *identity.groups)),
+        ):
+            if not there:
+                text, hint = unmapped(self._isolation, f"the step's {what} {number}")
+                raise SandboxError(text, hint=hint)
+
+    def _tell_weaker(self, exit_: Exit) -> None:
+        """Say once what was weaker than it should be (S106)."""
+        if "proc" in exit_.weaker and not self._told_weaker:
+            self._told_weaker = True
+            self._emit(Warning_("WeakerIsolation", f"{PROC_NOTE}: {PROC_MEND}"))
 
     @contextmanager
     def begin(
@@ -166,10 +196,21 @@ class Runner:
             return "none"
         with self._lock:
             if self._pool is None:
-                from builder.sandbox.network import NetworkPool
-
-                self._pool = self._exit.enter_context(NetworkPool())
+                self._pool = self._exit.enter_context(self._new_pool())
         return "private"
+
+    def _new_pool(self) -> NetworkPool:
+        """What makes private networks here: with root's means, or (the same interface) with an ordinary
+        user's.
+        """
+        if not self._isolation.private_network:
+            raise SandboxError(
+                "no private network with a way out can be had here without root",
+                hint="give the steps the host's with --network=host, or none with --network=none",
+            )
+        from builder.sandbox.network import NetworkPool
+
+        return NetworkPool()
 
     def _network_files(self, op: Exec, network: str) -> tuple[File, ...]:
         resolv = _host_resolv() if network == "host" else b""

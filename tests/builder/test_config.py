@@ -64,3 +64,14 @@ def test_a_file_that_is_named_must_be_there() -> None:
     config.check("")
     with pytest.raises(OSError, match="nonexistent"):
         config.check("/nonexistent/config.toml")
+
+
+def test_isolation(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('isolation = "strict"\n[registry."x:5000"]\nhttp = true\n')
+    assert config.isolation(str(path)) == "strict"
+    assert config.registries(str(path)).host("x:5000").http
+    assert config.isolation("") == ""
+    path.write_text("isolation = true\n")
+    with pytest.raises(UsageError, match="isolation = True"):
+        config.isolation(str(path))

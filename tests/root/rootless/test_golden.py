@@ -1,0 +1,69 @@
+"""The golden set on every rung: the same layers, to the digest, as root makes them (S100 to S104)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rootless import golden
+
+pytestmark = pytest.mark.root
+
+ROOT = Path(__file__).parents[3]
+SETS = sorted(golden.DOCKERFILES)
+Layers = dict[str, list[str]]
+
+
+def layers(run: Callable[..., Any], folder: Path, names: list[str], *options: str) -> Layers:
+    """The layers' digests of each image of the set, as `run` (pybuild) makes them."""
+    done = run("import", str(folder / "base.tar"), "golden")
+    assert done.returncode == 0, done.stderr
+    found = {}
+    for name in names:
+        file = str(folder / "context" / f"{name}.Dockerfile")
+        words = ("--network=none", f"--timestamp={golden.CLOCK}", "-t", name, *options)
+        done = run("build", "-f", file, *words, str(folder / "context"))
+        assert done.returncode == 0, (name, done.stderr)
+        found[name] = json.loads(run("inspect", name).stdout)[0]["RootFS"]["Layers"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, _place: Path) -> Path:
+    folder = _place / "golden"
+    golden.lay(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def by_root(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Layers:
+    """What root's own way makes: the standard for all others."""
+    store = tmp_path_factory.mktemp("root") / "store"
+    return layers(lambda *words: as_root(store, *words), folder, SETS)
+
+
+def as_root(store: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "builder.cli.main", "--root", str(store), *words]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | more
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_lent_ids(lent: Any, folder: Path, by_root: Layers) -> None:
+    assert layers(lent.pybuild, folder, SETS) == by_root
+
+
+def test_one_id(bare: Any, folder: Path, by_root: Layers) -> None:
+    """Without owners other than root's the layers are the same."""
+    names = [name for name in SETS if name != "owners"]
+    assert layers(bare.pybuild, folder, names) == {name: by_root[name] for name in names}
+
+
+def test_root_in_a_user_namespace(folder: Path, by_root: Layers, tmp_path: Path) -> None:
+    found = layers(lambda *words: as_root(tmp_path / "store", *words), folder, SETS, "--isolation=rootless")
+    assert found == by_root
