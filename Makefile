@@ -14,7 +14,7 @@ help:
 	@echo "make test-corpus  the long comparisons with other tools"
 	@echo "make lint         ruff, mypy --strict, import contracts"
 	@echo "make unit         only the tests that need neither root nor other tools"
-	@echo "make bench        time pybuild beside Docker"
+	@echo "make bench        time pybuild beside Docker, skopeo and docker-registry"
 
 demo:
 	@scripts/demo

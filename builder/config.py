@@ -71,6 +71,19 @@ def isolation(path: str) -> str:
     return value
 
 
+def with_certificates(found: RegistryConfig, directory: str) -> RegistryConfig:
+    """The same with the certificates of a directory for every registry that is asked (`--cert-dir`).
+
+    Raises UsageError for a directory that cannot be read.
+    """
+    from oci.errors import InvalidDocument
+
+    try:
+        return found.with_directory(directory)
+    except InvalidDocument as error:
+        raise UsageError(str(error)) from None
+
+
 def _of_the_user(environ: Mapping[str, str]) -> str:
     home = environ.get("XDG_CONFIG_HOME", "")
     if not os.path.isabs(home):  # the XDG specification: a relative path is to be ignored

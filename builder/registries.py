@@ -46,12 +46,14 @@ class Access:
     """How registries are reached. `config` is the path of a configuration ("" for none), `authfile` that of
     the only file with credentials ("" for the usual ones), `credentials` are (host, user, password).
 
-    `tls_verify` False accepts any certificate, and plain http, of the registries that are named. With
-    `offline` nothing is asked of anybody.
+    `cert_dir` holds certificates for the registries that are named, as Docker's `certs.d` ("" for none).
+    `tls_verify` False accepts any certificate, and plain http, of those registries. With `offline` nothing is
+    asked of anybody.
     """
 
     config: str = ""
     authfile: str = ""
+    cert_dir: str = ""
     credentials: tuple[tuple[str, str, str], ...] = field(default=(), repr=False)
     tls_verify: bool | None = None
     offline: bool = False
@@ -352,14 +354,17 @@ _LOST = "pull the image again, or build it again"
 
 
 def connect(access: Access, warn: Callable[[str], None]) -> Client:
-    """A client with this access. Raises UsageError for a configuration that is wrong."""
+    """A client with this access. Raises UsageError for a configuration or certificates that are wrong."""
     from builder import config
     from oci.registry.auth import Credential, CredentialStore
     from oci.registry.client import Client
 
     given = {host: Credential(user, password) for host, user, password in access.credentials}
+    reach = config.registries(access.config)
+    if access.cert_dir:
+        reach = config.with_certificates(reach, access.cert_dir)
     return Client(
-        config.registries(access.config),
+        reach,
         CredentialStore.default(access.authfile, given=given),
         offline=access.offline,
         tls_verify=access.tls_verify,

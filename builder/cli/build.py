@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -208,6 +209,13 @@ def _with_later(command: click.Command) -> click.Command:
 @click.option("--push", is_flag=True, help="Push the image: -o type=registry.")
 @click.option("--offline", is_flag=True, help="Ask nothing of the network.")
 @remote.AUTHFILE
+@click.option(
+    "--creds",
+    multiple=True,
+    metavar="[HOST=]USER[:PASSWORD]",
+    help="In place of those of a login, for HOST (default: the registries in the names the image gets).",
+)
+@remote.CERT_DIR
 @remote.TLS_VERIFY
 @click.option("--load", is_flag=True, help="Accepted: images always go to the local store.")
 @click.option("--builder", hidden=True, expose_value=False)
@@ -300,8 +308,10 @@ def _request(session: Session, flags: dict[str, Any]) -> BuildRequest:
         access=remote.access(
             session,
             authfile=flags["authfile"],
+            cert_dir=flags["cert_dir"],
             tls_verify=flags["tls_verify"],
             offline=flags["offline"],
+            credentials=_credentials(flags),
         ),
         root=session.root,
     )
@@ -322,6 +332,31 @@ def _outputs(texts: tuple[str, ...], push: bool) -> tuple[OutputSpec, ...]:
         replace(each, options={"push": "true", **each.options}) if each.type == "image" else each
         for each in found
     )
+
+
+_HOST = re.compile(r"(?:localhost|\[[0-9a-fA-F:.]+\]|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+)(?::[0-9]{1,5})?")
+
+
+def _credentials(flags: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """`--creds` by host. One without a host is for the registries that the user has named, never for those
+    that a Dockerfile names."""
+    from builder.export.base import OutputSpec
+
+    found: list[tuple[str, str]] = []
+    for text in flags["creds"]:
+        host, equals, rest = text.partition("=")
+        if equals and _HOST.fullmatch(host):
+            found.append((remote.host_of(host), rest))
+            continue
+        outputs = (OutputSpec.parse(each).options.get("name", "") for each in flags["outputs"])
+        names = [*flags["tags"], *(name for each in outputs for name in each.split(",") if name)]
+        hosts = {remote.reference(name).domain for name in names}
+        if not hosts:
+            raise UsageError(
+                "--creds: for which registry? The image gets no name", hint="--creds HOST=USER:PASSWORD"
+            )
+        found += [(each, text) for each in sorted(hosts)]
+    return tuple(found)
 
 
 def _pull(flags: dict[str, Any]) -> bool:

@@ -23,8 +23,12 @@ from builder.cli.session import Session
 @click.option("--platform", metavar="OS/ARCH", help="Of an index only this (default: all of it).")
 @remote.QUIET
 @remote.AUTHFILE
-@click.option("--src-creds", default="", metavar="USER:PASSWORD", help="For the registry of SRC.")
-@click.option("--dest-creds", default="", metavar="USER:PASSWORD", help="For the registry of DST.")
+@remote.CREDS
+@click.option("--src-creds", default="", metavar="USER[:PASSWORD]", help="For the registry of SRC.")
+@click.option("--dest-creds", default="", metavar="USER[:PASSWORD]", help="For the registry of DST.")
+@remote.CERT_DIR
+@click.option("--src-cert-dir", default="", metavar="DIR", help="--cert-dir for the registry of SRC.")
+@click.option("--dest-cert-dir", default="", metavar="DIR", help="--cert-dir for the registry of DST.")
 @remote.TLS_VERIFY
 @click.pass_obj  # fmt: skip
 def command(session: Session, /, source: str, target: str, **flags: Any) -> None:
@@ -36,13 +40,12 @@ def command(session: Session, /, source: str, target: str, **flags: Any) -> None
     here, there = Place.parse(source), Place.parse(target)
     wanted = platforms.parse(flags["platform"]) if flags["platform"] else None
     access = [
-        remote.access(
+        remote.asked(
             session,
-            authfile=flags["authfile"],
-            tls_verify=flags["tls_verify"],
-            credentials=((place.reference.domain, creds),) if place.kind == "docker" else (),
+            {**flags, **{name: flags[f"{end}_{name}"] or flags[name] for name in ("creds", "cert_dir")}},
+            *((place.reference.domain,) if place.kind == "docker" else ()),
         )
-        for place, creds in ((here, flags["src_creds"]), (there, flags["dest_creds"]))
+        for place, end in ((here, "src"), (there, "dest"))
     ]
     gc.enable()
     with ExitStack() as stack:

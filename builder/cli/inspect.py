@@ -96,12 +96,7 @@ def _remote(session: Session, name: str, platform: str | None, flags: dict[str, 
     from oci.blobs import BlobStore
 
     reference = remote.reference(name).with_default_tag()
-    access = remote.access(
-        session,
-        authfile=flags["authfile"],
-        tls_verify=flags["tls_verify"],
-        credentials=((reference.domain, flags["creds"]),),
-    )
+    access = remote.asked(session, flags, reference.domain)
     wanted = platforms.parse(platform) if platform else platforms.host()
     with TemporaryDirectory(prefix="pybuild-") as place, told(reference):
         with connect(access, remote.warn) as client:

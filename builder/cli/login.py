@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("-p", "--password", default="", metavar="SECRET", help="Seen by others: --password-stdin.")
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 @remote.AUTHFILE
+@remote.CERT_DIR
 @remote.TLS_VERIFY
 @click.pass_obj  # fmt: skip
 def command(
@@ -34,6 +35,7 @@ def command(
     password: str,
     password_stdin: bool,
     authfile: str,
+    cert_dir: str,
     tls_verify: bool | None,
 ) -> None:
     """Set by the decorator."""
@@ -49,7 +51,7 @@ def command(
     where = remote.host_of(host)
     name = Reference(where, "some/image")
     store = CredentialStore.default(authfile)
-    access = remote.access(session, authfile=authfile, tls_verify=tls_verify)
+    access = remote.access(session, authfile=authfile, cert_dir=cert_dir, tls_verify=tls_verify)
     try:
         with told(name), connect(access, remote.warn) as client:
             found = _given(store, where, username, password, password_stdin)

@@ -38,7 +38,7 @@ def inspect(session: Session, /, name: str, raw: bool, verbose: bool, **flags: A
         content = session.images.layout.blobs.document(found)
     else:
         reference = remote.reference(name)
-        with told(reference), connect(_access(session, reference.domain, flags), remote.warn) as client:
+        with told(reference), connect(remote.asked(session, flags, reference.domain), remote.warn) as client:
             found, content = client.fetch_manifest(reference)
     if raw:
         sys.stdout.flush()
@@ -73,7 +73,7 @@ def create(session: Session, /, name: str, members: tuple[str, ...], **flags: An
         raise UsageError(f"{name}: an index is given a tag; its digest is its content")
     annotations = values.pairs("--annotation", flags["annotations"], empty=True)
     hosts = {remote.reference(each).domain for each in members}
-    access = _access(session, "", flags, hosts=tuple(hosts))
+    access = remote.asked(session, flags, *hosts)
     with remote.registries(session, access, verb="Reading", quiet=True) as registries:
         found = make(
             session.images,
@@ -105,7 +105,7 @@ def push(session: Session, /, name: str, target: str | None, **flags: Any) -> No
         raise NotFound(
             f"no index {source.familiar()!r} in the store", hint="pybuild manifest create makes it"
         )
-    access = _access(session, there.domain, flags)
+    access = remote.asked(session, flags, there.domain)
     gc.enable()
     with ExitStack() as stack:
         registries = stack.enter_context(
@@ -115,12 +115,3 @@ def push(session: Session, /, name: str, target: str | None, **flags: Any) -> No
     tell(there, descriptor, quiet=flags["quiet"])
     if flags["purge"]:
         session.images.remove(str(source))
-
-
-def _access(session: Session, host: str, flags: dict[str, Any], *, hosts: tuple[str, ...] = ()) -> Any:
-    return remote.access(
-        session,
-        authfile=flags["authfile"],
-        tls_verify=flags["tls_verify"],
-        credentials=tuple((each, flags["creds"]) for each in hosts or (host,)),
-    )

@@ -11,6 +11,7 @@ import click
 from builder.cli import remote
 from builder.cli.session import Session
 from builder.errors import UsageError
+from oci.model import Descriptor
 from oci.reference import Reference
 
 
@@ -19,6 +20,7 @@ from oci.reference import Reference
 @click.option("--platform", metavar="OS/ARCH", help="For which platform (default: this machine).")
 @click.option("--all-platforms", is_flag=True, help="All of an index, for every platform.")
 @click.option("-a", "--all-tags", is_flag=True, help="All tags of the repositories NAME.")
+@click.option("--unpack", is_flag=True, help="Unpack the layers too, for the first RUN or run to find them.")
 @remote.QUIET
 @remote.with_access
 @click.pass_obj  # fmt: skip
@@ -28,14 +30,11 @@ def command(session: Session, /, names: tuple[str, ...], **flags: Any) -> None:
 
     if flags["platform"] and flags["all_platforms"]:
         raise UsageError("--platform and --all-platforms cannot both be")
+    if flags["unpack"] and flags["all_platforms"]:
+        raise UsageError("--unpack takes one platform's image, not --all-platforms")
     wanted = platforms.parse(flags["platform"]) if flags["platform"] else platforms.host()
     references = [remote.reference(name) for name in names]
-    access = remote.access(
-        session,
-        authfile=flags["authfile"],
-        tls_verify=flags["tls_verify"],
-        credentials=tuple((each.domain, flags["creds"]) for each in references),
-    )
+    access = remote.asked(session, flags, *(each.domain for each in references))
     gc.enable()
     lines: list[tuple[str, str]] = []
     try:
@@ -45,12 +44,21 @@ def command(session: Session, /, names: tuple[str, ...], **flags: Any) -> None:
                     before = session.images.find(name)
                     found = registries.pull(name, None if flags["all_platforms"] else wanted)
                     new = before is None or before.digest != found.digest
+                    if flags["unpack"]:
+                        _unpack(session, registries, found)
                     lines.append((f"{name}\n", "" if flags["quiet"] else _told(name, str(found.digest), new)))
     finally:
         for result, text in lines:  # when the view of the transfers has ended
             sys.stdout.write(result)
             sys.stdout.flush()
             sys.stderr.write(text)
+
+
+def _unpack(session: Session, registries: Any, found: Descriptor) -> None:
+    from builder.container.unpack import unpack
+
+    image = session.images.for_platform(found)
+    unpack(image, session.state, session.images.layout.blobs, registries.fetcher(image))
 
 
 def _tagged(registries: Any, reference: Reference) -> list[Reference]:

@@ -36,12 +36,7 @@ def command(session: Session, /, name: str, **flags: Any) -> None:
     )
     for descriptor, names in batches:
         session.images.refuse_sparse(descriptor, names[0].familiar())
-    access = remote.access(
-        session,
-        authfile=flags["authfile"],
-        tls_verify=flags["tls_verify"],
-        credentials=((reference.domain, flags["creds"]),),
-    )
+    access = remote.asked(session, flags, reference.domain)
     gc.enable()
     blobs = session.images.layout.blobs
     pushed: list[Batch] = []

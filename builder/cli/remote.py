@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -34,32 +35,56 @@ TLS_VERIFY = click.option(
 AUTHFILE = click.option(
     "--authfile", default="", metavar="FILE", help="The only file to look for credentials in."
 )
-CREDS = click.option("--creds", default="", metavar="USER:PASSWORD", help="In place of those of a login.")
+CREDS = click.option("--creds", default="", metavar="USER[:PASSWORD]", help="In place of those of a login.")
+CERT_DIR = click.option(
+    "--cert-dir",
+    default="",
+    metavar="DIR",
+    help="Certificates for the registry: *.crt are authorities, *.cert and *.key a client's.",
+)
 QUIET = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 
 
 def with_access(command: Command) -> Command:
     """Add the options that say how registries are reached."""
-    return AUTHFILE(CREDS(TLS_VERIFY(command)))
+    return AUTHFILE(CREDS(CERT_DIR(TLS_VERIFY(command))))
+
+
+def asked(session: Session, flags: Mapping[str, Any], *hosts: str) -> Access:
+    """How registries are reached, by the options of `with_access`; `--creds` is for `hosts` alone."""
+    return access(
+        session,
+        authfile=flags["authfile"],
+        cert_dir=flags["cert_dir"],
+        tls_verify=flags["tls_verify"],
+        credentials=tuple((host, flags["creds"]) for host in dict.fromkeys(hosts)),
+    )
 
 
 def access(
     session: Session,
     *,
     authfile: str = "",
+    cert_dir: str = "",
     tls_verify: bool | None = None,
     offline: bool = False,
     credentials: tuple[tuple[str, str], ...] = (),
 ) -> Access:
-    """How registries are reached; `credentials` are (host, user:password), of which empty ones are none."""
+    """How registries are reached; `credentials` are (host, user[:password]), of which empty ones are none.
+
+    A password that is left out is asked for, once for each text. Raises UsageError without a terminal.
+    """
     from builder.registries import Access
 
-    given = tuple((host, *_split(text)) for host, text in credentials if text)
-    if given:
+    texts = dict.fromkeys(text for _, text in credentials if text)
+    if any(text.partition(":")[2] for text in texts):
         warn("a password on the command line can be read by every user of this machine (ps)")
+    pairs = {text: _credential(text) for text in texts}
+    given = tuple((host, *pairs[text]) for host, text in credentials if text)
     return Access(
         config=session.config,
         authfile=authfile,
+        cert_dir=_directory(cert_dir),
         credentials=given,
         tls_verify=tls_verify,
         offline=offline,
@@ -124,8 +149,22 @@ def warn(text: str) -> None:
     sys.stderr.write(f"warning: {text}\n")
 
 
-def _split(text: str) -> tuple[str, str]:
+def _credential(text: str) -> tuple[str, str]:
+    """User and password; neither is in the text of an error, for it may be the password itself."""
     user, colon, password = text.partition(":")
-    if not user or not colon:
-        raise UsageError("--creds: expected USER:PASSWORD")
-    return user, password
+    if not user or (colon and not password):
+        raise UsageError("--creds: expected USER[:PASSWORD]")
+    if password:
+        return user, password
+    if not sys.stdin.isatty():
+        raise UsageError(
+            "--creds: there is no password, and no terminal to ask on",
+            hint="USER:PASSWORD, or pybuild login --password-stdin",
+        )
+    return user, str(click.prompt("Password", hide_input=True, err=True))
+
+
+def _directory(path: str) -> str:
+    if path and not os.path.isdir(path):
+        raise UsageError(f"--cert-dir {path!r} is no directory")
+    return path

@@ -22,12 +22,7 @@ def command(session: Session, /, name: str, form: str, **flags: Any) -> None:
     from builder.registries import connect, told
 
     reference = remote.reference(name)
-    access = remote.access(
-        session,
-        authfile=flags["authfile"],
-        tls_verify=flags["tls_verify"],
-        credentials=((reference.domain, flags["creds"]),),
-    )
+    access = remote.asked(session, flags, reference.domain)
     with told(reference), connect(access, remote.warn) as client:
         found = sorted(client.tags(reference))
     if form == "json":

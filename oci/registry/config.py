@@ -71,10 +71,13 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class RegistryConfig:
-    """What is known about hosts. `tls_verify` False, one call's own word, makes every host `insecure`."""
+    """What is known about hosts. `tls_verify` False, one call's own word, makes every host `insecure`; `ca`
+    and `keypair` are one call's own certificates, for every host."""
 
     hosts: Mapping[str, HostConfig] = field(default_factory=dict, hash=False)
     tls_verify: bool | None = None
+    ca: tuple[str, ...] = ()
+    keypair: tuple[KeyPair, ...] = ()
 
     @classmethod
     def load(cls, path: str | None) -> RegistryConfig:
@@ -98,9 +101,22 @@ class RegistryConfig:
             {host: _host(_Table(registries[host], f'{where}: registry."{host}"')) for host in registries}
         )
 
+    def with_directory(self, directory: str) -> RegistryConfig:
+        """The same with the certificates of a directory in the form of Docker's `certs.d`, for every host.
+
+        Raises InvalidDocument for a directory that cannot be read, or holds a certificate without its key.
+        """
+        ca, keypair = _tls_directory(directory, "certificates")
+        for pair in keypair:
+            if not os.path.exists(pair.key):
+                raise InvalidDocument(f"{pair.cert} has no key beside it: {pair.key} is not there")
+        return replace(self, ca=tuple(ca), keypair=tuple(keypair))
+
     def host(self, host: str) -> HostConfig:
         """What holds for `host` (host[:port])."""
         found = self.hosts.get(host, HostConfig())
+        if self.ca or self.keypair:
+            found = replace(found, ca=(*found.ca, *self.ca), keypair=(*found.keypair, *self.keypair))
         if self.tls_verify is None:
             return found
         http = None if found.http and self.tls_verify else found.http
@@ -199,7 +215,7 @@ def _host(table: _Table) -> HostConfig:
     table.known("mirrors", "fallback", "http", "insecure", "ca", "keypair", "realms", "tlsconfigdir")
     ca, keypair = list(table.texts("ca")), list(_keypairs(table))
     for directory in table.texts("tlsconfigdir"):
-        more_ca, more_pairs = _tls_directory(directory, table.where)
+        more_ca, more_pairs = _tls_directory(directory, f"{table.where}.tlsconfigdir")
         ca += more_ca
         keypair += more_pairs
     return HostConfig(
@@ -236,7 +252,7 @@ def _tls_directory(directory: str, where: str) -> tuple[list[str], list[KeyPair]
     try:
         names = sorted(os.listdir(directory))
     except OSError as error:
-        raise InvalidDocument(f"{where}.tlsconfigdir: {directory}: {error.strerror}") from None
+        raise InvalidDocument(f"{where}: {directory}: {error.strerror}") from None
     paths = [os.path.join(directory, name) for name in names]
     pairs = [KeyPair(path, path.removesuffix(".cert") + ".key") for path in paths if path.endswith(".cert")]
     return [path for path in paths if path.endswith(".crt")], pairs

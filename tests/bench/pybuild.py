@@ -55,12 +55,12 @@ class Stores:
 
     def __init__(self, area: WorkArea, venv: str) -> None:
         self._area = area
-        self._venv = venv
+        self.venv = venv
         self._numbers = itertools.count()
 
     def fresh(self, bases: Sequence[tuple[str, str]]) -> Pybuild:
         """A new store with `bases`: pairs of a root file system's tar and an image name."""
-        store = Pybuild(self._venv, os.path.join(self._area.directory("stores"), str(next(self._numbers))))
+        store = Pybuild(self.venv, os.path.join(self._area.directory("stores"), str(next(self._numbers))))
         for tar, name in bases:
             store.run("import", tar, name)
         return store

@@ -11,30 +11,24 @@ round counts. Exit code 1 when we are slower than docker-registry anywhere.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import json
 import multiprocessing
 import os
 import shutil
 import socket
-import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from peers import Registry, docker_registry, own_registry
 
 CLIENTS = (1, 16)
 SMALL_BLOBS = 10
 SMALL_BYTES = 16 << 10
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    name: str
-    port: int
 
 
 class Wire:
@@ -136,8 +130,8 @@ def _client(work: str, port: int, number: int, path: str, start: object, out: ob
     out.put(WORK[work](port, number, path))  # type: ignore[attr-defined]
 
 
-def timed(work: str, peer: Peer, paths: list[str]) -> float:
-    """What all clients moved a second."""
+def timed_clients(work: str, peer: Registry, paths: list[str]) -> tuple[int, float]:
+    """What all clients moved at once (bytes or images), and in how many seconds; each has its own file."""
     context = multiprocessing.get_context("fork")
     start, out = context.Event(), context.Queue()
     clients = [
@@ -153,49 +147,7 @@ def timed(work: str, peer: Peer, paths: list[str]) -> float:
     took = time.perf_counter() - began
     for client in clients:
         client.join()
-    return float(moved) / took
-
-
-@contextlib.contextmanager
-def pybuild_server(area: str) -> Iterator[Peer]:
-    port = _free_port()
-    program = os.path.join(sysconfig.get_path("scripts"), "pybuild")
-    arguments = [program, "--root", f"{area}/ours", "registry", "serve", "--addr", f"127.0.0.1:{port}"]
-    with _running([*arguments, "--no-access-log"], port):
-        yield Peer("pybuild", port)
-
-
-@contextlib.contextmanager
-def docker_registry(area: str) -> Iterator[Peer]:
-    port = _free_port()
-    path = os.path.join(area, "docker-registry.yml")
-    with open(path, "w") as file:
-        file.write(
-            f"version: 0.1\nlog: {{level: error, accesslog: {{disabled: true}}}}\n"
-            f"storage: {{filesystem: {{rootdirectory: {area}/theirs}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n"
-        )
-    with _running(["docker-registry", "serve", path], port):
-        yield Peer("docker-registry", port)
-
-
-@contextlib.contextmanager
-def _running(command: list[str], port: int) -> Iterator[None]:
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(200):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                break
-            time.sleep(0.05)
-        yield
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    return moved, took
 
 
 def material(area: str, count: int, size: int) -> list[str]:
@@ -250,10 +202,12 @@ def main() -> int:
 def _round(area: str, clients: int, size: int, table: Table) -> None:
     directory = tempfile.mkdtemp(dir=area)
     paths = material(directory, clients, size)
-    with pybuild_server(directory) as ours, docker_registry(directory) as theirs:
+    program = os.path.join(sysconfig.get_path("scripts"), "pybuild")
+    with own_registry(directory, program) as ours, docker_registry(directory) as theirs:
         for work in WORK:
             for peer in (ours, theirs):
-                table.add(work, clients, peer.name, timed(work, peer, paths))
+                moved, took = timed_clients(work, peer, paths)
+                table.add(work, clients, peer.name, moved / took)
                 print(f"{work} {clients} {peer.name}", file=sys.stderr, flush=True)
     shutil.rmtree(directory)
 

@@ -16,8 +16,12 @@ import sys
 
 from dockerd import DockerMissing, daemon
 from pybuild import Stores, install
-from scenarios import MEMORY_BAR, SCENARIOS, Bench, Outcome
+from scenarios import MEMORY_BAR, Bench, Outcome
+from scenarios import SCENARIOS as BUILDS
+from transfers import TRANSFERS
 from workarea import work_area
+
+SCENARIOS = {**BUILDS, **TRANSFERS}
 
 
 def main() -> int:

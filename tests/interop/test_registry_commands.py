@@ -367,7 +367,7 @@ def test_login(pybuild: Pybuild, secure: DockerRegistry, certificates: str) -> N
         (["login", secure.address], "no terminal"),
         (["login", "-u", "me", "--password-stdin", secure.address], "holds no password"),
         (["login", "no/registry"], "no registry"),
-        (["tags", "--creds", "me", secure.name("private")], "USER:PASSWORD"),
+        (["tags", "--creds", "me", secure.name("private")], "no terminal"),
     ):
         done = run(*args)
         assert done.returncode == 2 and said in done.stderr, (args, done)
@@ -378,6 +378,41 @@ def test_login(pybuild: Pybuild, secure: DockerRegistry, certificates: str) -> N
     done = run("tags", "--tls-verify=false", "--authfile", f"{home}/auth.json", secure.name("private"))
     assert done.stdout == "1\n" and "not verified" in done.stderr
     shutil.rmtree(home)
+
+
+def test_certificates_and_credentials_of_one_command(
+    pybuild: Pybuild, secure: DockerRegistry, certificates: str
+) -> None:
+    """Nothing is configured and nobody is logged in: --cert-dir and --creds are enough, for each command."""
+    trust = f"{pybuild.root}-certs.d"
+    os.mkdir(trust)
+    shutil.copy(f"{certificates}/ca.pem", f"{trust}/ca.crt")
+    base, built = secure.name("with/creds:1"), secure.name("with/creds:2")
+    image = put(pybuild, base, 400)
+    with_both = ("--cert-dir", trust, "--creds", "me:secret")
+    assert b"certificate" in pybuild.run("push", base, check=False).stderr
+    assert pybuild.run("push", "--cert-dir", trust, base, check=False).returncode == 4
+    pybuild.run("push", *with_both, base)
+    empty(pybuild)
+    pybuild.run("pull", *with_both, base)
+    assert is_whole(pybuild, image)
+    empty(pybuild)
+    context = f"{pybuild.root}-context"
+    os.mkdir(context)
+    with open(f"{context}/Dockerfile", "w", encoding="utf-8") as file:
+        file.write(f"FROM {base}\nENV A=b\n")
+    done = pybuild.run("build", "--cert-dir", trust, "--creds", "me:secret", context, check=False)
+    assert done.returncode == 2 and b"which registry" in done.stderr
+    done = pybuild.run("build", *with_both, "--push", "-t", built, context)
+    assert b"command line" in done.stderr and b"secret" not in done.stderr
+    host = f"{secure.address}=me:secret"
+    pybuild.run("build", "--cert-dir", trust, "--creds", host, "--pull", "-t", "local", context)
+    pybuild.run("copy", *with_both, f"docker://{built}", f"docker://{secure.name('with/copy:1')}")
+    ends = ("--src-creds", "me:secret", "--src-cert-dir", trust)
+    pybuild.run("copy", *ends, f"docker://{built}", f"oci:{trust}/layout:x")
+    assert out(pybuild, "tags", *with_both, secure.name("with/creds")) == "1\n2\n"
+    for path in (trust, context):
+        shutil.rmtree(path)
 
 
 # ---- many layers, and ends ----

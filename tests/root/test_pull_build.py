@@ -123,6 +123,9 @@ class Shop:
         blobs = Layout.open(self.root).blobs
         return [layer.digest in blobs for layer in image.layers]
 
+    def snapshots(self) -> list[str]:
+        return [name for name in os.listdir(f"{self.root}/snapshots") if name.startswith("chain-")]
+
     def output(self) -> str:
         return b"".join(event.data for event in self.events if isinstance(event, StepLog)).decode()
 
@@ -293,6 +296,21 @@ def test_a_layer_is_unpacked_while_those_above_arrive(shop: Shop) -> None:
 
     shop.registry.hooks.append(hook)
     shop.build("FROM REG/base:1\nRUN cat file0\n")
+
+
+def test_pull_may_unpack(shop: Shop) -> None:
+    """A RUN after it finds the layers' directories and fetches nothing; a layer that lies leaves none."""
+    image = shop.publish("base:1")
+    assert shop.command("pull", "--unpack", shop.name("base:1")).returncode == 0
+    unpacked = {name: os.stat(f"{shop.root}/snapshots/{name}/fs").st_ino for name in shop.snapshots()}
+    assert len(unpacked) == len(image.layers)
+    shop.forget()
+    shop.build("FROM REG/base:1\nRUN cat file2\n")
+    assert "base:1 2" in shop.output() and not shop.asked(image)
+    after = {name: os.stat(f"{shop.root}/snapshots/{name}/fs").st_ino for name in shop.snapshots()}
+    assert unpacked.items() <= after.items()
+    done = shop.command("pull", "--unpack", "--all-platforms", shop.name("base:1"))
+    assert done.returncode == 2 and "one platform" in done.stderr
 
 
 def test_forty_layers(shop: Shop) -> None:
