@@ -212,7 +212,7 @@ def test_indexes(pybuild: Pybuild, plain: DockerRegistry) -> None:
     assert is_whole(pybuild, images[1]) and images[0].layers[0].digest not in Layout.open(pybuild.root).blobs
     pybuild.run("pull", "--all-platforms", name)
     assert is_whole(pybuild, images[0]) and is_whole(pybuild, images[1])
-    assert out(pybuild, "images", "--digests", "--no-trunc").count(digest) == 1
+    assert digest in out(pybuild, "images", "--digests", "--no-trunc")
     pybuild.run("push", "-q", name)  # an index, whole
 
 
