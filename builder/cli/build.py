@@ -233,6 +233,7 @@ def command(session: Session, /, **flags: Any) -> int:
 
         if (call := Call.parse(asked)).method != "build":
             return run(_request(session, flags), call)
+    limits.enter_scope(flags)
     from builder.contexts.ahead import begin
 
     isolated(session, flags["isolation"])

@@ -88,6 +88,14 @@ _TIMES = (
 )
 
 
+def enter_scope(flags: dict[str, Any]) -> None:
+    """Go where the limits that are asked for are possible (`builder.cli.scope`), if any is."""
+    if _plain(flags) or flags.get("resource"):
+        from builder.cli import scope
+
+        scope.enter_scope()
+
+
 def build(flags: dict[str, Any]) -> Limiting | None:
     """What a build's options ask for; None for nothing."""
     given: dict[str, dict[str, list[str]]] = {"build": _plain(flags), "step": {}}

@@ -84,6 +84,7 @@ def _later(ctx: click.Context, option: click.Parameter, value: Any) -> None:
 @click.pass_obj  # fmt: skip
 def command(session: Session, /, image: str, args: tuple[str, ...], **flags: Any) -> int:
     """Set by the decorator."""
+    limits.enter_scope(flags)
     if flags["tty"] and flags["interactive"] and not os.isatty(0):
         output.report(UsageError("the input device is not a TTY", hint="leave out -t, or -i"))
         return _NO_TERMINAL

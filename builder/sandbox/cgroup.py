@@ -27,6 +27,7 @@ from builder.sandbox.cgroup_tree import (
     hierarchies,
     number,
     remove,
+    system_root,
     text,
     words,
     write,
@@ -150,14 +151,14 @@ class Groups:
         why = f"there is no cgroup controller for {controller} here"
         if not mounted:
             why = "no cgroups are mounted here"
-        elif os.geteuid():
+        elif not system_root():
             why = f"the {controller} controller is not delegated to this user"
-        raise NotEnforceable(option, why, _HINT_USER if os.geteuid() else _HINT_ROOT)
+        raise NotEnforceable(option, why, _HINT_ROOT if system_root() else _HINT_USER)
 
     def _parent_in(self, here: Hierarchy) -> str:
         if self._parent:
             return os.path.join(here.mount, self._parent.strip("/"))
-        if here.version == 2 and os.geteuid() == 0 and not delegated(here.own):
+        if here.version == 2 and system_root() and not delegated(here.own):
             return here.mount
         return here.own
 

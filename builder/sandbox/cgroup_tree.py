@@ -91,6 +91,11 @@ def _children(path: str) -> list[str]:
     return []
 
 
+def system_root() -> bool:
+    """Whether this is the system's root, not that of a user namespace."""
+    return os.geteuid() == 0 and text("/proc/self/uid_map").split()[:3] == ["0", "0", "4294967295"]
+
+
 def delegated(path: str) -> bool:
     """Whether systemd gave this cgroup away (systemd.resource-control(5), Delegate=)."""
     for name in ("trusted.delegate", "user.delegate"):
