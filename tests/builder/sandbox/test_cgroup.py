@@ -246,9 +246,7 @@ def test_version_1_has_its_own_files() -> None:
     ]
 
 
-def test_each_limit_where_its_controller_is(
-    unified: Unified, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_each_limit_where_its_controller_is(unified: Unified, tmp_path: Path) -> None:
     """Both versions at once: memory in the unified hierarchy, processes in one of their own."""
     Path(unified.top, "cgroup.controllers").write_text("memory")
     pids = tmp_path / "pids"
