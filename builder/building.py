@@ -135,10 +135,14 @@ def _lent(request: BuildRequest) -> Lent:
         from builder.ulimits import check_ulimits
 
         check_ulimits(request.ulimits)
+    allow = entitlements.granted(request.allow, request.network)
+    if lacking := entitlements.missing("default", "sandbox", allow, options=request.security_opts):
+        text = f"--security-opt {entitlements.UNFILTERED} is not allowed"
+        raise UsageError(text, hint=f"allow it with --allow {lacking}")
     return Lent(
         secrets=Secrets(request.secrets),
         agents=checked_agents(request.ssh),
-        allow=entitlements.granted(request.allow, request.network),
+        allow=allow,
     )
 
 

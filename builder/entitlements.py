@@ -15,6 +15,9 @@ from builder.errors import UsageError
 Security = Literal["sandbox", "insecure"]
 
 HOST_NETWORK, INSECURE, DEVICE = "network.host", "security.insecure", "device"
+NO_NEW_PRIVILEGES, UNFILTERED = "no-new-privileges", "seccomp=unconfined"
+"""Of `--security-opt`, those that have an effect."""
+
 _WITHOUT_EFFECT = "buildx.local.delete"
 KNOWN = (HOST_NETWORK, INSECURE, DEVICE, _WITHOUT_EFFECT)
 
@@ -31,11 +34,19 @@ def granted(allow: Iterable[str], network: str) -> frozenset[str]:
     return found | {HOST_NETWORK} if network == "host" else found
 
 
-def missing(network: str, security: str, allowed: frozenset[str], devices: Iterable[Device] = ()) -> str:
-    """The entitlement that a step lacks for its network, security mode and devices; "" when it may run."""
+def missing(
+    network: str,
+    security: str,
+    allowed: frozenset[str],
+    devices: Iterable[Device] = (),
+    options: Iterable[str] = (),
+) -> str:
+    """The entitlement that a step lacks for its network, security mode, devices and security options; "" when
+    it may run.
+    """
     if network == "host" and HOST_NETWORK not in allowed:
         return HOST_NETWORK
-    if security != "sandbox" and INSECURE not in allowed:
+    if (security != "sandbox" or UNFILTERED in options) and INSECURE not in allowed:
         return INSECURE
     for each in devices:
         if not allowed & {

@@ -131,6 +131,7 @@ class Exec:
     ulimits: tuple[tuple[str, int, int], ...] = ()
     mounts: tuple[Mount, ...] = ()
     security: Security = "sandbox"
+    security_opts: tuple[str, ...] = ()
     shell: tuple[str, ...] = ("/bin/sh", "-c")
     devices: tuple[Device, ...] = ()
 
@@ -138,6 +139,8 @@ class Exec:
         more: dict[str, Any] = {"mounts": [each.definition() for each in self.mounts]} if self.mounts else {}
         if self.security != "sandbox":
             more["security"] = self.security
+        if self.security_opts:
+            more["security-opts"] = self.security_opts
         if self.devices:
             more["devices"] = [each.definition() for each in self.devices]
         return more | {

@@ -118,6 +118,7 @@ def plan_options(
         extra_hosts=request.extra_hosts,
         shm_size=request.shm_size,
         ulimits=request.ulimits,
+        security_opts=request.security_opts,
         clock=request.clock,
         warn=emit,
         ignore=inputs.ignore,

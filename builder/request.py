@@ -63,6 +63,7 @@ class BuildRequest:
     ssh: tuple[Agent, ...] = ()
     shm_size: int = 64 << 20
     ulimits: tuple[tuple[str, int, int], ...] = ()
+    security_opts: tuple[str, ...] = ()
     limits: Limiting | None = None
     timeout_s: float = 0.0
     clock: int | None = None

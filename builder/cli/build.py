@@ -29,7 +29,6 @@ _LATER = {
     "--provenance": "attestations",
     "--sbom": "attestations",
     "--policy": "policies",
-    "--security-opt": "isolation of steps",
 }
 """Options of docker build that wait for a later version: what they wait for."""
 
@@ -156,6 +155,13 @@ def _with_later(command: click.Command) -> click.Command:
 )
 @ISOLATION
 @click.option("--shm-size", metavar="SIZE", default="64m", help="Size of RUN's /dev/shm.")
+@click.option(
+    "--security-opt",
+    "security_opts",
+    multiple=True,
+    metavar="OPTION",
+    help="For steps: no-new-privileges, seccomp=unconfined (needs --allow security.insecure).",
+)
 @click.option(
     "--ulimit", "ulimits", multiple=True, metavar="NAME=SOFT[:HARD]", help="Limits of RUN's processes."
 )
@@ -299,6 +305,7 @@ def _request(session: Session, flags: dict[str, Any]) -> BuildRequest:
         ssh=tuple(lending.agent(each) for each in flags["ssh"]),
         shm_size=values.size("--shm-size", flags["shm_size"]),
         ulimits=values.ulimits(flags["ulimits"]),
+        security_opts=values.security_opts(flags["security_opts"]),
         limits=limits.build(flags),
         timeout_s=limits.duration("--timeout", flags["timeout"]),
         clock=values.clock(flags["clock"], build_args, context),

@@ -69,6 +69,14 @@ def _later(ctx: click.Context, option: click.Parameter, value: Any) -> None:
     default="default",
     help="What it may reach.",
 )
+@click.option(
+    "--security-opt",
+    "security_opts",
+    multiple=True,
+    metavar="OPTION",
+    help="no-new-privileges, seccomp=unconfined (needs --allow security.insecure).",
+)
+@click.option("--allow", multiple=True, metavar="ENTITLEMENT", help="Allow it security.insecure.")
 @click.option("--add-host", "hosts", multiple=True, metavar="HOST:IP", help="One more line in /etc/hosts.")
 @ISOLATION
 @click.option("--platform", metavar="OS/ARCH", help="Of an index the image for this (default: this machine).")
@@ -102,6 +110,8 @@ def command(session: Session, /, image: str, args: tuple[str, ...], **flags: Any
             hostname=flags["hostname"],
             network="default" if flags["network"] == "bridge" else flags["network"],
             extra_hosts=values.hosts(flags["hosts"]),
+            security_opts=values.security_opts(flags["security_opts"]),
+            allow=frozenset(each for one in flags["allow"] for each in one.split(",")),
             interactive=flags["interactive"],
             terminal=flags["tty"],
             limits=limits.container(flags),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 
 from builder.errors import UsageError
@@ -101,6 +102,28 @@ def size(option: str, text: str) -> int:
     if match is None:
         raise UsageError(f"{option} {text!r} is no size", hint="e.g. 64m or 1g")
     return int(float(match[1]) * 1024 ** _POWERS[match[2].lower()])
+
+
+def security_opts(texts: Iterable[str]) -> tuple[str, ...]:
+    """`--security-opt`: what has an effect, sorted. A note says of what else Docker takes: it has none."""
+    from builder.entitlements import NO_NEW_PRIVILEGES, UNFILTERED
+
+    found: set[str] = set()
+    for text in texts:
+        name, _, value = text.replace(":", "=", 1).partition("=")
+        if name == NO_NEW_PRIVILEGES and value in ("", "true", "false"):
+            (found.discard if value == "false" else found.add)(NO_NEW_PRIVILEGES)
+        elif f"{name}={value}" == UNFILTERED:
+            found.add(UNFILTERED)
+        elif name in ("apparmor", "label") and value:
+            note = f"--security-opt {text} has no effect: steps run under the builder's own {name}"
+            sys.stderr.write(f"note: {note}\n")
+        else:
+            raise UsageError(
+                f"--security-opt {text!r} is not known",
+                hint=f"there are {NO_NEW_PRIVILEGES}, {UNFILTERED}, and without effect apparmor= and label=",
+            )
+    return tuple(sorted(found))
 
 
 def ulimits(texts: Iterable[str]) -> tuple[tuple[str, int, int], ...]:

@@ -61,6 +61,8 @@ class RunRequest:
     hostname: str = ""
     network: Literal["default", "none", "host"] = "default"
     extra_hosts: tuple[tuple[str, str], ...] = ()
+    security_opts: tuple[str, ...] = ()
+    allow: frozenset[str] = frozenset()
     interactive: bool = False
     terminal: bool = False
     limits: Limiting | None = None
@@ -88,7 +90,7 @@ def run(
         view = View([DirectoryLayer(each, userxattr=isolation.userxattr) for each in reversed(lowers)])
         active = stack.enter_context(snapshots.prepare(lowers))
         stubs = os.path.join(state.snapshots, ".stubs")
-        allow = granted((), request.network)
+        allow = granted(request.allow, request.network)
         groups = stack.enter_context(limited(request.limits, state.root, _warn))
         runner = stack.enter_context(
             Runner(stubs=stubs, logs=lambda: "", emit=discard, allow=allow, groups=groups)
@@ -126,6 +128,7 @@ def _op(request: RunRequest, config: RunConfig) -> Exec:
         request.user or config.user,
         request.network,
         extra_hosts=request.extra_hosts,
+        security_opts=request.security_opts,
         hostname=request.hostname or secrets.token_hex(6),
     )
 

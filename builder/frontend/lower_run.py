@@ -48,6 +48,7 @@ def run(stage: StageBuild, line: ins.Run, origins: Sequence[Step | str] = ()) ->
         hostname=options.hostname,
         shm_size=options.shm_size,
         ulimits=options.ulimits,
+        security_opts=options.security_opts,
         mounts=shown,
         security=security,
         shell=shell_of(stage),

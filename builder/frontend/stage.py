@@ -76,6 +76,7 @@ class PlanOptions:
     hostname: str = "buildkitsandbox"
     shm_size: int = 64 << 20
     ulimits: tuple[tuple[str, int, int], ...] = ()
+    security_opts: tuple[str, ...] = ()
     clock: int | None = None
     warn: Callable[[Warning_], None] = _silent
     ignore: Callable[[], IgnoreFile | None] = _nothing_ignored

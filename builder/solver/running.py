@@ -103,7 +103,8 @@ class Runner:
 
         Raises SandboxError for more than is allowed: every way to a process leads through here.
         """
-        if lacking := entitlements.missing(op.network, op.security, self._allow, op.devices):
+        wanted = (op.network, op.security, self._allow, op.devices, op.security_opts)
+        if lacking := entitlements.missing(*wanted):
             raise SandboxError(f"the step is not allowed {lacking}", hint=f"allow it with --allow {lacking}")
         identity = resolve_user(view(), op.user)
         self._check_mapped(identity)
@@ -123,6 +124,8 @@ class Runner:
             rlimits=op.ulimits,
             shm_size=op.shm_size,
             privileged=op.security == "insecure",
+            no_new_privileges=entitlements.NO_NEW_PRIVILEGES in op.security_opts,
+            unfiltered=entitlements.UNFILTERED in op.security_opts,
             limits=self._groups.each if self._groups else Limits(),
             strict=self._isolation.asked == "strict",
         )

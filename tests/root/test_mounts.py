@@ -318,12 +318,28 @@ def test_an_insecure_step_has_all_capabilities_and_nothing_masked(shop: Workshop
         shop.build(line.replace("--security=insecure ", ""), allow=frozenset({"security.insecure"}))
 
 
-@pytest.mark.parametrize("asked", [{"network": "host"}, {"security": "insecure"}])
-def test_no_way_to_a_process_leads_around_the_entitlements(asked: Any) -> None:
+@pytest.mark.parametrize(
+    "asked",
+    [{"network": "host"}, {"security": "insecure"}, {"security_opts": ("seccomp=unconfined",)}],
+)
+def test_s35_no_way_to_a_process_leads_around_the_entitlements(asked: Any) -> None:
     op = Exec(("true",), (), **asked)
     runner = Runner(stubs="", logs=lambda: "", emit=lambda _: None)
     with pytest.raises(SandboxError, match="not allowed"):
         runner.sandbox(op, None, lambda: None)  # type: ignore[arg-type, return-value]
+
+
+def test_security_options(shop: Workshop) -> None:
+    look = "FROM base\nRUN grep -E 'NoNewPrivs|Seccomp:' /proc/self/status\n"
+    shop.build(look)
+    assert shop.output().split()[1::2] == ["0", "2"]
+    shop.build(look, security_opts=("no-new-privileges",))  # another key, so it runs again
+    assert shop.output().split()[1::2] == ["1", "2"]
+    with pytest.raises(UsageError, match="seccomp=unconfined is not allowed") as caught:
+        shop.build(look, security_opts=("seccomp=unconfined",))
+    assert caught.value.hint == "allow it with --allow security.insecure"
+    shop.build(look, security_opts=("seccomp=unconfined",), allow=frozenset({"security.insecure"}))
+    assert shop.output().split()[1::2] == ["0", "0"]
 
 
 def test_entitlements_must_exist() -> None:

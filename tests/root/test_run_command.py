@@ -58,6 +58,11 @@ def pybuild(tmp_path_factory: pytest.TempPathFactory) -> Pybuild:
     return pybuild
 
 
+_PRIVILEGES = (
+    "while read name value; do [ $name = NoNewPrivs: ] && echo $value; done < /proc/self/status; true"
+)
+
+
 @pytest.mark.parametrize(
     ("args", "code", "out"),
     [
@@ -68,6 +73,8 @@ def pybuild(tmp_path_factory: pytest.TempPathFactory) -> Pybuild:
         (["--entrypoint", "echo", "bb", "-n", "--root"], 0, "--root"),
         (["--network", "none", "--hostname", "here", "bb", "hostname"], 0, "here\n"),
         (["bb", "sh", "-c", "sh -c 'kill -9 $$'; exit $?"], 137, ""),
+        (["--security-opt", "no-new-privileges", "bb", "sh", "-c", _PRIVILEGES], 0, "1\n"),
+        (["--security-opt", "seccomp=unconfined", "bb", "true"], 125, ""),
         (["bb", "/nothing"], 127, ""),
         (["bb", "/tmp"], 126, ""),
         (["nothing"], 125, ""),

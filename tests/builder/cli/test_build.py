@@ -81,10 +81,13 @@ def test_every_flag(
         "--cpuset-cpus", "0-1,3", "--cpuset-mems", "0", "--blkio-weight", "500", "--cgroup-parent", "/ci",
         "--resource", "pids=90", "--resource", 'scope=step,memory=512m,"cpuset-cpus=0,1"',
         "--timeout", "1h30m", "--step-timeout", "90", "--best-effort",
+        "--security-opt", "no-new-privileges:true", "--security-opt", "apparmor=x",
         "--provenance=false", "--sbom", "false", "--progress", "plain", context,
     )  # fmt: skip
     assert (ran.code, ran.out) == (0, ""), ran.err
+    assert "note: --security-opt apparmor=x has no effect" in ran.err
     (request,) = requests
+    assert request.security_opts == ("no-new-privileges",)
     assert request.dockerfile == f"{context}/Dockerfile" and request.tags == ("a:1", "b")
     assert [(each.type, each.dest) for each in request.outputs] == [("oci", "x.tar"), ("cacheonly", "")]
     assert request.build_args == {"A": "1=2", "FROM_ENV": "e"} and request.targets == ("t",)
@@ -147,6 +150,7 @@ def test_every_flag(
         (["-t", "a=x", "--target", "b", "--push"], "no name to push to"),
         (["-o", "type=registry"], "no name to push to"),
         (["--ulimit", "files=3"], "there are core, cpu"),
+        (["--security-opt", "seccomp=mine.json"], "is not known"),
         (["--ulimit", "nofile=9:3"], "above the hard"),
         (["--shm-size", "lots"], "64m"),
         (["--add-host", "h:not-an-ip"], "db:10.0.0.5"),

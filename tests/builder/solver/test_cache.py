@@ -59,6 +59,7 @@ def test_a_definition_key_covers_everything_that_a_run_sees() -> None:
         Exec(("sh",), (), hostname="h"),
         Exec(("sh",), (), shm_size=1),
         Exec(("sh",), (), ulimits=(("nofile", 1, 1),)),
+        Exec(("sh",), (), security_opts=("no-new-privileges",)),
     ]
     keys = {definition_key(Step(op, (SCRATCH,)), ("k",), clocked=False) for op in (plain, *others)}
     assert len(keys) == 1 + len(others)
