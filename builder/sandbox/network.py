@@ -11,6 +11,9 @@ What a builder leaves in the kernel, and how it goes away:
 - accept rules in others' tables: by `close`, or after a kill by the next builder, because their comment
   names a table that is gone;
 - an uplink's forwarding switch: likewise; the table `pybuild_uplink_NAME` remembers that it was off.
+
+An ordinary user may do none of this to the host, but all of it to a namespace of one's own: there the pool
+has one more between host and steps, with a way out by `builder.sandbox.uplink`, and takes it for the host.
 """
 
 from __future__ import annotations
@@ -21,23 +24,28 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
+from builder.sandbox import syscalls
 from builder.sandbox.gateway import Gateway, read_file
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from builder.sandbox.dns import Relay
+    from builder.sandbox.uplink import Uplink
 
 
 class NetworkPool:
     """Ready network namespaces with outbound IPv4. Use it in `with`; `start` begins in the background.
 
     `take` gives a descriptor that the caller passes to `Launcher.run` and closes: the namespace ends with
-    its last descriptor and is never used twice. `size` namespaces are kept ready.
+    its last descriptor and is never used twice. `size` namespaces are kept ready. `rootless` is for a process
+    that owns its user namespace but not the host.
     """
 
-    def __init__(self, size: int = 3) -> None:
+    def __init__(self, size: int = 3, *, rootless: bool = False) -> None:
         self._size = size
+        self._rootless = rootless
+        self._uplink: Uplink | None = None
         self._ready: list[int] = []
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -81,8 +89,14 @@ class NetworkPool:
     def resolv_conf(self) -> bytes:
         """What a step's /etc/resolv.conf should hold: the host's, without resolvers a step cannot reach.
 
-        When the host has a resolver on its loopback only, a small relay answers at the gateway's address.
+        When the host has a resolver on its loopback only, a small relay answers at the gateway's address. A
+        rootless pool has the uplink's resolver, which asks the host's.
         """
+        if self._rootless:
+            self._wait_for_gateway()
+            assert self._uplink is not None
+            text = b"nameserver %s\n" % self._uplink.resolver.encode()
+            return text + _without_resolvers(read_file("/etc/resolv.conf"))
         text = resolv_conf()
         if b"nameserver" not in text and (local := _resolvers(read_file("/etc/resolv.conf"), local=True)):
             from builder.sandbox.dns import Relay
@@ -116,6 +130,8 @@ class NetworkPool:
         """The background thread; only it ever changes its network namespace, and comes back at once."""
         gateway: Gateway | None = None
         try:
+            if self._rootless:
+                self._uplink = _own_host()
             gateway = Gateway()
             with self._wake:
                 self._gateway = gateway
@@ -146,6 +162,49 @@ class NetworkPool:
             self._relay.close()
         if gateway:
             gateway.close()
+        if self._uplink:
+            self._uplink.close()
+
+
+def _own_host() -> Uplink:
+    """A namespace that this thread takes for the host's from now on, with a way out.
+
+    Its other end is where this thread was: there is no way back for a user, so somebody else makes it.
+    """
+    from builder.sandbox.uplink import Uplink
+
+    made: list[int | OSError] = []
+    maker = threading.Thread(target=lambda: made.append(_new_namespace()), name="network-host", daemon=True)
+    maker.start()
+    maker.join()
+    netns = made[0] if made else OSError("private network: no namespace could be made")
+    if isinstance(netns, OSError):
+        raise netns
+    try:
+        uplink = Uplink(netns)
+        syscalls.setns(netns, syscalls.CLONE_NEWNET)
+        return uplink
+    finally:
+        os.close(netns)
+
+
+def _new_namespace() -> int | OSError:
+    """This thread's new network namespace, with `lo`."""
+    from builder.sandbox.netlink import Route
+
+    try:
+        syscalls.unshare(syscalls.CLONE_NEWNET)
+        route = Route()
+        route.up(1)
+        route.close()
+        return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        return error
+
+
+def _without_resolvers(text: bytes) -> bytes:
+    lines = [line for line in text.splitlines() if not line.startswith(b"nameserver")]
+    return b"".join(line + b"\n" for line in lines)
 
 
 def resolv_conf(path: str = "/etc/resolv.conf", upstream: str = "/run/systemd/resolve/resolv.conf") -> bytes:

@@ -436,3 +436,166 @@ def test_the_relay_for_names(host: Host, pool: NetworkPool) -> None:
     udp.close()
     tcp.close()
     os.close(netns)
+
+
+ORDINARY = 54322
+ROOTLESS = """
+import json, os, socket, sys, time
+from builder.sandbox import syscalls, userns
+userns.enter(userns.single(os.getuid(), os.getgid()))
+from builder.sandbox import uplink
+from builder.sandbox.network import NetworkPool
+program, uplink._PROGRAMS = sys.argv[1], [each for each in uplink._PROGRAMS if each[0] == sys.argv[1]]
+
+def attempt(address, port):
+    try:
+        with socket.create_connection((address, port), 2) as connection:
+            return connection.recv(100).decode()
+    except OSError as error:
+        return type(error).__name__
+
+def ask(resolver):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as query:
+        query.settimeout(1)
+        for _ in range(8):
+            query.sendto(b"question", (resolver, 53))
+            try:
+                return query.recv(100).decode()
+            except TimeoutError:
+                continue
+    return "no answer"
+
+with NetworkPool(rootless=True) as pool:
+    netns, other = pool.take(), pool.take()
+    text = pool.resolv_conf().decode()
+    print(json.dumps([pool.gateway(), text]), flush=True)
+    syscalls.setns(netns, syscalls.CLONE_NEWNET)
+    gateways = [pool.gateway(), "10.0.2.2", "198.51.100.1"]
+    print(json.dumps([
+        attempt("198.51.100.1", 8000), [attempt(each, 8001) for each in gateways], ask(text.split()[1]),
+        sorted(os.listdir("/sys/class/net")) if os.path.isdir("/sys/class/net") else [],
+    ]), flush=True)
+    if len(sys.argv) > 2:
+        time.sleep(100)
+"""
+
+
+@pytest.fixture
+def ordinary(host: Host, tmp_path: Any) -> Callable[..., subprocess.Popen[str]]:
+    """A builder that is an ordinary user of `host`, with /dev/net/tun as distributions have it."""
+    resolv, tun = tmp_path / "resolv.conf", tmp_path / "tun"
+    resolv.write_text("nameserver 127.0.0.1\nsearch example.test\n")
+    tmp_path.chmod(0o755)
+    os.mknod(tun, 0o020666, os.makedev(10, 200))
+    os.chmod(tun, 0o666)
+
+    def start(*words: str) -> subprocess.Popen[str]:
+        where = f"mount --bind {tun} /dev/net/tun && mount --bind {resolv} /etc/resolv.conf && exec "
+        who = f"setpriv --reuid {ORDINARY} --regid {ORDINARY} --clear-groups "
+        argv = [
+            "unshare",
+            "-m",
+            "sh",
+            "-c",
+            where + who + '"$@"',
+            "sh",
+            sys.executable,
+            "-c",
+            ROOTLESS,
+            *words,
+        ]
+        env = {**os.environ, "PYTHONPATH": os.getcwd(), "PYTHONDONTWRITEBYTECODE": "1"}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        made: Any = host.do(lambda: subprocess.Popen(argv, text=True, env=env, **pipes))
+        return made  # type: ignore[no-any-return]
+
+    return start
+
+
+def _serve_loopback(host: Host) -> tuple[socket.socket, socket.socket]:
+    """A service and a resolver on the host's loopback."""
+
+    def listen() -> tuple[socket.socket, socket.socket]:
+        secret = socket.create_server(("127.0.0.1", 8001))
+        resolver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        resolver.bind(("127.0.0.1", 53))
+        return secret, resolver
+
+    found: tuple[socket.socket, socket.socket] = host.do(listen)
+    return found
+
+
+def _answer(resolver: socket.socket, done: threading.Event) -> None:
+    while not done.is_set():
+        if not select.select([resolver], [], [], 0.05)[0]:
+            continue
+        question, asker = resolver.recvfrom(100)
+        resolver.sendto(b"answer to " + question, asker)
+
+
+@pytest.mark.parametrize("program", ["pasta", "slirp4netns"])
+def test_an_ordinary_user_has_a_way_out(
+    host: Host, ordinary: Callable[..., subprocess.Popen[str]], program: str
+) -> None:
+    import json
+
+    before = host.state()
+    secret, resolver = _serve_loopback(host)
+    builder = ordinary(program)
+    peers: list[str] = []
+    accepting = threading.Thread(target=lambda: peers.append(host.peer()))
+    assert builder.stdout is not None and builder.stderr is not None
+    first = builder.stdout.readline()
+    assert first, builder.stderr.read()
+    gateway, text = json.loads(first)
+    accepting.start()
+    done = threading.Event()
+    answering = threading.Thread(target=_answer, args=(resolver, done))
+    answering.start()
+    got, loopback, answer, _ = json.loads(builder.stdout.readline())
+    accepting.join()
+    assert builder.wait(10) == 0, builder.stderr.read()
+    builder.stdout.close()
+    builder.stderr.close()
+    assert gateway == "10.213.0.1" and text.endswith("search example.test\n")
+    assert (got, peers) == ("from outside\n", ["198.51.100.2"])
+    assert answer == "answer to question", "the host's resolver answers, though it listens on loopback"
+    assert all(each.endswith("Error") for each in loopback), loopback
+    assert not select.select([secret], [], [], 0)[0], "nothing of a step reaches the host's loopback"
+    secret.close()
+    done.set()
+    answering.join()
+    resolver.close()
+    assert host.settled(before)
+
+
+@pytest.mark.parametrize("program", ["pasta", "slirp4netns"])
+def test_a_killed_ordinary_builder_leaves_no_program(
+    host: Host, ordinary: Callable[..., subprocess.Popen[str]], program: str
+) -> None:
+    builder = ordinary(program, "stay")
+    assert builder.stdout is not None and builder.stderr is not None
+    assert builder.stdout.readline(), builder.stderr.read()
+    assert _running(program)
+    builder.kill()
+    builder.wait()
+    deadline = time.monotonic() + 5
+    while _running(program) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not _running(program)
+    builder.stdout.close()
+    builder.stderr.close()
+
+
+def _running(program: str) -> list[str]:
+    """Processes of that name that belong to the ordinary user or to nobody."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{pid}/comm") as file:
+                name = file.read().strip()
+            if name.startswith((program, "passt")) and os.stat(f"/proc/{pid}").st_uid in (ORDINARY, 0, 65534):
+                found.append(pid)
+        except OSError:
+            continue
+    return found

@@ -1,0 +1,150 @@
+"""A way out for an ordinary user's network namespace: pasta, else slirp4netns, in user mode (KERNEL.md 5.4).
+
+One program serves a whole build. The namespace that it gives an interface to is the build's own "host": in
+it the pool makes veth pairs and NAT as it does for root, since a namespace's owner may. Neither program lets
+a step reach the loopback of the real host, and both answer for its resolver, wherever that listens.
+
+Both would outlive a killed builder. A shell is their parent: it waits at a pipe whose other end only the
+builder has, and ends them when that goes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from builder.sandbox import syscalls
+from builder.sandbox.netlink import Route
+from builder.sandbox.userns import trusted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_SHELL = "/bin/sh"
+_WATCH = '"$@" & read _ <&3; kill $! 2>/dev/null; wait'
+_NETNS = "/proc/self/fd/4"
+_READY_S = 5.0
+_PASTA_RESOLVER, _SLIRP_RESOLVER = "192.0.2.53", "10.0.2.3"
+INSTALL = "sudo apt-get install passt   # or slirp4netns; or give the steps the host's: --network=host"
+
+_PROGRAMS = (
+    (
+        "pasta",
+        ("-q", "-f", "--config-net", "-I", "eth0", "-t", "none", "-u", "none", "-T", "none", "-U", "none",
+         "--no-map-gw", "--dns-forward", _PASTA_RESOLVER, "--netns-only", "--netns", _NETNS),
+        _PASTA_RESOLVER,
+    ),
+    (
+        "slirp4netns",
+        ("-c", "--mtu=65520", "--disable-host-loopback", "--enable-sandbox", "--enable-seccomp",
+         "--netns-type=path", _NETNS, "eth0"),
+        _SLIRP_RESOLVER,
+    ),
+)  # fmt: skip
+
+
+class Uplink:
+    """The interface `eth0` of the network namespace `netns`, and the program behind it.
+
+    It reaches out from the caller's namespace. `resolver` is the address at which the host's resolver
+    answers. Close it, from any thread. Raises OSError: neither program is there, or neither works here, with
+    what they said.
+    """
+
+    def __init__(self, netns: int) -> None:
+        self._netns = netns
+        self._pid = 0
+        self._hold = -1
+        said = []
+        for name, words, resolver in _PROGRAMS:
+            path = trusted(name)
+            if not path:
+                continue
+            failure = self._start(path, words)
+            if not failure:
+                self.program, self.resolver = name, resolver
+                return
+            said.append(f"{name}: {failure}")
+        if not said:
+            raise OSError(errno.ENOENT, "private network: neither pasta nor slirp4netns is installed")
+        raise OSError(errno.ENETUNREACH, f"private network: {'; '.join(said)}")
+
+    def close(self) -> None:
+        """End the program."""
+        hold, self._hold = self._hold, -1
+        if hold >= 0:
+            os.close(hold)
+            os.waitpid(self._pid, 0)
+
+    def _start(self, path: str, words: Sequence[str]) -> str:
+        """Why it did not come up; empty when it did."""
+        watched, self._hold = os.pipe2(os.O_CLOEXEC)
+        said, tell = os.pipe2(os.O_CLOEXEC)
+        try:
+            self._pid = os.posix_spawn(
+                _SHELL,
+                [_SHELL, "-c", _WATCH, "sh", path, *words],
+                {"PATH": "/usr/bin:/bin"},
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, tell, 1),
+                    (os.POSIX_SPAWN_DUP2, tell, 2),
+                    # Out of the way first: a descriptor of ours may have one of these numbers.
+                    (os.POSIX_SPAWN_DUP2, watched, 103),
+                    (os.POSIX_SPAWN_DUP2, self._netns, 104),
+                    (os.POSIX_SPAWN_DUP2, 103, 3),
+                    (os.POSIX_SPAWN_DUP2, 104, 4),
+                    (os.POSIX_SPAWN_CLOSE, 103),
+                    (os.POSIX_SPAWN_CLOSE, 104),
+                ],
+                setsid=True,
+                setsigmask=[],
+                setsigdef=range(1, 32),
+            )
+        finally:
+            for fd in (watched, tell):
+                os.close(fd)
+        try:
+            return self._await(said)
+        finally:
+            os.close(said)
+
+    def _await(self, said: int) -> str:
+        """Wait until there is a default route, or the program has ended; what it said then."""
+        os.set_blocking(said, False)
+        text, until = b"", time.monotonic() + _READY_S
+        route = _route_in(self._netns)
+        try:
+            while time.monotonic() < until:
+                if any(length == 0 for _, length, _ in route.routes()):
+                    return ""
+                try:
+                    block = os.read(said, 1 << 16)
+                    if not block:
+                        break
+                    text += block
+                except BlockingIOError:
+                    pass
+                time.sleep(0.002)
+        finally:
+            route.close()
+        self.close()
+        lines = [line for line in text.decode(errors="replace").splitlines() if "syslog" not in line]
+        return " ".join(lines).strip()[:300] or "it gave no route in time"
+
+
+def _route_in(netns: int) -> Route:
+    """rtnetlink of a namespace: a socket keeps the one it was made in."""
+    made: list[Route] = []
+
+    def make() -> None:
+        syscalls.setns(netns, syscalls.CLONE_NEWNET)
+        made.append(Route())
+
+    maker = threading.Thread(target=make, name="network-route", daemon=True)
+    maker.start()
+    maker.join()
+    return made[0]
