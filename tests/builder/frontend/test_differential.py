@@ -11,7 +11,7 @@ Known differences, where we follow today's BuildKit or our own rules:
 - a file may be without instructions there; here that is an error;
 - text after a JSON array is dropped there; today (and here) it makes the line a shell form;
 - a heredoc's name that needs lexing differs in the binding's age: the grammar below writes plain ones;
-- what an instruction needs is checked here when it is read, there by those who use it: `LATER` lists the errors.
+- what an instruction needs is checked here when it is read, there by those who use it: see `LATER`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from builder.frontend.words import SPACE
 EXAMPLES = int(os.environ.get("PYBUILD_EXAMPLES", "500"))
 
 LATER = (
-    r"needs (a|an|the|CMD)\b|has no (flag|name|value|body|`=`)|holds strings only|cannot be an ONBUILD trigger",
+    r"needs (a|an|the|CMD)\b|has no (flag|name|value|body|`=`)|holds strings only|an ONBUILD trigger",
     r"is given twice|is true or false|unknown instruction|is neither CMD nor NONE|takes no arguments",
     r"is no (path|duration|count)|cannot be a file's name|only sources may be heredocs|is a heredoc",
     r"cannot name a stage|is shorter than|is not known here",
