@@ -99,7 +99,10 @@ def run(
         with_ = _with_terminal if request.terminal else _with_streams
         exit_ = with_(runner, sandbox, request.interactive)
     if exit_.error:
-        sys.stderr.write(f"pybuild: {exit_.error}\n")
+        from builder.solver.foreign import advice
+
+        hint = advice(op, view)
+        sys.stderr.write(f"pybuild: {exit_.error}\n" + (f"hint: {hint}\n" if hint else ""))
     elif exit_.status and (text := met(exit_, groups, "the container")):
         sys.stderr.write(f"pybuild: {text}\n")
     return exit_.status

@@ -92,7 +92,7 @@ class Runner:
                 exit_ = ended(running)
             self._usages[step.digest] = _usage(exit_)
             self._tell_weaker(exit_)
-            self._judge(exit_, output, str(step.at or ""))
+            self._judge(exit_, output, str(step.at or ""), lambda: self._advice(op, active))
 
     def usage(self, digest: str) -> Usage | None:
         """What the step of that digest used, if it ran. To be asked once."""
@@ -130,7 +130,7 @@ class Runner:
             strict=self._isolation.asked == "strict",
         )
 
-    def _judge(self, exit_: Exit, output: StepOutput, at: str) -> None:
+    def _judge(self, exit_: Exit, output: StepOutput, at: str, advice: Callable[[], str]) -> None:
         """Raise what a bad end means; warn of a good one that came after a limit was met."""
         if exit_.timed_out and self._groups is not None:
             seconds = f"{self._groups.each.wall_s:g}s"
@@ -143,7 +143,16 @@ class Runner:
                 if exit_.status:
                     raise ResourceError(f"RUN exited with {exit_.status}, {text}", log=output.last_lines())
                 self._emit(Warning_("LimitMet", f"RUN went on, {text}", at))
-        _check(exit_, output)
+        _check(exit_, output, advice)
+
+    def _advice(self, op: Exec, active: Active) -> str:
+        """What to do about a program that was not executed."""
+        from builder.snapshot.view import DirectoryLayer, View
+        from builder.solver import foreign
+
+        marks = self._isolation.userxattr
+        layers = reversed((active.upper, *active.lowers))
+        return foreign.advice(op, View([DirectoryLayer(each, userxattr=marks) for each in layers]))
 
     def _check_mapped(self, identity: Identity) -> None:
         """Raises SandboxError for a user or group that has no id in this process's namespace (S101)."""
@@ -273,13 +282,18 @@ def _usage(exit_: Exit) -> Usage:
     return Usage(exit_.user_s, exit_.system_s, exit_.max_rss, together, exit_.read, exit_.written)
 
 
-def _check(exit_: Exit, output: StepOutput) -> None:
+def _check(exit_: Exit, output: StepOutput, advice: Callable[[], str]) -> None:
     if exit_.status == 0:
         return
     text = f"RUN exited with {exit_.status}"
     hint = ""
     if exit_.error:
-        text, hint = f"{text}: {exit_.error}", "is the program in this stage, with its interpreter?"
+        text = f"{text}: {exit_.error}"
+        hint = advice() or "is the program in this stage, with its interpreter?"
+    elif exit_.status in (2, 126, 127):
+        from builder.solver.foreign import advice_of_output
+
+        hint = advice_of_output(output.last_lines())
     elif exit_.status > 128:
         text = f"RUN was killed by signal {exit_.status - 128}"
     raise StepFailed(text, status=exit_.status, log=output.last_lines(), hint=hint)

@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 from small_registry import Handler, Registry, serving
 
-from builder import BuildRequest, Built, build
+from builder import BuildRequest, Built, build, origins
 from builder.cli import main
 from builder.errors import BuildCancelled, NotFound, RegistryFailed, UsageError
 from builder.events import Event, Exported, StepLog, Transfer, Warning_
@@ -519,6 +519,41 @@ def test_another_platform_is_another_question(shop: Shop) -> None:
     shop.forget()
     shop.build("FROM own\nENV B=1\n")
     assert not shop.registry.seen
+
+
+def test_two_platforms_of_a_base_are_both_kept(shop: Shop) -> None:
+    own = image_of(shop.elsewhere, [packed({}, busybox=True), packed({"who": b"host\n"})])
+    other = image_of(shop.elsewhere, [packed({"who": b"arm\n"})], ARM)
+    third = image_of(shop.elsewhere, [packed({"who": b"s390\n"})], Platform("linux", "s390x"))
+    content = index_of((third.descriptor, other.descriptor, own.descriptor)).content
+    pointer = shop.elsewhere.put(media_types.OCI_INDEX, content)
+    shop.push("multi:1", pointer)
+    text, both = "FROM REG/multi:1\nENV A=1\n", ("linux/arm64", str(host()))
+    built = shop.build(text, platforms=both, tags=("app:1",))
+    assert built.is_index
+    shop.forget()
+    assert shop.build(text, platforms=both).image_id == built.image_id
+    assert not shop.registry.seen, "the name means both now"
+    with StateDir(shop.root) as state:
+        images = Images(state)
+        names = {str(each): entry for entry in images.entries() for each in entry.names}
+        base = names[shop.name("multi:1")]
+        assert base.descriptor.digest == pointer.digest and [each.platform for each in base.others] == [ARM]
+        assert len(images.entries()) == 2, "nothing lies around without a name"
+        assert images.absent(base.descriptor) == (Platform("linux", "s390x"),)
+        for image in (base.image, *base.others):  # what strangers wrote is known as theirs
+            assert origins.origins(images.layout, image.manifest.digest)
+    shop.build(text, platforms=("linux/s390x",))
+    shop.forget()
+    for platform in (*both, "linux/s390x"):
+        shop.build(text, platforms=(platform,), access=Access(offline=True))
+    newer = index_of((image_of(shop.elsewhere, [packed({"who": b"new\n"})], ARM).descriptor, own.descriptor))
+    shop.push("multi:1", shop.elsewhere.put(media_types.OCI_INDEX, newer.content))
+    shop.build(text, platforms=both, pull=True)
+    with StateDir(shop.root) as state:
+        images = Images(state)
+        found = images.find(Reference.parse(shop.name("multi:1")))
+        assert found is not None and found.digest == newer.digest
 
 
 def test_what_is_nowhere(shop: Shop) -> None:
