@@ -18,12 +18,14 @@ class Case:
     history are compared. `reference="golden"`: `tree` (what changes against `base`, by absolute path, all of
     it), `config` (fields that differ from the base's; None is "absent") and `history` (the `created_by` of
     every instruction) are the judges. A golden entry in a docker case is checked as well, against both.
-    `newer` are the history lines in which current BuildKit differs from Docker 20.10: Docker's to ours.
+    `newer` are the history lines in which current BuildKit differs from Docker 20.10: Docker's to ours (with
+    `platforms`, `{platform}` and `{arch}` in ours are what the image is for).
     `stubs` are mount points that Docker leaves in the tree and pybuild must not.
     `bases` are Dockerfiles built and tagged first, by name; `beside` are directories next to the context,
     which `args` names as `{name}`. `web` are files behind `{web}`, in Dockerfile, args and history. `context`
     is how the files reach the builder: as an archive on standard input or behind a URL, or in a repository
-    on a branch `main`. `fails` is a pattern for stderr: the build must fail, with that said.
+    on a branch `main`. With `platforms` and `targets` pybuild makes all of them in one build, and Docker
+    builds each of them alone. `fails` is a pattern for stderr: the build must fail, with that said.
     """
 
     name: str
@@ -43,5 +45,7 @@ class Case:
     stubs: Sequence[str] = ()
     web: Mapping[str, Entry] = field(default_factory=dict)
     context: Literal["directory", "stdin", "url", "git"] = "directory"
+    platforms: Sequence[str] = ()
+    targets: Sequence[str] = ()
     fails: str = ""
     why: str = ""  # golden: why Docker 20.10 cannot be the judge

@@ -24,7 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 if __name__ == "__main__":
@@ -37,6 +37,7 @@ from equality.cases import (
     ignoring,
     metadata,
     mounts,
+    platforms,
     remote,
     running,
     stages,
@@ -52,7 +53,19 @@ from judges.pybuild import Pybuild
 
 CASES: tuple[Case, ...] = tuple(
     case
-    for topic in (stages, variables, metadata, copying, archives, ignoring, running, mounts, remote, syntax)
+    for topic in (
+        stages,
+        variables,
+        metadata,
+        copying,
+        archives,
+        ignoring,
+        running,
+        mounts,
+        remote,
+        syntax,
+        platforms,
+    )
     for case in topic.CASES
 )
 BASES = (BUSYBOX, TOOLS, CONFIGURED)
@@ -126,6 +139,9 @@ class Bench:
         return verdict
 
     def _compare(self, case: Case, place: str, context: Context, verdict: Verdict) -> None:
+        if case.platforms or case.targets:
+            self._compare_each(case, place, context, verdict)
+            return
         theirs = self._by_docker(case, place, context, verdict) if case.reference == "docker" else None
         if theirs is not None:
             verdict.expected = theirs
@@ -139,6 +155,36 @@ class Bench:
             if ours is not None:
                 verdict.problems += _golden_problems(case, ours, self._base(case), "ours")
                 verdict.problems += _docker_problems(case, ours, theirs) if theirs is not None else []
+
+    def _compare_each(self, case: Case, place: str, context: Context, verdict: Verdict) -> None:
+        """One build of ours, whose images are held against a build of Docker's for each."""
+        one_build = [arg for each in case.platforms for arg in ("--platform", each)]
+        names = {each: f"equality/{case.name}-{each or 'image'}".lower() for each in case.targets or ("",)}
+        one_build += [f"--tag={each}={name}" if each else f"--tag={name}" for each, name in names.items()]
+        if self._pybuild:
+            done = self._pybuild.run(
+                "build", "--progress=plain", *case.args, *one_build, context[0], check=False
+            )
+            if done.returncode:
+                verdict.problems.append(f"pybuild does not build it:\n{_said(done)}")
+                return
+        for target, name in names.items():
+            for platform in case.platforms or ("",):
+                wanted = [f"--platform={platform}"] if platform else []
+                which = [f"--target={target}"] if target else []
+                newer = {
+                    line: today.format(platform=platform, arch=platform.split("/")[1] if platform else "")
+                    for line, today in case.newer.items()
+                }
+                only = replace(case, args=(*case.args, *which, *wanted), newer=newer)
+                theirs = self._by_docker(only, place, context, verdict)
+                if theirs is None or not self._pybuild:
+                    continue
+                verdict.expected = theirs
+                saved = os.path.join(place, "part.tar")
+                self._pybuild.run("save", *wanted, "--output", saved, name)
+                found = _docker_problems(only, read_image(saved), theirs)
+                verdict.problems += [f"{target or 'image'} {platform}: {each}" for each in found]
 
     def _base(self, case: Case) -> Flat:
         return self._bases.get(case.base) or Flat({"history": [], "config": {}}, {"/": "dir 0755 0:0"})
