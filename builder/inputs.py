@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from builder.contexts.sources import Source
     from builder.images import Images
     from builder.patterns import IgnoreFile
-    from builder.registries import Registries
+    from builder.registries import Access, Registries
     from builder.tree import Tree
     from oci.model import Descriptor, Platform
 
@@ -51,6 +51,8 @@ class Wanted(Protocol):
     def ignorefile(self) -> str: ...
     @property
     def pull(self) -> bool: ...
+    @property
+    def access(self) -> Access: ...
 
 
 class Inputs:
@@ -196,7 +198,9 @@ class Inputs:
     @property
     def _fetching(self) -> Remotes:
         if self._remotes is None:
-            self._remotes = self._exit.enter_context(_passing_remotes(self._exit, self._emit))
+            self._remotes = self._exit.enter_context(
+                _passing_remotes(self._exit, self._emit, self._wanted.access.offline)
+            )
         return self._remotes
 
     def _named(self, name: str, value: str, depth: int) -> Callable[[Platform], Image] | None:
@@ -246,7 +250,7 @@ def _without_secrets(url: str) -> str:
     return shown_url(url)
 
 
-def _passing_remotes(stack: ExitStack, emit: Emit) -> Remotes:
+def _passing_remotes(stack: ExitStack, emit: Emit, offline: bool) -> Remotes:
     """Remotes without a store, whose downloads go with `stack`."""
     from tempfile import TemporaryDirectory
 
@@ -254,7 +258,7 @@ def _passing_remotes(stack: ExitStack, emit: Emit) -> Remotes:
     from oci.blobs import BlobStore
 
     place = stack.enter_context(TemporaryDirectory(prefix="pybuild-"))
-    return Remotes(BlobStore(place), _Forgetful(), emit=emit)
+    return Remotes(BlobStore(place), _Forgetful(), offline=offline, emit=emit)
 
 
 class _Forgetful:

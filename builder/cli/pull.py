@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from builder.cli import remote
+from builder.cli.isolating import isolated
 from builder.cli.session import Session
 from builder.errors import UsageError
 from oci.model import Descriptor
@@ -35,6 +36,8 @@ def command(session: Session, /, names: tuple[str, ...], **flags: Any) -> None:
     wanted = platforms.parse(flags["platform"]) if flags["platform"] else platforms.host()
     references = [remote.reference(name) for name in names]
     access = remote.asked(session, flags, *(each.domain for each in references))
+    if flags["unpack"]:
+        isolated(session, None)
     gc.enable()
     lines: list[tuple[str, str]] = []
     try:

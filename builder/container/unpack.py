@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from builder.snapshot.overlay import Snapshots
+from builder.isolation import current
+from builder.snapshot.overlay import opened
 from builder.solver.result import Result, directories, parts_of, unpacker
 
 if TYPE_CHECKING:
@@ -23,5 +24,5 @@ def unpack(
     `fetch` makes a layer present and tells whether strangers wrote it (`builder.registries`). Raises OciError
     for a layer that is not what the image says it is, OSError for the disk; nothing of that layer is left.
     """
-    with Snapshots(state.snapshots) as snapshots:
+    with opened(state.snapshots, current()) as snapshots:
         return len(directories(Result("", parts_of(image, fetch)), unpacker(snapshots, blobs)))

@@ -137,6 +137,8 @@ class Downloads:
         known = self._remembered(address)
         if known is not None and checksum and str(known.digest) == checksum:
             return known  # the checksum answers for it: nobody need be asked
+        if known is not None and self._web.offline and not checksum:
+            return known  # what it was when somebody could still be asked
         headers = {}
         if known is not None and known.etag:
             headers["If-None-Match"] = known.etag

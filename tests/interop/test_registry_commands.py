@@ -11,7 +11,7 @@ import subprocess
 import sysconfig
 import time
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import count, pairwise
 
 import bcrypt
 import pytest
@@ -430,31 +430,59 @@ def test_forty_layers(pybuild: Pybuild, plain: DockerRegistry) -> None:
 @pytest.mark.parametrize("verb", ["pull", "push"])
 def test_killed_at_any_point(pybuild: Pybuild, plain: DockerRegistry, verb: str) -> None:
     """The next run completes; what was in the store stays sound, and nothing partial is visible."""
+    kill_and_complete(pybuild, plain, verb, 8)
+
+
+@pytest.mark.corpus
+@pytest.mark.parametrize("verb", ["pull", "push"])
+def test_killed_at_fifty_points(pybuild: Pybuild, plain: DockerRegistry, verb: str) -> None:
+    kill_and_complete(pybuild, plain, verb, 50)
+
+
+def kill_and_complete(pybuild: Pybuild, plain: DockerRegistry, verb: str, times: int) -> None:
+    """Kill it so many times, each attempt going on where the last one ended; then let one through."""
     chance = random.Random(verb)
-    name = plain.name(f"killed-{verb}:1")
-    image = put(pybuild, name, *(2_000_000 + n for n in range(8)), seed=len(verb) + ord(verb[2]))
+    seed = len(verb) + ord(verb[2])
+    names = (plain.name(f"killed-{verb}-{times}:{number}") for number in count())
+    name = next(names)
+    image = put(pybuild, name, *(2_000_000 + n for n in range(8)), seed=seed)
     if verb == "pull":
         pybuild.run("push", "-q", name)
         empty(pybuild)
-    for _ in range(12):
+    killed = 0
+    while killed < times:
         line = [PROGRAM, "--root", pybuild.root, verb, "-q", name]
         process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(chance.uniform(0.1, 0.35))
+        time.sleep(chance.uniform(0.02, 0.35))
         process.kill()
-        if process.wait() == 0:
-            continue
-        if verb == "pull" and os.path.exists(f"{pybuild.root}/blobs"):
-            blobs = Layout.open(pybuild.root).blobs
-            for digest in blobs:
-                blobs.verify(digest)
-            if image.descriptor.digest in blobs:
-                assert is_whole(pybuild, image)
+        through = process.wait() == 0
+        killed += not through
+        assert_nothing_partial(pybuild, image, name, verb)
+        if through and verb == "pull":
+            empty(pybuild)
+        elif through:
+            seed += 1000  # other blobs: these would be there already
+            name = next(names)
+            image = put(pybuild, name, *(2_000_000 + n for n in range(8)), seed=seed)
     pybuild.run(verb, "-q", name)
     assert is_whole(pybuild, image)
     tmp = f"{pybuild.root}/tmp"
     assert not os.path.exists(tmp) or not os.listdir(tmp)
     skopeo("copy", "--src-tls-verify=false", f"docker://{name}", f"dir:{pybuild.root}-read")
     shutil.rmtree(f"{pybuild.root}-read")
+
+
+def assert_nothing_partial(pybuild: Pybuild, image: Image, name: str, verb: str) -> None:
+    """What is visible at the target is whole."""
+    if verb == "pull":
+        if os.path.exists(f"{pybuild.root}/blobs"):
+            blobs = Layout.open(pybuild.root).blobs
+            for digest in blobs:
+                blobs.verify(digest)
+            assert image.descriptor.digest not in blobs or is_whole(pybuild, image)
+    elif pybuild.run("inspect", "--remote", name, check=False).returncode == 0:
+        skopeo("copy", "--src-tls-verify=false", f"docker://{name}", f"dir:{pybuild.root}-read")
+        shutil.rmtree(f"{pybuild.root}-read")
 
 
 def test_what_is_not_there(pybuild: Pybuild, plain: DockerRegistry) -> None:
