@@ -34,7 +34,7 @@ MODES = ("auto", "strict", "rootless", "chroot")
 """Values of `--isolation`: the best there is; nothing weaker than a full sandbox; a user namespace also for
 root; no namespaces at all."""
 
-Storage = Literal["overlay", "fuse", "copy"]
+Storage = Literal["auto", "overlay", "fuse", "copy"]
 STORAGES = ("auto", "overlay", "fuse", "copy")
 STORAGE_VARIABLE = "PYBUILD_SNAPSHOTTER"
 """The environment's way to have another storage than the best."""
@@ -65,7 +65,8 @@ class Isolation:
     """Where a process stands. `checks` are what was looked at on the way, the good and the bad; `notes` say
     what is weaker than a full sandbox, a sentence each.
 
-    `storage` is how snapshots are made. `maps` are the ids of its namespace, None without one of its own.
+    `storage` is how steps see merged layers (`auto`: found out when the first step wants to). `maps` are the
+    ids of its namespace, None without one of its own.
     """
 
     rung: Rung
@@ -124,7 +125,7 @@ def current() -> Isolation:
     if _current is not None:
         return _current
     if userns.is_privileged():
-        return Isolation(RUNGS[0])
+        return Isolation(RUNGS[0], storage="auto")
     hint = Check(
         "enter",
         False,
@@ -241,7 +242,7 @@ def _stored(found: Isolation, root: str, wanted: str) -> Isolation:
     if found.rung.number == 5:
         return replace(found, storage="copy")
     if found.rung.number == 1 and wanted == "auto":
-        return found  # found out when the first directory is made: a cached build makes none
+        return replace(found, storage="auto")  # a cached build makes no directory, and need not know
     kind, refused = _storage(found, root, wanted)
     if kind == "overlay":
         return found

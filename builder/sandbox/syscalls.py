@@ -41,6 +41,7 @@ PROC_SUPER_MAGIC, SYSFS_MAGIC = 0x9FA0, 0x62656572
 AT_FDCWD = -100
 _AT_SYMLINK_NOFOLLOW, _AT_EMPTY_PATH, _AT_RECURSIVE = 0x100, 0x1000, 0x8000
 _OPEN_TREE_CLONE = 1
+_STATX_BTIME = 0x800
 _FSMOUNT_CLOEXEC = _FSOPEN_CLOEXEC = 1
 _MOVE_EMPTY_TO_EMPTY = 0x44
 _CLOSE_RANGE_CLOEXEC = 4
@@ -51,6 +52,7 @@ _CLONE, _PIVOT_ROOT, _RT_SIGACTION, _SECCOMP, _KEYCTL = (
     (56, 155, 13, 317, 250) if os.uname().machine == "x86_64" else (220, 41, 134, 277, 219)
 )
 _PIDFD_SEND_SIGNAL, _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT = 424, 428, 429, 430, 431, 432
+_STATX = 332 if os.uname().machine == "x86_64" else 291
 _CLONE3, _CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 435, 436, 437, 442
 
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -324,6 +326,16 @@ def make_mount(kind: bytes, attributes: int, options: Sequence[tuple[bytes, byte
         os.close(context)
         raise
     return fsmount(context, attributes)
+
+
+def birth_time(path: bytes) -> int:
+    """When the file itself was made, in nanoseconds (statx(2)); 0 where the file system does not know."""
+    buffer = ctypes.create_string_buffer(256)
+    _raw("statx", _STATX, AT_FDCWD, path, _AT_SYMLINK_NOFOLLOW, _STATX_BTIME, buffer)
+    mask, seconds, nanoseconds = (
+        struct.unpack_from(form, buffer.raw, at)[0] for form, at in (("=I", 0), ("=q", 80), ("=I", 88))
+    )
+    return int(seconds * 1_000_000_000 + nanoseconds) if mask & _STATX_BTIME else 0
 
 
 def memfd(content: bytes, *, executable: bool = False) -> int:

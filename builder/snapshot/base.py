@@ -1,7 +1,7 @@
 """What a snapshotter is: it gives steps directories to write in, and keeps what they wrote.
 
-One way exists, `overlay`. Where overlay is refused another (reflinks, else copies) can stand in its place:
-nothing above this protocol knows which it is.
+`overlay` is the way; where overlay is refused, `copy` (reflinks, else copies) takes the place of its mounts.
+What a step leaves has overlay's form in any case.
 """
 
 from __future__ import annotations
@@ -21,8 +21,12 @@ class Snapshot(NamedTuple):
 
 
 class Active(Protocol):
-    """A step's directories while it runs. `lowers` are topmost first."""
+    """A step's directories while it runs. `lowers` are topmost first.
 
+    `merged` is the step's root as a directory of its own, where there is no overlay to mount; else it is "".
+    """
+
+    merged: str
     lowers: tuple[str, ...]
     upper: str
     work: str
@@ -35,6 +39,9 @@ class Active(Protocol):
 
     def stacked(self, lowers: Sequence[str]) -> tuple[str, ...]:
         """`lowers` (topmost first, or none) as layers that can be mounted by themselves, without an upper."""
+
+    def plain(self, name: str, lowers: Sequence[str]) -> str:
+        """`lowers` as one directory, for one more mount where there is no overlay; gone with the step."""
 
     def extra(self, name: str, lowers: Sequence[str]) -> tuple[str, str]:
         """Upper and work directory for one more mount, on top of `lowers`; gone with the step."""

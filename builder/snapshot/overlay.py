@@ -27,7 +27,7 @@ from builder.snapshot.view import DirectoryLayer, View
 from oci.tar import Entry, TarReader
 
 if TYPE_CHECKING:
-    from builder.isolation import Isolation
+    from builder.isolation import Isolation, Storage
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
 _LOCK_FILE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -41,6 +41,7 @@ class Active:
         self._snapshots = snapshots
         self._place = place
         self._committed = False
+        self.merged = ""
         self.lowers = lowers
         self.upper = os.path.join(place, "keep", "fs")
         self.work = os.path.join(place, "work")
@@ -53,6 +54,10 @@ class Active:
         path = os.path.join(self._place, "scratch")
         os.makedirs(path, 0o700, exist_ok=True)
         return path
+
+    def plain(self, name: str, lowers: Sequence[str]) -> str:
+        """`lowers` as one directory, for one more mount where there is no overlay; gone with the step."""
+        raise NotImplementedError
 
     def stacked(self, lowers: Sequence[str]) -> tuple[str, ...]:
         """`lowers` (topmost first, or none) as an overlay without an upper needs them: two at least."""
@@ -82,7 +87,9 @@ def opened(root: str, isolation: Isolation) -> Snapshots:
     refuse: Callable[[bytes, Entry], None] | None = None
     if isolation.maps is not None:
         refuse = _forget_owner if isolation.maps.single else partial(_refuse_owner, isolation)
-    return Snapshots(root, userxattr=isolation.userxattr, stamp=isolation.stamp, unmapped=refuse)
+    return Snapshots(
+        root, userxattr=isolation.userxattr, stamp=isolation.stamp, unmapped=refuse, storage=isolation.storage
+    )
 
 
 def _refuse_owner(isolation: Isolation, path: bytes, entry: Entry) -> None:
@@ -97,12 +104,39 @@ def _forget_owner(path: bytes, entry: Entry) -> None:
     """With one id all files are root's."""
 
 
+class CopiedActive(Active):
+    """A step's directories where no overlay can be mounted: its root is a copy of all layers."""
+
+    def __init__(self, snapshots: Snapshots, place: str, lowers: tuple[str, ...]) -> None:
+        super().__init__(snapshots, place, lowers)
+        from builder.snapshot.copy import Copied
+
+        self._userxattr = snapshots.userxattr
+        self.merged = os.path.join(place, "root")
+        os.mkdir(self.merged)
+        self._copied = Copied(lowers, self.merged, userxattr=self._userxattr)
+
+    def plain(self, name: str, lowers: Sequence[str]) -> str:
+        """`lowers` as one directory, for one more mount; gone with the step."""
+        from builder.snapshot.copy import Copied
+
+        path = os.path.join(self._place, name)
+        os.mkdir(path, 0o755)
+        Copied(lowers, path, userxattr=self._userxattr)
+        return path
+
+    def commit(self, name: str = "") -> Snapshot:
+        self._copied.move_changes(self.upper)
+        return super().commit(name)
+
+
 class Snapshots:
     """The snapshots below the host directory `root`. Close it, or use it in `with`. Threads may share it.
 
     `userxattr` is for user namespaces (KERNEL.md 1.3). `stamp` names the ids that files have there: what was
     made with others counts as little as what was made before the last boot. `unmapped` is told of files whose
-    owner has no id here, with their entry; without it they are an error.
+    owner has no id here, with their entry; without it they are an error. `storage` is how steps see merged
+    layers; `auto` finds out when the first step wants to.
     """
 
     def __init__(
@@ -112,10 +146,12 @@ class Snapshots:
         userxattr: bool = False,
         stamp: str = "",
         unmapped: Callable[[bytes, Entry], None] | None = None,
+        storage: Storage = "overlay",
     ) -> None:
         self.root = os.path.abspath(root)
         self._userxattr = userxattr
         self._unmapped = unmapped
+        self._kind = storage
         self._known: dict[str, str] = {}
         self._lock = Lock()
         self._number = 0
@@ -130,6 +166,18 @@ class Snapshots:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    @property
+    def userxattr(self) -> bool:
+        """Whether overlay's marks are `user.` attributes here."""
+        return self._userxattr
+
+    def _storage(self) -> Storage:
+        if self._kind == "auto":
+            from builder.sandbox.probing import overlay_refused
+
+            self._kind = "copy" if overlay_refused(self._home, userxattr=self._userxattr) else "overlay"
+        return self._kind
 
     def new_name(self) -> str:
         """A name for what a step leaves. The snapshot goes with this process unless it is `settled`."""
@@ -175,8 +223,9 @@ class Snapshots:
         Its upper directory is discarded on exit unless committed; the work directory always is.
         """
         place = self._new_place()
+        kind = Active if self._storage() == "overlay" else CopiedActive
         try:
-            yield Active(self, place, tuple(lowers) or (self.empty(),))
+            yield kind(self, place, tuple(lowers) or (self.empty(),))
         finally:
             self._discard(place)
 

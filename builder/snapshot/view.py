@@ -230,6 +230,12 @@ class View:
         xattrs = layer.xattrs(path) if layer and node.kind is not Kind.SYMLINK else ()
         return Entry(path, *node[:5], node.mtime_ns // 1_000_000_000, node.link, major, minor, xattrs)
 
+    def entries(self, path: bytes) -> list[tuple[bytes, Layer | None, Node]]:
+        """Name, topmost layer and node of all that shows in the directory `path`, in no order; no layer for
+        what is only implied.
+        """
+        return self._merged(path)
+
     # ---- inside ----
 
     def _find(self, path: bytes) -> tuple[Layer | None, Node] | None:

@@ -169,7 +169,7 @@ class _Step:
             case _:
                 return None
 
-    def _bind(self, number: int, mount: BindMount) -> Layers:
+    def _bind(self, number: int, mount: BindMount) -> Layers | Bind:
         lowers: tuple[str, ...] = ()
         directory = True
         if mount.step:
@@ -178,6 +178,9 @@ class _Step:
             directory = mount.source == "/" or _is_directory(source.view(), mount.source)
         elif mount.source != "/":
             raise ContextError(f"{mount.source} is not in scratch, which holds nothing")
+        if self._active.merged:
+            folder = self._active.plain(f"mount{number}", lowers)
+            return Bind(folder, mount.target, not mount.writable, mount.source.strip("/"), directory)
         upper, work = self._active.extra(f"mount{number}", lowers) if mount.writable else ("", "")
         layers = self._active.stacked(lowers)
         return Layers(mount.target, layers, mount.source.strip("/"), directory, upper, work)

@@ -14,7 +14,7 @@ from builder.events import Emit, Usage, Warning_
 from builder.graph import Exec, Step
 from builder.isolation import PROC_MEND, PROC_NOTE, Isolation, current, explain, unmapped
 from builder.sandbox.run import Launcher, Running
-from builder.sandbox.spec import Exit, File, Limits, Overlay, Sandbox
+from builder.sandbox.spec import Bind, Exit, File, Limits, Overlay, Sandbox
 from builder.solver.identity import resolve_user
 from builder.solver.logs import StepOutput
 from builder.solver.shown import NOTHING, Shown
@@ -111,7 +111,7 @@ class Runner:
         network = self.network(op.network)
         scripts = [File(_PIPES + each.name, each.content, 0o755) for each in op.files]
         return Sandbox(
-            root=Overlay(active.lowers, active.upper, active.work, userxattr=self._isolation.userxattr),
+            root=self._root(active),
             argv=op.argv,
             env=environment(op.env + op.proxy_env + shown.env, identity.home, op.hostname),
             cwd=op.cwd,
@@ -129,6 +129,11 @@ class Runner:
             limits=self._groups.each if self._groups else Limits(),
             strict=self._isolation.asked == "strict",
         )
+
+    def _root(self, active: Active) -> Overlay | Bind:
+        if active.merged:
+            return Bind(active.merged)
+        return Overlay(active.lowers, active.upper, active.work, userxattr=self._isolation.userxattr)
 
     def _judge(self, exit_: Exit, output: StepOutput, at: str, advice: Callable[[], str]) -> None:
         """Raise what a bad end means; warn of a good one that came after a limit was met."""

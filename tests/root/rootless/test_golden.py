@@ -67,3 +67,17 @@ def test_one_id(bare: Any, folder: Path, by_root: Layers) -> None:
 def test_root_in_a_user_namespace(folder: Path, by_root: Layers, tmp_path: Path) -> None:
     found = layers(lambda *words: as_root(tmp_path / "store", *words), folder, SETS, "--isolation=rootless")
     assert found == by_root
+
+
+@pytest.mark.parametrize("who", ["lent", "root"])
+def test_plain_directories(request: pytest.FixtureRequest, who: str, folder: Path, by_root: Layers) -> None:
+    """Where no overlay can be mounted (rung 3, and root with a store on an overlay)."""
+    variable = {"PYBUILD_SNAPSHOTTER": "copy"}
+    store = folder / "copied"
+    if who == "root":
+        found = layers(lambda *words: as_root(store, *words, **variable), folder, SETS)
+    else:
+        user = request.getfixturevalue("lent")
+        root = ("--root", str(user.home / "copied"))
+        found = layers(lambda *words: user.pybuild(*root, *words, **variable), folder, SETS)
+    assert found == by_root
