@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 import stat
@@ -22,7 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _LEAST_MEMORY = 6 << 20
 _PERIOD_US = 100_000
-_LIST = re.compile(r"\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*")
+_LIST = r"\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*"
 _IO = {"read-bps": "rbps", "write-bps": "wbps", "read-iops": "riops", "write-iops": "wiops"}
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 
@@ -139,6 +138,8 @@ def _plain(flags: dict[str, Any]) -> dict[str, list[str]]:
 
 def _resource(text: str) -> tuple[str, dict[str, list[str]]]:
     """Fields as buildx reads them: comma-separated, quoted where a value has a comma."""
+    import csv
+
     scope = "build"
     found: dict[str, list[str]] = {}
     for field in next(csv.reader([text]), []):
@@ -233,7 +234,7 @@ def _number(last: dict[str, str], key: str, least: int, most: int) -> int:
 
 def _list(last: dict[str, str], key: str) -> str:
     text = last.get(key, "")
-    if text and not _LIST.fullmatch(text):
+    if text and not re.fullmatch(_LIST, text):
         raise UsageError(f"--{key} {text!r} is no list of numbers", hint="e.g. 0-2,7")
     return text
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from builder.sandbox.cgroup_files import Write, controllers, writes
@@ -131,13 +130,13 @@ class Groups:
             except NotEnforceable as error:
                 self._refuse(error)
                 continue
-            place = places.setdefault(here.mount, _Place(here, parent, os.path.join(parent, self._name)))
+            place = places.setdefault(here.mount, _Place(here, parent, self._name))
             place.controllers.append(controller)
         if self._parent:
             for here in mounted:
                 if here.version == 2 or not all(name.startswith("name=") for name in here.controllers):
                     parent = self._parent_in(here)
-                    places.setdefault(here.mount, _Place(here, parent, os.path.join(parent, self._name)))
+                    places.setdefault(here.mount, _Place(here, parent, self._name))
         return list(places.values())
 
     def _where(self, controller: str, option: str, mounted: list[Hierarchy]) -> tuple[Hierarchy, str]:
@@ -176,6 +175,8 @@ class Groups:
         self._fill(place, place.directory, self.limits)
         if place.here.version == 2:
             enable(place.directory, place.controllers)
+        if not writes(self.each, place.here.version):
+            return
         trial = os.path.join(place.directory, "trial")
         os.mkdir(trial)
         try:
@@ -236,16 +237,18 @@ class Groups:
                 self._refuse(_cannot(each.option, place, error, each))
 
 
-@dataclass(slots=True)
 class _Place:
     """A build's cgroup in one hierarchy."""
 
-    here: Hierarchy
-    parent: str
-    directory: str
-    controllers: list[str] = field(default_factory=list)
-    made: list[str] = field(default_factory=list)
-    refused: set[tuple[str, str]] = field(default_factory=set)
+    __slots__ = ("controllers", "directory", "here", "made", "parent", "refused")
+
+    def __init__(self, here: Hierarchy, parent: str, name: str) -> None:
+        self.here = here
+        self.parent = parent
+        self.directory = os.path.join(parent, name)
+        self.controllers: list[str] = []
+        self.made: list[str] = []
+        self.refused: set[tuple[str, str]] = set()
 
     def remove(self) -> None:
         """Take away what was made. A parent that others use by now stays."""

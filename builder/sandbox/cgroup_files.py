@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,8 +17,7 @@ PERIOD_US = 100_000
 """The kernel's own cpu period, in microseconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(NamedTuple):
     """`value` to be written to `files`: the first of them that is there. `option` is how people asked for it.
 
     `optional`: nobody did; where no file is there, it is left out.

@@ -7,14 +7,13 @@ import os
 import re
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _PATIENCE_S = 2.0
 _OURS = re.compile(r"pybuild-[0-9a-f]{16}(/[a-z0-9]+)?")
 
 
-@dataclass(frozen=True, slots=True)
-class Hierarchy:
+class Hierarchy(NamedTuple):
     """A mounted hierarchy, of `version` 1 or 2; `own` is the builder's directory in it.
 
     `controllers` are those of a version 1.

@@ -6,7 +6,7 @@ Everything is plain JSON-able data, because it crosses a socket to the launcher.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 DEFAULT_CAPABILITIES = frozenset(
     {
@@ -135,8 +135,7 @@ class Limits:
     wall_s: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Membership:
+class Membership(NamedTuple):
     """The cgroups a process is to be in: a directory's descriptor of the unified hierarchy (-1: none) and
     descriptors of the files `tasks`, for writing, of other hierarchies (cgroups(7)).
     """
@@ -202,8 +201,7 @@ class Sandbox:
         return [*lines, f"network {self.network}", f"uid {self.uid} gid {self.gid}", f"exec {self.argv}"]
 
 
-@dataclass(frozen=True, slots=True)
-class Used:
+class Used(NamedTuple):
     """What a cgroup has seen. `memory` is the peak of all its processes in bytes, page cache included;
     `oom_kills` processes were killed at a memory limit, `refused` were not started at a limit of processes.
     """
