@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypedDict
 
 from builder import assembling, entitlements, planning
-from builder.deadline import deadline
 from builder.delivering import Delivery
 from builder.errors import StepFailed, UsageError
 from builder.events import Emit, Note, discard, stamp
@@ -18,7 +17,6 @@ from builder.finishing import Workplace
 from builder.goals import goals
 from builder.images import Images
 from builder.inputs import Inputs
-from builder.limiting import limited
 from builder.registries import Registries
 from builder.request import BuildRequest, Built
 from builder.secrets import Agent, Secrets, checked_agents
@@ -61,7 +59,10 @@ def build(
             refuse_nameless(exporters)
     refuse_several(exporters, len(planning.targets(request.platforms)))
     with ExitStack() as stack:
-        emit = stack.enter_context(deadline(request.timeout_s, emit))
+        if request.timeout_s:
+            from builder.deadline import deadline
+
+            emit = stack.enter_context(deadline(request.timeout_s, emit))
         state = stack.enter_context(StateDir(request.root or default_root(), emit))
         lease = stack.enter_context(state.lease())
         images = Images(state)
@@ -71,7 +72,7 @@ def build(
         inputs = stack.enter_context(Inputs(request, images, emit, remotes, registries, ahead))
         sources = (remotes, registries)
         keeps = on_failure is not None
-        groups = stack.enter_context(limited(request.limits, state.root, emit))
+        groups = _groups(request, stack, state, emit)
         executor = stack.enter_context(
             _executor(request, sources, lent, groups, state, images, inputs, emit, keeps)
         )
@@ -160,6 +161,15 @@ def _remotes(request: BuildRequest, images: Images, state: StateDir, lent: Lent,
         offline=request.access.offline,
         emit=emit,
     )
+
+
+def _groups(request: BuildRequest, stack: ExitStack, state: StateDir, emit: Emit) -> Groups | None:
+    """What limits the steps; and what a killed build left of such is removed."""
+    if request.limits is None and not os.path.isdir(state.cgroups):
+        return None
+    from builder.limiting import limited
+
+    return stack.enter_context(limited(request.limits, state.cgroups, emit))
 
 
 def _executor(

@@ -18,14 +18,11 @@ if TYPE_CHECKING:
 
 @contextmanager
 def deadline(seconds: float, emit: Emit) -> Iterator[Emit]:
-    """Raise TimedOut when the block takes longer than `seconds` (0: never); the error names what ran then.
+    """Raise TimedOut when the block takes longer than `seconds`; the error names what ran then.
 
     Gives the `Emit` to use in the block. Only the main thread can be interrupted wherever it is: raises
     UsageError in others.
     """
-    if not seconds:
-        yield emit
-        return
     if threading.current_thread() is not threading.main_thread():
         raise UsageError("a build can have a timeout only in the main thread of a program")
     clock = _Clock(seconds, emit)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from builder.sandbox.cgroup import Groups, NotEnforceable
     from builder.sandbox.spec import Exit, Limits
 
-_FOLDER = "cgroups"
 _FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -38,12 +37,11 @@ class Limiting:
 
 
 @contextmanager
-def limited(wanted: Limiting | None, root: str, emit: Emit) -> Iterator[Groups | None]:
-    """The cgroups for a build on the store at `root`; None when nothing is to be limited.
+def limited(wanted: Limiting | None, folder: str, emit: Emit) -> Iterator[Groups | None]:
+    """The cgroups for a build, noted in `folder` of its store; None when nothing is to be limited.
 
     Raises UsageError for a limit that cannot be enforced, before anything is built.
     """
-    folder = os.path.join(root, _FOLDER)
     _sweep(folder)
     if wanted is None:
         yield None
@@ -73,7 +71,6 @@ def limited(wanted: Limiting | None, root: str, emit: Emit) -> Iterator[Groups |
 @contextmanager
 def _record(folder: str, name: str) -> Iterator[int]:
     """A file for the directories of one build, locked as long as this process lives."""
-    os.makedirs(folder, 0o700, exist_ok=True)
     path = os.path.join(folder, name)
     fd = _locked(path)
     try:
@@ -82,12 +79,19 @@ def _record(folder: str, name: str) -> Iterator[int]:
         with suppress(FileNotFoundError):
             os.unlink(path)
         os.close(fd)
+        _remove_empty(folder)
 
 
 def _locked(path: str) -> int:
-    """Between its making and its lock somebody may take the file for a dead build's, and away."""
+    """Between its making and its lock somebody may take the file for a dead build's, and away; so with its
+    folder.
+    """
     while True:
-        fd = os.open(path, _FILE, 0o600)
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        try:
+            fd = os.open(path, _FILE, 0o600)
+        except FileNotFoundError:
+            continue
         fcntl.flock(fd, fcntl.LOCK_EX)
         if os.fstat(fd).st_nlink:
             return fd
@@ -99,7 +103,7 @@ def _add(record: int, paths: list[str]) -> None:
 
 
 def _sweep(folder: str) -> None:
-    """Remove what killed builds left. A store that never had limits has no such folder."""
+    """Remove what killed builds left."""
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
@@ -107,6 +111,12 @@ def _sweep(folder: str) -> None:
     for name in names:
         with suppress(FileNotFoundError, BlockingIOError):
             _sweep_one(os.path.join(folder, name))
+    _remove_empty(folder)
+
+
+def _remove_empty(folder: str) -> None:
+    with suppress(OSError):
+        os.rmdir(folder)
 
 
 def _sweep_one(path: str) -> None:

@@ -92,6 +92,11 @@ class StateDir:
         return os.path.join(self.root, "containers")
 
     @property
+    def cgroups(self) -> str:
+        """Notes of what builds with limits have made; it is there only while there are some."""
+        return os.path.join(self.root, "cgroups")
+
+    @property
     def caches(self) -> str:
         """Directories of cache mounts."""
         return os.path.join(self.root, "caches")

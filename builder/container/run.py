@@ -91,7 +91,7 @@ def run(
         active = stack.enter_context(snapshots.prepare(lowers))
         stubs = os.path.join(state.snapshots, ".stubs")
         allow = granted(request.allow, request.network)
-        groups = stack.enter_context(limited(request.limits, state.root, _warn))
+        groups = stack.enter_context(limited(request.limits, state.cgroups, _warn))
         runner = stack.enter_context(
             Runner(stubs=stubs, logs=lambda: "", emit=discard, allow=allow, groups=groups)
         )

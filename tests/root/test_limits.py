@@ -325,11 +325,11 @@ def test_what_a_killed_build_left_is_removed_by_the_next(shop: Workshop) -> None
         build.kill()
     assert left()
     shop.build("FROM base\nRUN true\n")
-    assert not left() and not os.listdir(os.path.join(shop.root, "cgroups"))
+    assert not left() and not os.path.exists(os.path.join(shop.root, "cgroups"))
 
 
 def test_a_living_build_is_left_alone(shop: Workshop) -> None:
-    with limited(limiting(Limits(memory=64 * MIB)), shop.root, discard) as groups:
+    with limited(limiting(Limits(memory=64 * MIB)), f"{shop.root}/cgroups", discard) as groups:
         assert groups is not None
         shop.build("FROM base\nRUN true\n", limits=limiting(Limits(memory=64 * MIB)))
         assert len(left()) == 1
