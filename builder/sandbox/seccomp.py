@@ -40,8 +40,9 @@ _REFUSED = {
     " pciconfig_read pciconfig_write nice oldstat oldfstat oldlstat oldolduname olduname readdir sgetmask"
     " ssetmask signal file_setattr file_getattr",
     "SYS_ADMIN": "bpf fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie lsm_get_self_attr"
-    " lsm_set_self_attr lsm_list_modules mount mount_setattr move_mount open_tree open_tree_attr"
-    " perf_event_open quotactl quotactl_fd setdomainname sethostname setns syslog umount umount2 unshare",
+    " lsm_set_self_attr lsm_list_modules listmount statmount mount mount_setattr move_mount open_tree"
+    " open_tree_attr perf_event_open quotactl quotactl_fd setdomainname sethostname setns syslog umount"
+    " umount2 unshare",
     "DAC_READ_SEARCH": "open_by_handle_at",
     "SYS_BOOT": "reboot",
     "SYS_CHROOT": "chroot",
