@@ -8,9 +8,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypedDict
 
-from builder import assembling, entitlements, planning
+from builder import assembling, entitlements, planning, space
 from builder.delivering import Delivery
-from builder.errors import StepFailed, UsageError
+from builder.errors import BuildError, UsageError
 from builder.events import Emit, Note, discard, stamp
 from builder.export.base import exporter, refuse_nameless, refuse_several
 from builder.finishing import Workplace
@@ -45,7 +45,7 @@ def build(
     """Build `request`. Raises BuildError and OciError; then no name, output or record is half written.
 
     `ahead` may be listing the context already (`builder.contexts.ahead`). When a RUN fails, `on_failure` may
-    look around in it, in the calling thread, before StepFailed is raised: all else has ended by then. Not
+    look around in it, in the calling thread, before its error is raised: all else has ended by then. Not
     with `keep_going`.
     """
     if on_failure is not None and request.keep_going:
@@ -64,6 +64,7 @@ def build(
 
             emit = stack.enter_context(deadline(request.timeout_s, emit))
         state = stack.enter_context(StateDir(request.root or default_root(), emit))
+        stack.enter_context(space.told(state.root))
         lease = stack.enter_context(state.lease())
         images = Images(state)
         images.layout.blobs.clean()
@@ -89,7 +90,7 @@ def build(
                 cancel=executor.cancel,
                 keep_going=request.keep_going,
             )
-        except StepFailed as error:
+        except BuildError as error:
             failed = executor.failed(error)
             if on_failure is not None and failed is not None:
                 on_failure(failed)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
+from builder import space
 from builder.assembling import Product, facts_of
 from builder.errors import ExportError
 from builder.events import Emit, Exported, stamp
@@ -60,6 +61,8 @@ class Delivery:
             try:
                 line = each.export(export, self.images.layout.blobs)
             except OSError as error:
+                if space.is_full(error):
+                    raise space.no_space(error, getattr(each, "dest", "") or "an output") from error
                 raise ExportError(f"an output could not be written: {error}") from error
             if line:
                 lines.append(line)

@@ -31,11 +31,12 @@ class BuildError(Exception):
     """Base of every error the builder raises on purpose.
 
     `str(error)` is one sentence without file or line; `at` says where, `hint` what to do, `log` the last
-    lines a
-    failed step printed.
+    lines a failed step printed. `enterable` says that it is about a step with a shell, in which people could
+    look around.
     """
 
     exit_code = 1
+    enterable = False
 
     def __init__(
         self, message: str, *, at: SourceRange | None = None, hint: str = "", log: tuple[str, ...] = ()
@@ -65,10 +66,7 @@ class ContextError(BuildError):
 
 
 class StepFailed(BuildError):
-    """A step's command exited with another code than 0; `status` is that code (128+n for signal n).
-
-    `enterable` says that the step has a shell with which people could look around in it.
-    """
+    """A step's command exited with another code than 0; `status` is that code (128+n for signal n)."""
 
     def __init__(
         self,
@@ -81,7 +79,6 @@ class StepFailed(BuildError):
     ) -> None:
         super().__init__(message, at=at, hint=hint, log=log)
         self.status = status
-        self.enterable = False
 
 
 class SandboxError(BuildError):

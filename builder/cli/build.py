@@ -15,7 +15,7 @@ from builder.cli import entering, finish, lending, limits, remote, values
 from builder.cli.isolating import ISOLATION, isolated
 from builder.cli.progress import MODES, watching
 from builder.cli.session import Session
-from builder.errors import ContextError, StepFailed, UsageError
+from builder.errors import BuildError, ContextError, UsageError
 
 if TYPE_CHECKING:
     from builder.building import BuildRequest, Built
@@ -264,7 +264,7 @@ def _built(request: BuildRequest, flags: dict[str, Any], ahead: Ahead | None) ->
         gc.enable()
         try:
             return build(request, emit, ahead, on_failure=entering.entering(enter, emit))
-        except StepFailed as error:
+        except BuildError as error:
             if not enter and not request.keep_going:
                 entering.suggest(error)
             raise

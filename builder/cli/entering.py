@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
-from builder.errors import SandboxError, StepFailed, UsageError
+from builder.errors import BuildError, SandboxError, UsageError
 from builder.events import Emit, TerminalTaken, stamp
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def needs_terminal(wanted: str | None) -> None:
         )
 
 
-def suggest(error: StepFailed) -> None:
+def suggest(error: BuildError) -> None:
     """Add the hint that the step can be entered, where that is so."""
     if error.enterable and os.isatty(0):
         error.hint = f"{error.hint}; {HINT}" if error.hint else HINT
@@ -41,6 +42,7 @@ def suggest(error: StepFailed) -> None:
 def _enter(failed: FailedStep, emit: Emit) -> None:
     from builder.cli.output import show
 
+    signal.setitimer(signal.ITIMER_REAL, 0)  # `--timeout` is the build's, and all of it has ended
     emit(TerminalTaken(failed.step.digest, stamp()))
     where = f"{failed.error.at}: " if failed.error.at else ""
     show(f"{where}{failed.error}")

@@ -15,6 +15,7 @@ from builder.sandbox import launcher as there
 from builder.sandbox.plan import pack
 from builder.sandbox.spec import Exit, Overlay
 from builder.sandbox.stubs import stub_tree
+from builder.sandbox.terminal import MASTER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from builder.sandbox.cgroup import StepGroup
     from builder.sandbox.spec import Sandbox
+
+_PATIENCE_S = 3.0
 
 _BOOT = (
     "import sys\n"
@@ -196,20 +199,35 @@ class Launcher:
 
 
 class Running:
-    """A sandbox under way. Leaving the `with` block without `wait` kills it."""
+    """A sandbox under way. Leaving the `with` block without `wait` kills it, and waits until it is gone."""
 
     def __init__(self, answer: _socket.socket, ended: Callable[[], None], cgroup: StepGroup | None) -> None:
         self._answer = answer
         self._ended = ended
         self._cgroup = cgroup
         self._first = b""
+        self._over = False
 
     def __enter__(self) -> Running:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._answer.close()
-        self._ended()
+        try:
+            if not self._over:
+                self._kill()
+        finally:
+            self._answer.close()
+            self._ended()
+
+    def _kill(self) -> None:
+        """As long as it is there its files are in use. One that cannot be ended, because it waits for a disk
+        that does not answer, is left to the kernel.
+        """
+        self.signal(9)
+        self._answer.settimeout(_PATIENCE_S)
+        with suppress(OSError):
+            while self._answer.recv(1 << 16) == MASTER:
+                pass
 
     def terminal(self) -> int:
         """The other end of the sandbox's terminal, which the caller closes: reading gives EIO when its last
@@ -219,7 +237,7 @@ class Running:
         answer, ancillary, _, _ = self._answer.recvmsg(1 << 16, space, _socket.MSG_CMSG_CLOEXEC)
         for _, _, data in ancillary:
             return int(struct.unpack("=i", data)[0])
-        self._first = answer
+        self._first, self._over = answer, True
         return -1
 
     def signal(self, number: int) -> None:
@@ -234,6 +252,7 @@ class Running:
         why the command could not be executed (126, 127). OSError: the launcher itself is gone.
         """
         answer = self._first or self._answer.recv(1 << 16)
+        self._over = True
         if not answer:
             raise OSError("run: the launcher process ended; see the lines above for its reason")
         status, user_s, system_s, max_rss, error, left, *end = marshal.loads(answer)

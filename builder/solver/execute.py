@@ -6,6 +6,7 @@ threads that write layers) begins with the first cache miss: a fully cached buil
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -14,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from builder import space
 from builder.errors import BuildCancelled, BuildError, ContextError, ResourceError, StepFailed
 from builder.events import Emit, StepDone, StepStarted, Warning_, stamp
 from builder.graph import (
@@ -324,7 +326,8 @@ class Executor:
             shown = stack.enter_context(self.mounting.ready(op, self._view_of(parent), sources, active))
             try:
                 self.runner.run(step, op, active, self._view_of(parent), shown)
-            except StepFailed as error:
+            except (StepFailed, ResourceError) as error:
+                self._judge_space(error, active.upper)
                 from builder.solver.failed import FailedStep
 
                 what = (op, self._view_of(parent), shown)
@@ -339,6 +342,14 @@ class Executor:
         future = self._write_diff(step, key, snapshot.path, lowers, snapshot.name, created)
         return parent.on_top(key, Part(future, snapshot.name, snapshot.path))
 
+    def _judge_space(self, error: BuildError, upper: str) -> None:
+        """Raise ResourceError when a step has failed and the disk it wrote on is full: that is why."""
+        if isinstance(error, StepFailed) and space.nearly_full(upper):
+            full = OSError(errno.ENOSPC, f"{error}: {os.strerror(errno.ENOSPC)}")
+            raise ResourceError(
+                str(space.no_space(full, self._state.root)), log=error.log, hint=space.HINT
+            ) from error
+
     def _keep_failed(self, failed: FailedStep, stack: ExitStack) -> None:
         """Keep a failed step until the end of the build, with what `stack` would give back, if that is asked
         for.
@@ -349,7 +360,7 @@ class Executor:
                 self._failed.append(failed)
                 self._exit.push(stack.pop_all())
 
-    def failed(self, error: StepFailed) -> FailedStep | None:
+    def failed(self, error: BuildError) -> FailedStep | None:
         """The step that `error` is about, where failed steps are kept."""
         return next((each for each in self._failed if each.error is error), None)
 
@@ -362,7 +373,7 @@ class Executor:
             from builder.snapshot.diff import write_upper
             from oci.layer import LayerSink
 
-            with LayerSink(self._codec, self._blobs) as sink:
+            with LayerSink(self._codec, self._blobs) as sink, space.told(self._state.root, step.at):
                 written = write_upper(upper, lowers, sink, clock=self._clock, userxattr=self._userxattr)
                 layer = sink.finish() if written else None
             self._record(key, StepRecord(layer, created, name, self._clock))
@@ -494,7 +505,7 @@ class Executor:
         from oci.tar import TarWriter
 
         keep_freed_memory()
-        with LayerSink(self._codec, self._blobs) as sink:
+        with LayerSink(self._codec, self._blobs) as sink, space.told(self._state.root):
             tar = TarWriter(sink)
             written = write(plan, tar, now=int(time.time()), clock=self._clock)
             if plan.empty:
@@ -633,7 +644,7 @@ class Executor:
             error.at = error.at or step.at
             return error
         if isinstance(error, OSError):
-            return _of_the_system(error, step)
+            return _of_the_system(error, step, self._state.root)
         return error
 
 
@@ -654,14 +665,11 @@ def _copy_name(key: str, layer: Layer) -> str:
     return f"copy-{key[:32]}-{layer.digest.hex[:16]}"
 
 
-def _of_the_system(error: OSError, step: Step) -> BuildError:
-    import errno
-
+def _of_the_system(error: OSError, step: Step, store: str) -> BuildError:
+    if space.is_full(error):
+        return space.no_space(error, store, at=step.at)
     where = f": {os.fsdecode(error.filename)}" if error.filename is not None else ""
-    text = f"{error.strerror or error}{where}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ResourceError(text, at=step.at, hint="free some space, or name another store with --root")
-    return ContextError(text, at=step.at)
+    return ContextError(f"{error.strerror or error}{where}", at=step.at)
 
 
 def _once(make: Callable[[], T]) -> Callable[[], T]:

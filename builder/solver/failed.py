@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from builder.errors import StepFailed
 from builder.isolation import current
 from builder.sandbox.spec import Bind, Layers, Overlay
 from builder.snapshot.view import DirectoryLayer, View
@@ -18,6 +17,7 @@ from oci.tar import Kind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from builder.errors import BuildError
     from builder.graph import Exec, Step
     from builder.sandbox.run import Running
     from builder.sandbox.spec import Mount, Sandbox, Terminal
@@ -34,7 +34,7 @@ class FailedStep:
 
     def __init__(
         self,
-        error: StepFailed,
+        error: BuildError,
         step: Step,
         runner: Runner,
         active: Active,
@@ -78,12 +78,14 @@ class FailedStep:
         self._entered += 1
         own = self._runner.sandbox(self._op, self._active, self._view, self._shown)
         term = () if "TERM" in dict(own.env) else (_TERM,)
+        layered = isinstance(own.root, Overlay)
         return replace(
             own,
             root=self._root(own.root),
             argv=(program,),
             env=(*own.env, *term),
-            mounts=tuple(self._apart(number, each) for number, each in enumerate(own.mounts)),
+            mounts=tuple(self._apart(number, each, layered) for number, each in enumerate(own.mounts)),
+            limits=replace(own.limits, wall_s=0.0),  # people take their time
             terminal=terminal,
         )
 
@@ -94,8 +96,10 @@ class FailedStep:
         upper, work = self._extra("root", (self._active.upper,))
         return replace(own, lowers=(self._active.upper, *self._active.lowers), upper=upper, work=work)
 
-    def _apart(self, number: int, mount: Mount) -> Mount:
-        """`mount`, with a layer over all that could be written to."""
+    def _apart(self, number: int, mount: Mount, layered: bool) -> Mount:
+        """`mount`, with a layer over all that could be written to; read-only where there are no layers."""
+        if isinstance(mount, Bind) and not mount.read_only and not layered:
+            return replace(mount, read_only=True)
         if isinstance(mount, Bind) and not mount.read_only:
             lowers: tuple[str, ...] = (mount.source,)
         elif isinstance(mount, Layers) and mount.upper:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 
+from builder import space
+from builder.errors import ResourceError
 from builder.events import Emit, StepLog
 
 _CHUNK = 1 << 16
@@ -46,19 +49,36 @@ class StepOutput:
             self.write_fd = -1
 
     def drain(self) -> None:
-        """Take everything until the last writer is gone."""
+        """Take everything until the last writer is gone. Raises ResourceError when the disk is full."""
         while chunk := os.read(self._read_fd, _CHUNK):
-            self._keep(chunk)
+            self._tail = (self._tail + chunk)[-_TAIL:]
             self._emit(StepLog(self._digest, chunk, time.time()))
+            self._keep(chunk)
 
     def _keep(self, chunk: bytes) -> None:
+        """Write to the file. One that fills the disk is given up: it must not stand in the way of all that
+        could be done about it.
+        """
+        try:
+            self._write(chunk)
+        except OSError as error:
+            if not space.is_full(error):
+                raise
+            full = OSError(error.errno, error.strerror, self._path)
+            found = space.no_space(full, os.path.dirname(self._path))
+            if self._file >= 0:
+                os.ftruncate(self._file, 0)
+            with suppress(OSError):
+                os.unlink(self._path)
+            raise ResourceError(str(found), log=self.last_lines(), hint=space.HINT) from error
+
+    def _write(self, chunk: bytes) -> None:
         if self._file < 0:
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
             self._file = os.open(self._path, flags, 0o600)
         view = memoryview(chunk)
         while view:
             view = view[os.write(self._file, view) :]
-        self._tail = (self._tail + chunk)[-_TAIL:]
 
     def last_lines(self) -> tuple[str, ...]:
         """The last lines printed, fit for a screen: no control characters, bad UTF-8 replaced."""

@@ -517,3 +517,16 @@ def test_a_used_work_directory_is_refused(world: Any) -> None:
     exit_, _ = world.run("true", root=root)
     assert exit_.status == 125
     assert exit_.error.startswith(("root file system: fsconfig", "root file system: mount overlay"))
+
+
+def test_who_leaves_early_finds_it_gone(world: Any) -> None:
+    """Killed, and waited for: nothing holds its files any more when the block is left."""
+    for number in range(5):
+        read, write = os.pipe()
+        sandbox = world.sandbox("sh", "-c", f"echo here; exec sleep {8300 + number}")
+        with world.launcher.begin(sandbox, output_fd=write):
+            os.close(write)
+            assert os.read(read, 100) == b"here\n"
+        os.close(read)
+        listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+        assert f"sleep {8300 + number}" not in listing
