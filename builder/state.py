@@ -176,11 +176,10 @@ class StateDir:
                     since = min(since, lease[1])
             yield Leased(frozenset(digests), since)
 
-    def new_build_logs(self) -> str:
-        """A directory for the logs of one build, private; older builds' logs are pruned."""
+    def new_build_logs(self, name: str = "") -> str:
+        """A directory for the logs of the build of this name, private; older builds' logs are pruned."""
         self.prune_logs(_LOGS_KEPT - 1)
-        stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
-        path = os.path.join(self.logs, f"{stamp}-{os.urandom(3).hex()}")
+        path = os.path.join(self.logs, name or build_name())
         os.mkdir(path, 0o700)
         return path
 
@@ -192,6 +191,12 @@ class StateDir:
         for name in old:
             shutil.rmtree(os.path.join(self.logs, name), ignore_errors=True)
         return len(old)
+
+
+def build_name() -> str:
+    """A name for a build that begins now; names sort by time."""
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    return f"{stamp}-{os.urandom(3).hex()}"
 
 
 class Lease:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
 import re
 import sys
@@ -14,6 +13,7 @@ import click
 from builder.cli import entering, finish, lending, limits, remote, values
 from builder.cli.isolating import ISOLATION, isolated
 from builder.cli.progress import MODES, watching
+from builder.cli.results import Results
 from builder.cli.session import Session
 from builder.errors import BuildError, ContextError, UsageError
 
@@ -245,16 +245,12 @@ def command(session: Session, /, **flags: Any) -> int:
     isolated(session, flags["isolation"])
     with begin(flags["context"], flags["dockerfile"], flags["ignorefile"]) as ahead:
         request = _request(session, flags)
-        if flags["iidfile"]:
-            _refuse_several(request)
-        for path in (flags["iidfile"], flags["metadata_file"]):
-            _writable(path)
-        built = _built(request, flags, ahead)
-    _write_results(built, flags)
+        results = Results(request, flags)
+        results.write(_built(request, flags, ahead, results))
     return 0
 
 
-def _built(request: BuildRequest, flags: dict[str, Any], ahead: Ahead | None) -> Built:
+def _built(request: BuildRequest, flags: dict[str, Any], ahead: Ahead | None, results: Results) -> Built:
     enter = flags["on_failure"]
     with watching("quiet" if flags["quiet"] else flags["progress"]) as emit:
         from builder.building import build
@@ -263,7 +259,7 @@ def _built(request: BuildRequest, flags: dict[str, Any], ahead: Ahead | None) ->
         gc.set_threshold(100_000)
         gc.enable()
         try:
-            return build(request, emit, ahead, on_failure=entering.entering(enter, emit))
+            return build(request, results.hearing(emit), ahead, on_failure=entering.entering(enter, emit))
         except BuildError as error:
             if not enter and not request.keep_going:
                 entering.suggest(error)
@@ -357,7 +353,10 @@ def _credentials(flags: dict[str, Any]) -> tuple[tuple[str, str], ...]:
             found.append((remote.host_of(host), rest))
             continue
         outputs = (OutputSpec.parse(each).options.get("name", "") for each in flags["outputs"])
-        names = [*flags["tags"], *(name for each in outputs for name in each.split(",") if name)]
+        names = [
+            *(each.rpartition("=")[2] for each in flags["tags"]),
+            *(name for each in outputs for name in each.split(",") if name),
+        ]
         hosts = {remote.reference(name).domain for name in names}
         if not hosts:
             raise UsageError(
@@ -400,69 +399,6 @@ def _meant(word: str) -> str:
         return "the Dockerfile checks are `pybuild --check PATH`"
     close = get_close_matches(word, COMMANDS, 1, 0.7)
     return f"did you mean pybuild {close[0]}?" if close else "pybuild [build] [OPTIONS] PATH; pybuild --help"
-
-
-def _writable(path: str | None) -> None:
-    """Find out before the build, not after it; and let no older result be taken for this one's."""
-    if path is None:
-        return
-    parent = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(parent):
-        raise UsageError(f"the directory {parent!r} does not exist")
-    if os.path.isfile(path):
-        os.unlink(path)
-
-
-def _write_results(built: Built, flags: dict[str, Any]) -> None:
-    if flags["iidfile"] and built.image_id:
-        _write(flags["iidfile"], str(built.image_id))
-    if flags["metadata_file"]:
-        _write(flags["metadata_file"], json.dumps(metadata(built), indent=2) + "\n")
-    if _on_stdout(flags["outputs"]):
-        return
-    for each in built.targets.values() or (built,):
-        unnamed = not each.names and not flags["outputs"]
-        if each.image_id and (flags["quiet"] or unnamed):
-            sys.stdout.write(f"{each.image_id}\n")
-
-
-def _refuse_several(request: BuildRequest) -> None:
-    from builder.goals import goals
-
-    if len(goals(request.targets, request.tags)) > 1:
-        raise UsageError(
-            "--iidfile holds the id of one image, and several are asked for",
-            hint="--metadata-file has them all",
-        )
-
-
-def _on_stdout(outputs: tuple[str, ...]) -> bool:
-    return any(each == "-" or "dest=-" in each.split(",") for each in outputs)
-
-
-def metadata(built: Built) -> dict[str, object]:
-    """What `--metadata-file` holds, under BuildKit's names (O13); of several targets that of each, by its
-    stage."""
-    from oci.model import descriptor_value
-
-    if built.targets:
-        return {stage: metadata(each) for stage, each in built.targets.items()}
-    found: dict[str, object] = {}
-    if built.descriptor and built.image_id:
-        if not built.is_index:
-            found["containerimage.config.digest"] = str(built.image_id)
-        found["containerimage.descriptor"] = descriptor_value(built.descriptor)
-        found["containerimage.digest"] = str(built.descriptor.digest)
-    if built.names:
-        found["image.name"] = ",".join(built.names)
-    return found
-
-
-def _write(path: str, content: str) -> None:
-    temporary = f"{path}.{os.getpid()}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(content)
-    os.replace(temporary, path)
 
 
 _with_later(command)

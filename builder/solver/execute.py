@@ -123,7 +123,9 @@ class Executor:
         keeps_failed: bool = False,
         groups: Groups | None = None,
         isolation: Isolation | None = None,
+        name: str = "",
     ) -> None:
+        self._name = name
         self._isolation = isolation or current()
         self._userxattr = self._isolation.userxattr
         self._keeps_failed = keeps_failed
@@ -570,7 +572,7 @@ class Executor:
 
                 runner = Runner(
                     stubs=os.path.join(self._state.snapshots, ".stubs"),
-                    logs=_once(self._state.new_build_logs),
+                    logs=_once(lambda: self._state.new_build_logs(self._name)),
                     emit=self._emit,
                     allow=self._allow,
                     groups=self._groups,

@@ -36,6 +36,13 @@ def test_a_second_build_executes_nothing_and_gives_the_same_image(shop: Workshop
     assert second.image_id == first.image_id
 
 
+def test_a_build_is_named_as_its_logs_are(shop: Workshop) -> None:
+    built = shop.build("FROM base\nRUN true\n")
+    assert os.listdir(f"{shop.root}/logs") == [built.ref.removeprefix("pybuild/local/")]
+    again = shop.build("FROM base\nRUN true\n")
+    assert again.ref not in ("", built.ref) and len(os.listdir(f"{shop.root}/logs")) == 1
+
+
 def test_metadata_only_changes_execute_nothing(shop: Workshop) -> None:
     first = shop.build("FROM base\nRUN touch /x\nLABEL a=1\n")
     second = shop.build("FROM base\nRUN touch /x\nLABEL a=2\n")

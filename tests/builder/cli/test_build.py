@@ -6,6 +6,7 @@ import io
 import json
 import os
 import subprocess
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import pytest
 import builder.building as engine
 from builder.building import BuildRequest, Built
 from builder.cli import values
+from builder.cli.results import metadata
 from builder.contexts.ahead import Ahead
 from builder.contexts.git import commit_time
 from builder.errors import ContextError, StepFailed, UsageError
-from builder.events import Emit, StepDone, StepStarted
+from builder.events import Emit, StepDone, StepStarted, Warning_
 from builder.finishing import Annotation, Finish
 from builder.limiting import Limiting
 from builder.sandbox.spec import Limits
@@ -27,6 +29,7 @@ from oci.model import Descriptor
 
 Pybuild = Any
 ID = Digest.of(b"image")
+INDEX = Descriptor.of("application/vnd.oci.image.index.v1+json", b"index")
 MANIFEST = Descriptor.of("application/vnd.oci.image.manifest.v1+json", b"manifest")
 
 
@@ -41,7 +44,9 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[BuildRequest]:
         emit(StepDone("a", 0.0, 0.0, cached=True))
         if "fail" in request.targets:
             raise StepFailed("RUN exited with 3", status=3)
-        return Built(ID, MANIFEST, request.tags)
+        if request.labels:
+            emit(Warning_("Rule", "it is broken", "Dockerfile:3", ">>> a\n    b"))
+        return Built(ID, MANIFEST, request.tags, ref="pybuild/local/name")
 
     monkeypatch.setattr(engine, "build", build)
     return seen
@@ -218,18 +223,54 @@ def test_what_is_still_changed_of_the_image(
 
 
 def test_results(pybuild: Pybuild, requests: list[BuildRequest], context: str, tmp_path: Path) -> None:
-    iid, metadata = tmp_path / "iid", tmp_path / "metadata.json"
+    iid, path = tmp_path / "iid", tmp_path / "metadata.json"
     iid.write_text("old")
-    ran = pybuild("-q", "-t", "x", "--iidfile", str(iid), "--metadata-file", str(metadata), context)
+    ran = pybuild("-q", "-t", "x", "--iidfile", str(iid), "--metadata-file", str(path), context)
     assert (ran.code, ran.out, ran.err) == (0, f"{ID}\n", "")
     assert iid.read_text() == str(ID)
-    document = json.loads(metadata.read_text())
+    document = json.loads(path.read_text())
     assert document["containerimage.config.digest"] == str(ID) and document["image.name"] == "x"
     assert document["containerimage.descriptor"]["digest"] == document["containerimage.digest"]
     assert pybuild("-q", "-o", "-", context).out == "", "standard output is the tar"
     ran = pybuild("-q", "--target", "fail", "--iidfile", str(iid), context)
     assert (ran.code, ran.out, ran.err) == (1, "", "error: RUN exited with 3\n")
     assert not iid.exists(), "an old id must not pass for this build's"
+
+
+def test_metadata_as_buildx_writes_it(
+    pybuild: Pybuild,
+    requests: list[BuildRequest],
+    context: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "metadata.json"
+    pybuild.ok("-q", "-t", "x", "--metadata-file", str(path), context)
+    assert list(json.loads(path.read_text())) == [
+        "buildx.build.ref", "containerimage.config.digest", "containerimage.descriptor",
+        "containerimage.digest", "image.name",
+    ]  # fmt: skip
+    monkeypatch.setenv("BUILDX_METADATA_WARNINGS", "true")
+    pybuild.ok("-q", "-t", "x", "--label", "warn", "--metadata-file", str(path), context)
+    (warning,) = json.loads(path.read_text())["buildx.build.warnings"]
+    assert b64decode(warning["short"]) == b"Rule: it is broken (line 3)" and warning["level"] == 1
+    assert warning["range"] == [{"start": {"line": 3}, "end": {"line": 3}}]
+    assert warning["sourceInfo"] == {"filename": "Dockerfile"}
+    assert [b64decode(line) for line in warning["detail"]] == [b">>> a", b"    b"]
+
+
+def test_metadata_of_several(tmp_path: Path) -> None:
+    one, two = Built(ID, MANIFEST, ("a",), ref="r"), Built(MANIFEST.digest, INDEX, ("b",), ref="r")
+    found = metadata(Built(ID, MANIFEST, targets={"first": one, "second": two}))
+    assert list(found) == ["first", "second"] and found["first"] == metadata(one)
+    assert "containerimage.config.digest" not in metadata(two), "an index has no config"
+
+
+def test_one_file_for_one_id(
+    pybuild: Pybuild, requests: list[BuildRequest], context: str, tmp_path: Path
+) -> None:
+    ran = pybuild("-t", "a=x", "-t", "b=y", "--iidfile", str(tmp_path / "iid"), context)
+    assert ran.code == 2 and "--metadata-file has them all" in ran.err and not requests
 
 
 def test_rawjson_goes_to_standard_error(pybuild: Pybuild, requests: list[BuildRequest], context: str) -> None:
