@@ -55,11 +55,11 @@ class NotEnforceable(Exception):
 class Groups:
     """The cgroups of one build. Use it in `with`; the limits hold from its beginning on.
 
-    `limits` bound all steps together, `each` every single one. `parent` is a cgroup below which all lies, in
-    every hierarchy (made when missing), whatever limits there are. `name` must be nobody else's. `refuse` is
-    told of every limit that cannot be had; if it returns, that limit is left out. `remember` is told of all
-    directories before they are made, so that another process can remove what a killed one left
-    (`cgroup_tree.remove`).
+    `limits` bound all steps together, `each` every single one. `parent` is a cgroup below which all lies
+    (made when missing), in each hierarchy that lets us, whatever limits there are. `name` must be nobody
+    else's. `refuse` is told of every limit that cannot be had; if it returns, that limit is left out.
+    `remember` is told of all directories before they are made, so that another process can remove what a
+    killed one left (`cgroup_tree.remove`).
     """
 
     def __init__(
@@ -169,8 +169,10 @@ class Groups:
             self._places.remove(place)
             place.remove()
             named = controllers(self.limits) | controllers(self.each)
-            for option in [named[each] for each in place.controllers] or ["--cgroup-parent"]:
-                self._refuse(_cannot(option, place, error))
+            for each in place.controllers:
+                self._refuse(_cannot(named[each], place, error))
+            if self._parent and not self._places:
+                self._refuse(_cannot("--cgroup-parent", place, error))
             return
         self._fill(place, place.directory, self.limits)
         if place.here.version == 2:
@@ -305,8 +307,8 @@ _HINT_ROOT = (
     "leave the limit out, mount cgroups with that controller, or take what there is with --best-effort"
 )
 _HINT_USER = (
-    "build as root or in a scope that systemd delegates (systemd-run --user --scope -p Delegate=yes), "
-    "or take what there is with --best-effort"
+    "build as root, in a scope that systemd delegates (systemd-run --user --scope -p Delegate=yes) or below "
+    "a cgroup of your own (--cgroup-parent), or take what there is with --best-effort"
 )
 
 

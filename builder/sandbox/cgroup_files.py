@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from builder.sandbox.spec import Limits
 
 _NO_LIMIT = "max"
+_QUOTA = "--cpu-quota (--cpus)"
 _IO_V1 = {"rbps": "read_bps", "wbps": "write_bps", "riops": "read_iops", "wiops": "write_iops"}
 _IO_OPTIONS = {kind: f"--device-{name.replace('_', '-')}" for kind, name in _IO_V1.items()}
 PERIOD_US = 100_000
@@ -51,7 +52,7 @@ def _separate(limits: Limits) -> Iterator[Write]:
     if limits.cpu_period:
         yield Write("cpu", ("cpu.cfs_period_us",), str(limits.cpu_period), "--cpu-period")
     if limits.cpu_quota:
-        yield Write("cpu", ("cpu.cfs_quota_us",), str(limits.cpu_quota), "--cpu-quota")
+        yield Write("cpu", ("cpu.cfs_quota_us",), str(limits.cpu_quota), _QUOTA)
     yield from _common(limits)
     if limits.io_weight:
         names = ("blkio.weight", "blkio.bfq.weight")
@@ -71,7 +72,7 @@ def _unified(limits: Limits) -> Iterator[Write]:
         yield Write("cpu", ("cpu.weight",), str(weight_of_shares(limits.cpu_shares)), "--cpu-shares")
     if limits.cpu_period or limits.cpu_quota:
         quota = str(limits.cpu_quota) if limits.cpu_quota > 0 else _NO_LIMIT
-        option = "--cpu-quota" if limits.cpu_quota else "--cpu-period"
+        option = _QUOTA if limits.cpu_quota else "--cpu-period"
         yield Write("cpu", ("cpu.max",), f"{quota} {limits.cpu_period or PERIOD_US}", option)
     yield from _common(limits)
     if limits.io_weight:
