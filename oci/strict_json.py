@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from math import isinf
 from typing import Any
 
 from oci.digest import Digest
@@ -16,6 +17,9 @@ from oci.errors import InvalidDigest, InvalidDocument, LimitExceeded
 
 MAX_DOCUMENT = 4 << 20
 """The largest manifest, index or config anyone reads or writes, in bytes."""
+
+MAX_DEPTH = 200
+"""How deep arrays and objects may nest: what is read must be written again, whatever stack is left then."""
 
 _LARGEST = (1 << 63) - 1
 
@@ -29,7 +33,11 @@ def loads(content: bytes, what: str) -> Any:
         raise LimitExceeded(f"{what}: {len(content)} bytes; a document may have {MAX_DOCUMENT}")
     try:
         text = content.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        value = json.loads(
+            text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite
+        )
+        if text.count("[") + text.count("{") > MAX_DEPTH:
+            _check_depth(value)
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate has no UTF-8
     except UnicodeError as error:
@@ -53,6 +61,27 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise ValueError(f"key {twice!r} stands twice in one object")
     return value
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if isinf(value):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    level = _containers([value])
+    for _ in range(MAX_DEPTH):
+        level = [inner for each in level for inner in _containers(each)]
+        if not level:
+            return
+    raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+
+
+def _containers(value: dict[str, Any] | list[Any]) -> list[Any]:
+    items = value.values() if isinstance(value, dict) else value
+    return [item for item in items if isinstance(item, dict | list)]
 
 
 def _no_constant(name: str) -> None:

@@ -19,6 +19,8 @@ from oci.tar.entry import Entry, Kind, clean_name
 
 _CHUNK = 1 << 18
 _LARGEST = 1 << 20  # a header may lie about a size: memory is asked for as bytes come
+_LARGEST_ID = 0xFFFFFFFF
+_LATEST = 10**18
 _ZERO_BLOCK = bytes(512)
 _FLAGS = {int(kind): kind for kind in Kind} | {0: Kind.FILE, 0x37: Kind.FILE}
 _FILE = Kind.FILE
@@ -161,6 +163,8 @@ class TarReader:
         size = _number(block[124:136], "size")
         if size > self.limits.record:
             raise LimitExceeded(f"an extended header of {size} bytes; the limit is {self.limits.record}")
+        if size < 0:
+            raise InvalidArchive(f"an extended header announces {size} bytes")
         body = self._take(size)
         self._take(-size % 512)
         return body
@@ -174,6 +178,8 @@ class TarReader:
             ids = self._ids_of(key)
         size = _number(block[124:136], "size")
         mtime = _number(block[136:148], "mtime")
+        if not -_LATEST < mtime < _LATEST:
+            raise InvalidArchive(f"a header's mtime is {mtime} seconds, which is no time")
         # GNU's own header ("ustar  ") uses the prefix field for other things.
         if block[345] and block[257:263] == b"ustar\0":
             name = block[345:500].partition(b"\0")[0] + b"/" + name
@@ -192,8 +198,7 @@ class TarReader:
         if len(self._ids) > 1000:
             self._ids.clear()
         ids = _number(key[:8], "mode") & 0o7777, _number(key[8:16], "uid"), _number(key[16:24], "gid")
-        if min(ids) < 0:
-            raise InvalidArchive(f"negative owner {ids[1]}:{ids[2]} in a header")
+        _check_owner(*ids[1:])
         self._ids[key] = ids
         return ids
 
@@ -218,6 +223,8 @@ class TarReader:
         major = minor = 0
         if kind in (Kind.CHAR, Kind.BLOCK):
             major, minor = _number(block[329:337], "device"), _number(block[337:345], "device")
+            if not (0 <= major <= _LARGEST_ID and 0 <= minor <= _LARGEST_ID):
+                raise InvalidArchive(f"a header has the device {major}:{minor}, which cannot be")
         if kind is Kind.HARDLINK:
             link = clean_name(link)
         elif kind is not Kind.SYMLINK:
@@ -239,6 +246,7 @@ class TarReader:
         name = pax.get(b"path", name)
         size = _decimal(pax, b"size", size)
         ids = ids[0], _decimal(pax, b"uid", ids[1]), _decimal(pax, b"gid", ids[2])
+        _check_owner(*ids[1:])
         if b"mtime" in pax:
             mtime = _seconds(pax[b"mtime"])
         link = pax.get(b"linkpath", block[157:257].partition(b"\0")[0])
@@ -291,6 +299,12 @@ def _verify(block: bytes) -> None:
         raise InvalidArchive("this is no tar archive, or a damaged one: a header's checksum is wrong")
 
 
+def _check_owner(uid: int, gid: int) -> None:
+    """The last number of 32 bits tells chown(2) to leave an owner as it is: it can be nobody's id."""
+    if not (0 <= uid < _LARGEST_ID and 0 <= gid < _LARGEST_ID):
+        raise InvalidArchive(f"a header has the owner {uid}:{gid}, which cannot be")
+
+
 def _number(field: bytes, what: str) -> int:
     """A numeric field: octal text, or GNU's base 256 when the top bit is set."""
     try:
@@ -313,8 +327,10 @@ def _decimal(pax: _Pax, key: bytes, otherwise: int) -> int:
     text = pax.get(key)
     if not text:
         return otherwise
-    if not text.isdigit():
-        raise InvalidArchive(f"pax record {key.decode()}={text!r}: expected a number that is not negative")
+    if not text.isdigit() or len(text) > 20:
+        raise InvalidArchive(
+            f"pax record {key.decode()}={text[:40]!r}: expected a number that is not negative"
+        )
     return int(text)
 
 

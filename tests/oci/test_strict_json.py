@@ -39,12 +39,20 @@ def test_round_trip(value: object) -> None:
         (rb'{"\udc00":1}', "UTF-8"),
         (b"[" * 100_000, "nested too deeply"),
         (b"[" + b"9" * 5000 + b"]", "not valid JSON"),
+        (b'{"a":-1e999}', "too large a number"),
+        (b"[" * 201 + b"]" * 201, "deeper than 200"),
+        (b'{"a":[' * 101 + b"1" + b"]}" * 101, "deeper than 200"),
     ],
 )
 def test_refuses(content: bytes, says: str) -> None:
     with pytest.raises(InvalidDocument, match=says) as caught:
         loads(content, "manifest")
     assert str(caught.value).startswith("manifest: ")
+
+
+def test_what_may_be_deep_can_be_written_again() -> None:
+    content = b"[" * 200 + b"1.5e3" + b"]" * 200
+    assert loads(dumps(loads(content, "x")), "x") == loads(content, "x")
 
 
 def test_pairs_of_surrogates_are_text() -> None:

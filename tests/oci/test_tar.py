@@ -41,7 +41,7 @@ def file(name: bytes, data: bytes = b"", **fields: object) -> tuple[Entry, bytes
 
 parts = st.binary(min_size=1, max_size=60).filter(lambda p: b"/" not in p and b"\0" not in p and p != b".")
 names = st.lists(parts, min_size=1, max_size=8).map(b"/".join)
-ids = st.integers(0, 1 << 32)
+ids = st.integers(0, (1 << 32) - 2)
 times = st.integers(-(1 << 40), 1 << 40)
 xattrs = st.dictionaries(
     st.binary(min_size=1, max_size=20).filter(lambda k: b"=" not in k and b"\0" not in k),
@@ -354,10 +354,19 @@ def test_a_damaged_header_is_noticed(at: int, flip: int) -> None:
     assert files == [file(b"name", b"data", uid=5)]
 
 
-def raw(name: bytes = b"a", flag: bytes = b"0", size: bytes = b"00000000000\0", body: bytes = b"") -> bytes:
+def raw(
+    name: bytes = b"a",
+    flag: bytes = b"0",
+    size: bytes = b"00000000000\0",
+    body: bytes = b"",
+    *,
+    uid: bytes = b"0000000\0",
+    mtime: bytes = b"00000000000\0",
+    device: bytes = bytes(16),
+) -> bytes:
     """A header with fields of the caller's, its checksum right, and a body."""
-    head = name.ljust(100, b"\0") + b"0000644\0" + b"0000000\0" * 2 + size + b"00000000000\0"
-    tail = flag + bytes(100) + b"ustar\x0000" + bytes(247)
+    head = name.ljust(100, b"\0") + b"0000644\0" + uid + b"0000000\0" + size + mtime
+    tail = flag + bytes(100) + b"ustar\x0000" + bytes(64) + device + bytes(167)
     total = sum(head) + sum(tail) + 256
     return head + b"%06o\0 " % total + tail + body + bytes(-len(body) % 512)
 
@@ -380,6 +389,16 @@ END = bytes(1024)
         (raw(size=b"-0000000001\0"), "announces -1"),
         (raw(size=b"\xff" * 12), "announces -1"),
         (raw(size=b"0000000009x\0"), "no octal number"),
+        (raw(flag=b"L", size=b"\xff" * 12), "announces -1"),
+        (raw(flag=b"x", size=b"\xff" * 12), "announces -1"),
+        (raw(uid=b"\xff" * 8), "owner -1:0"),
+        (raw(uid=b"\x80\0\0\0\xff\xff\xff\xff"), "owner 4294967295:0"),
+        (raw(mtime=b"\x80" + b"\x7f" * 11), "no time"),
+        (raw(mtime=b"\xff\x80" + bytes(10)), "no time"),
+        (raw(flag=b"3", device=b"\xff" * 8 + b"0000001\0"), "device -1:1"),
+        (raw(flag=b"4", device=b"\x80\0\0\x01\0\0\0\0" + bytes(8)), "device 4294967296:0"),
+        (pax(b"uid=" + b"9" * 5000) + raw(), "not negative"),
+        (pax(b"gid=4294967295") + raw(), "owner 0:4294967295"),
         (raw(flag=b"M"), "no file type of tar"),
         (raw(flag=b"Z"), "no file type of tar"),
         (pax(b"size=-5") + raw(), "not negative"),

@@ -1,0 +1,101 @@
+"""A layer's tar, read and unpacked."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tarfile
+import tempfile
+
+from archives import repaired, tar
+from harness import scratch
+
+from oci.apply import apply
+from oci.compress import Limits
+from oci.errors import InvalidArchive, LimitExceeded
+from oci.tar import TarReader
+
+LIMITS = Limits(total=1 << 22, slack=1 << 22, entries=2000)
+REG, DIR, SYM, HARD, FIFO = (
+    tarfile.REGTYPE,
+    tarfile.DIRTYPE,
+    tarfile.SYMTYPE,
+    tarfile.LNKTYPE,
+    tarfile.FIFOTYPE,
+)
+SEEDS = (
+    b"\x00"
+    + tar(("a", DIR, ""), ("a/b", REG, "content"), ("l", SYM, "a"), ("l/c", REG, "x"), ("h", HARD, "a/b")),
+    b"\x01"
+    + tar(("l", SYM, "../outside"), ("l/x", REG, "x"), ("a/.wh.b", REG, ""), ("a/.wh..wh..opq", REG, "")),
+    b"\x02" + tar(("f", FIFO, ""), ("é" * 90, REG, "x"), ("a/" * 100 + "b", DIR, "")),
+    b"\x03" + tar(("x" * 120, REG, "y"), ("y" * 120, SYM, "z" * 120), form=tarfile.GNU_FORMAT),
+    b"\x00"
+    + tar(("a", REG, "x"), ("a", DIR, ""), ("a/../../b", REG, ""), ("/etc/x", REG, ""), ("h", HARD, "../x")),
+)
+WORDS = (
+    b".wh.",
+    b".wh..wh..opq",
+    b"../",
+    b"SCHILY.xattr.",
+    b"GNU.sparse.",
+    b"path=",
+    b"linkpath=",
+    b"size=",
+    b"ustar",
+)
+OUTSIDE = b"nobody's business"
+
+
+def target(data: bytes) -> None:
+    """The first byte chooses the style. Nothing beside the root may change."""
+    flags, content = data[0] if data else 0, repaired(data[1:])
+    top = tempfile.mkdtemp(prefix="pybuild-fuzz-", dir=scratch())
+    try:
+        root, outside = os.path.join(top, "root"), os.path.join(top, "outside")
+        os.makedirs(os.path.join(root, "a"))
+        with open(outside, "wb") as file:
+            file.write(OUTSIDE)
+        before, descriptors = os.lstat(outside), len(os.listdir("/proc/self/fd"))
+        _apply(content, root, flags)
+        after = os.lstat(outside)
+        assert sorted(os.listdir(top)) == ["outside", "root"]
+        assert (before.st_mode, before.st_mtime_ns, before.st_nlink) == (
+            after.st_mode,
+            after.st_mtime_ns,
+            after.st_nlink,
+        )
+        with open(outside, "rb") as file:
+            assert file.read() == OUTSIDE
+        assert len(os.listdir("/proc/self/fd")) == descriptors
+    finally:
+        _remove(top)
+
+
+def _apply(content: bytes, root: str, flags: int) -> None:
+    try:
+        stats = apply(
+            TarReader(io.BytesIO(content), LIMITS),
+            root,
+            style="plain" if flags & 1 else "overlay",
+            userxattr=True,
+            whiteouts=not flags & 2,
+            prefix=b"p/q" if flags & 4 else b"",
+            owner=lambda uid, gid: (os.geteuid(), os.getegid()),
+            unmapped=lambda path, entry: None,
+        )
+        assert all(stats.notes)
+    except (InvalidArchive, LimitExceeded) as error:
+        assert str(error)
+    except OSError as error:  # the disk's limits, and what this user may not do
+        assert error.errno is not None
+
+
+def _remove(top: str) -> None:
+    for directory, _, _ in os.walk(top):  # modes may forbid us to look, and thus to remove
+        try:
+            os.chmod(directory, 0o700)
+        except OSError:
+            continue
+    shutil.rmtree(top, ignore_errors=True)
