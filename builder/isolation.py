@@ -82,6 +82,11 @@ class Isolation:
         return self.rung.number > 1
 
     @property
+    def notes_owners(self) -> bool:
+        """Whether owners other than root are noted beside the files, as there is one id for all."""
+        return self.maps is not None and self.maps.single
+
+    @property
     def chroot(self) -> bool:
         """Whether steps run without namespaces."""
         return self.asked == "chroot"

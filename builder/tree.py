@@ -18,6 +18,8 @@ from oci.tar.entry import Kind
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _KEPT = ("user.", "security.capability")
+_OWNER = "user.pybuild.owner"
+"""A note of ours (`builder.snapshot.noted`), which is told as the file's owner."""
 _MARKS, _NESTED = b"user.overlay.", b"user.overlay.overlay."
 KINDS = {
     stat.S_IFREG: Kind.FILE,
@@ -186,7 +188,7 @@ def read_xattrs(path: bytes | int, *, of_context: bool = False, userxattr: bool 
     if not names:
         return ()
     wanted = _KEPT[:1] if of_context else _KEPT
-    kept = sorted(os.fsencode(name) for name in names if name.startswith(wanted))
+    kept = sorted(os.fsencode(name) for name in names if name.startswith(wanted) and name != _OWNER)
     found = ((name, os.getxattr(path, name, follow_symlinks=follow)) for name in kept)
     if userxattr and any(name.startswith(_MARKS) for name in kept):
         return tuple(sorted((_unnested(name), value) for name, value in found if _is_kept(name)))

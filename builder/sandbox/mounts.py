@@ -61,6 +61,7 @@ class Stage:
     """
 
     def __init__(self, plan: Plan) -> None:
+        self._one_id = bool(plan.owners)
         self.fd = use_old_calls() if plan.overlay_by == OLD_CALLS else _cover_root(bool(plan.mounts))
         for name in (b"root", b"empty"):
             os.mkdir(name, 0o555, dir_fd=self.fd)
@@ -77,7 +78,7 @@ class Stage:
         view = memoryview(content)
         while view:
             view = view[os.write(fd, view) :]
-        if uid or gid:
+        if (uid or gid) and not self._one_id:
             os.fchown(fd, uid, gid)
         os.fchmod(fd, mode)
         os.close(fd)

@@ -23,10 +23,12 @@ class Snapshot(NamedTuple):
 class Active(Protocol):
     """A step's directories while it runs. `lowers` are topmost first.
 
+    `notes` is the host file for the owners of symlinks and pipes where owners are noted, else "".
     `merged` is the step's root as a directory of its own, where there is no overlay to mount; else it is "".
     """
 
     merged: str
+    notes: str
     lowers: tuple[str, ...]
     upper: str
     work: str

@@ -24,8 +24,9 @@ from typing import NamedTuple
 
 from builder.errors import ResourceError
 from builder.sandbox.syscalls import birth_time
-from builder.snapshot.view import DirectoryLayer, Layer, View
-from builder.tree import Xattrs, join, read_xattrs
+from builder.snapshot.noted import tell
+from builder.snapshot.view import DirectoryLayer, View
+from builder.tree import Node, Xattrs, join, read_xattrs
 from oci.tar import Kind
 
 _FICLONE = 0x40049409
@@ -54,8 +55,9 @@ class Copied:
     Raises ResourceError when the disk is full, OSError for what else cannot be made.
     """
 
-    def __init__(self, lowers: Sequence[str], root: str, *, userxattr: bool = False) -> None:
+    def __init__(self, lowers: Sequence[str], root: str, *, userxattr: bool = False, notes: str = "") -> None:
         self.root = os.fsencode(root)
+        self._notes = notes
         self._userxattr = userxattr
         self._view = View([DirectoryLayer(each, userxattr=userxattr) for each in reversed(lowers)])
         self._seen: dict[bytes, _Seen] = {}
@@ -80,31 +82,30 @@ class Copied:
         if path:
             os.mkdir(target, 0o700)
         names = []
-        for name, layer, kind in self._rows(path):
+        for name, layer, node in sorted(self._view.entries(path), key=lambda row: row[0]):
             child = join(path, name)
             names.append(name)
-            below = join(layer, child) if layer else b""
-            if kind is Kind.DIRECTORY:
+            below = join(os.fsencode(layer.path), child) if isinstance(layer, DirectoryLayer) else b""
+            if node.kind is Kind.DIRECTORY:
                 self._directory(child, below)
             else:
-                self._other(kind, below, join(self.root, child), child)
+                self._other(node, below, join(self.root, child), child)
         self._names[path] = names
         if source:
             _take_over(source, target, self._userxattr)
         self._seen[path] = _seen_directory(target)
 
-    def _rows(self, path: bytes) -> list[tuple[bytes, bytes, Kind]]:
-        """Name, the layer's own directory and kind of all that shows in `path`, sorted."""
-        return sorted((name, _place(layer), node.kind) for name, layer, node in self._view.entries(path))
-
-    def _other(self, kind: Kind, source: bytes, target: bytes, path: bytes) -> None:
+    def _other(self, node: Node, source: bytes, target: bytes, path: bytes) -> None:
         info = os.lstat(source)
-        if kind is Kind.FILE:
+        if stat.S_ISREG(info.st_mode):
             self._file(source, target, info)
-        elif kind is Kind.SYMLINK:
-            os.symlink(os.readlink(source), target)
-        elif kind is Kind.FIFO:
-            os.mkfifo(target, 0o600)
+        elif node.kind in (Kind.SYMLINK, Kind.FIFO):
+            if node.kind is Kind.FIFO:
+                os.mkfifo(target, 0o600)
+            else:
+                os.symlink(node.link, target)
+            if self._notes and (node.uid or node.gid):
+                tell(self._notes, os.lstat(target).st_ino, node.uid, node.gid)
         else:
             os.mknod(target, stat.S_IFMT(info.st_mode) | 0o600, info.st_rdev)
         _take_over(source, target, self._userxattr)
@@ -210,10 +211,6 @@ class Copied:
         for each in reversed(missing):
             os.mkdir(join(top, each), 0o700)
             finish.append((each, os.lstat(join(self.root, each))))
-
-
-def _place(layer: Layer | None) -> bytes:
-    return os.fsencode(layer.path) if isinstance(layer, DirectoryLayer) else b""
 
 
 def _seen(info: os.stat_result) -> _Seen:

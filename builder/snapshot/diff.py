@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
 from builder.errors import BuildError
+from builder.snapshot.noted import Owned, notes_of
 from builder.snapshot.times import settle
 from builder.snapshot.view import DirectoryLayer, View, is_opaque
 from builder.tree import join, kind_of, read_xattrs
@@ -93,6 +95,7 @@ class _Differ:
         self._userxattr = userxattr
         self._links: dict[tuple[int, int], bytes] = {}
         self._below: View | None = None
+        self._notes = notes_of(upper)
 
     def run(self) -> Iterator[Change]:
         root = os.lstat(self._upper)
@@ -128,18 +131,24 @@ class _Differ:
                 return Change(self._entry(path, Kind.HARDLINK, st, full, first))
         if kind is Kind.SYMLINK:
             return Change(self._entry(path, kind, st, full, os.readlink(full)))
+        if self._notes and (device := self._notes.owned(full, st)).kind:
+            entry = self._entry(path, kind, st, full)
+            major, minor = os.major(device.rdev), os.minor(device.rdev)
+            return Change(replace(entry, kind=device.kind, size=0, major=major, minor=minor))
         return Change(self._entry(path, kind, st, full), full if kind is Kind.FILE else b"")
 
     def _entry(
         self, path: bytes, kind: Kind, st: os.stat_result, full: bytes = b"", link: bytes = b""
     ) -> Entry:
         device = kind in (Kind.CHAR, Kind.BLOCK)
+        owned = self._notes.owned(full, st) if self._notes and full else st
+        uid, gid = (owned.uid, owned.gid) if isinstance(owned, Owned) else (st.st_uid, st.st_gid)
         return Entry(
             path,
             kind,
             st.st_mode & 0o7777,
-            st.st_uid,
-            st.st_gid,
+            uid,
+            gid,
             st.st_size if kind is Kind.FILE else 0,
             settle(st.st_mtime_ns // _NANO, self._clock),
             link,

@@ -22,6 +22,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from builder.errors import SandboxError
+from builder.snapshot import noted
 from builder.snapshot.base import Snapshot
 from builder.snapshot.view import DirectoryLayer, View
 from oci.tar import Entry, TarReader
@@ -48,6 +49,7 @@ class Active:
         os.makedirs(self.upper)
         os.mkdir(self.work)
         take_root(self.upper, lowers)
+        self.notes = _begin_notes(self.upper) if snapshots.noting else ""
 
     def scratch(self) -> str:
         """A private directory that is gone with the step."""
@@ -84,11 +86,13 @@ class Active:
 
 def opened(root: str, isolation: Isolation) -> Snapshots:
     """The snapshots below the host directory `root`, made the way that `isolation` has."""
-    refuse: Callable[[bytes, Entry], None] | None = None
-    if isolation.maps is not None:
-        refuse = _forget_owner if isolation.maps.single else partial(_refuse_owner, isolation)
     return Snapshots(
-        root, userxattr=isolation.userxattr, stamp=isolation.stamp, unmapped=refuse, storage=isolation.storage
+        root,
+        userxattr=isolation.userxattr,
+        stamp=isolation.stamp,
+        unmapped=partial(_refuse_owner, isolation) if isolation.maps is not None else None,
+        noting=isolation.notes_owners,
+        storage=isolation.storage,
     )
 
 
@@ -98,10 +102,6 @@ def _refuse_owner(isolation: Isolation, path: bytes, entry: Entry) -> None:
 
     text, hint = unmapped(isolation, f"{entry.uid}:{entry.gid}, the owner of {entry},")
     raise SandboxError(text, hint=hint)
-
-
-def _forget_owner(path: bytes, entry: Entry) -> None:
-    """With one id all files are root's."""
 
 
 class CopiedActive(Active):
@@ -114,7 +114,7 @@ class CopiedActive(Active):
         self._userxattr = snapshots.userxattr
         self.merged = os.path.join(place, "root")
         os.mkdir(self.merged)
-        self._copied = Copied(lowers, self.merged, userxattr=self._userxattr)
+        self._copied = Copied(lowers, self.merged, userxattr=self._userxattr, notes=self.notes)
 
     def plain(self, name: str, lowers: Sequence[str]) -> str:
         """`lowers` as one directory, for one more mount; gone with the step."""
@@ -135,7 +135,8 @@ class Snapshots:
 
     `userxattr` is for user namespaces (KERNEL.md 1.3). `stamp` names the ids that files have there: what was
     made with others counts as little as what was made before the last boot. `unmapped` is told of files whose
-    owner has no id here, with their entry; without it they are an error. `storage` is how steps see merged
+    owner has no id here, with their entry; without it they are an error. With `noting` their owner is noted
+    instead (`noted`). `storage` is how steps see merged
     layers; `auto` finds out when the first step wants to.
     """
 
@@ -146,11 +147,13 @@ class Snapshots:
         userxattr: bool = False,
         stamp: str = "",
         unmapped: Callable[[bytes, Entry], None] | None = None,
+        noting: bool = False,
         storage: Storage = "overlay",
     ) -> None:
         self.root = os.path.abspath(root)
         self._userxattr = userxattr
         self._unmapped = unmapped
+        self._noting = noting
         self._kind = storage
         self._known: dict[str, str] = {}
         self._lock = Lock()
@@ -166,6 +169,11 @@ class Snapshots:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    @property
+    def noting(self) -> bool:
+        """Whether owners are noted beside the files."""
+        return self._noting
 
     @property
     def userxattr(self) -> bool:
@@ -306,6 +314,10 @@ class Snapshots:
         files = os.path.join(place, "keep", "fs")
         os.makedirs(files)
         take_root(files, lowers)
+        unmapped = self._unmapped
+        if self._noting:
+            _begin_notes(files)
+            unmapped = partial(noted.note_entry, files)
         chain = [DirectoryLayer(each, userxattr=self._userxattr) for each in reversed(lowers)]
         below = View(chain) if chain else None
         with layer() as reader:
@@ -316,7 +328,7 @@ class Snapshots:
                 userxattr=self._userxattr,
                 lower=below,
                 filter=edit,
-                unmapped=self._unmapped,
+                unmapped=unmapped,
             )
         return self.keep(os.path.join(place, "keep"), name)
 
@@ -387,6 +399,13 @@ class Snapshots:
             yield
         finally:
             os.close(fd)
+
+
+def _begin_notes(files: str) -> str:
+    """An empty file of notes beside the layer's directory: that it is there says that owners are noted."""
+    path = noted.beside(files)
+    open(path, "xb").close()
+    return path
 
 
 def take_root(path: str, lowers: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
+from builder.snapshot.noted import notes_of
 from builder.tree import (
     DirectoryOpener,
     Item,
@@ -57,6 +58,7 @@ class DirectoryLayer:
         self._root = os.fsencode(path)
         self._userxattr = userxattr
         self._found: dict[bytes, Node | None] = {}
+        self._notes = notes_of(path)
 
     def find(self, path: bytes) -> Node | None:
         """Looked up once: every step of a stage asks every layer below it for the same few files."""
@@ -71,7 +73,8 @@ class DirectoryLayer:
         full = join(self._root, path) if path else self._root
         try:
             st = os.lstat(full)
-            return node_of(st, os.readlink(full) if st.st_mode & 0o170000 == 0o120000 else b"")
+            node = node_of(st, os.readlink(full) if st.st_mode & 0o170000 == 0o120000 else b"")
+            return self._owned(full, st, node) if node is not None else None
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -81,10 +84,20 @@ class DirectoryLayer:
         with os.scandir(full) as entries:
             for entry in entries:
                 link = os.readlink(entry.path) if entry.is_symlink() else b""
-                node = node_of(entry.stat(follow_symlinks=False), link)
+                st = entry.stat(follow_symlinks=False)
+                node = node_of(st, link)
                 if node is not None:
-                    found[entry.name] = node
+                    found[entry.name] = self._owned(entry.path, st, node)
         return found
+
+    def _owned(self, full: bytes, st: os.stat_result, node: Node) -> Node:
+        """`node` with the owner that is noted for it, where this layer has notes."""
+        if self._notes is None:
+            return node
+        owned = self._notes.owned(full, st)
+        return node._replace(
+            uid=owned.uid, gid=owned.gid, kind=owned.kind or node.kind, rdev=owned.rdev or node.rdev
+        )
 
     def implies(self, path: bytes) -> bool:
         return False

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from builder.errors import BuildCancelled
 from builder.events import Emit, Warning_
 from builder.graph import key_of
+from builder.snapshot.noted import give
 from oci.data import dataclass
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def _make(place: str, files: str, wanted: Wanted) -> None:
     if wanted.seed is not None:
         wanted.seed(part)
     if mount.uid is not None or mount.gid is not None:
-        os.chown(part, mount.uid or 0, mount.gid or 0)
+        give(part, mount.uid or 0, mount.gid or 0)
     if mount.mode is not None:
         os.chmod(part, mount.mode)
     about = {"id": mount.id, "namespace": mount.namespace, "created": int(time.time())}

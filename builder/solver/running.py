@@ -14,7 +14,7 @@ from builder.events import Emit, Usage, Warning_
 from builder.graph import Exec, Step
 from builder.isolation import PROC_MEND, PROC_NOTE, Isolation, current, explain, unmapped
 from builder.sandbox.run import Launcher, Running
-from builder.sandbox.spec import Bind, Exit, File, Limits, Overlay, Sandbox
+from builder.sandbox.spec import Bind, Exit, File, Limits, Overlay, Owners, Sandbox
 from builder.solver.identity import resolve_user
 from builder.solver.logs import StepOutput
 from builder.solver.shown import NOTHING, Shown
@@ -127,8 +127,12 @@ class Runner:
             no_new_privileges=entitlements.NO_NEW_PRIVILEGES in op.security_opts,
             unfiltered=entitlements.UNFILTERED in op.security_opts,
             limits=self._groups.each if self._groups else Limits(),
+            owners=self._owners(active),
             strict=self._isolation.asked == "strict",
         )
+
+    def _owners(self, active: Active) -> Owners | None:
+        return Owners(active.merged or active.upper, active.notes) if active.notes else None
 
     def _root(self, active: Active) -> Overlay | Bind:
         if active.merged:
@@ -162,8 +166,8 @@ class Runner:
     def _check_mapped(self, identity: Identity) -> None:
         """Raises SandboxError for a user or group that has no id in this process's namespace (S101)."""
         maps = self._isolation.maps
-        if maps is None:
-            return
+        if maps is None or self._isolation.notes_owners:
+            return  # with one id, a step's program believes to be whom it asks to be
         for what, number, there in (
             ("user", identity.uid, maps.has_uid(identity.uid)),
             *(("group", each, maps.has_gid(each)) for each in (identity.gid, *identity.groups)),

@@ -46,7 +46,19 @@ RUN --mount=type=cache,target=/cache echo z > /cache/z && cp /cache/z /all/z
 """,
     "owners": """
 FROM golden
-RUN chown -R app:2000 /data && chown 33 /data/kept
+RUN chown -R app:2000 /data && chown 33:2000 /data/kept && chown -h daemon:3 /data/link
+COPY --chown=app:daemon a /home/app/a
+COPY owners.tar /tmp/
+RUN mkdir /un && tar -xpf /tmp/owners.tar -C /un && chmod 4755 /un/file
+RUN mkfifo /un/pipe && chown 7:8 /un/pipe
+RUN mv /un/link /un/other && mv /data/kept /un/kept && chmod 600 /home/app/a && echo more >> /data/owned
+USER app:daemon
+WORKDIR /home/app/made
+USER 0
+RUN touch file && chown 0:0 /data/owned
+""",
+    "seen": """
+FROM golden
 COPY --chown=app:daemon a /home/app/a
 RUN stat -c '%u %g' /data/kept /home/app/a /data/tree /data/owned > /stat
 USER app:daemon
@@ -56,7 +68,17 @@ USER 0
 RUN cp -a /data/tree /copy && tar -cf - -C /data . | tar -xpf - -C /copy && chown daemon /data/link
 """,
 }
-"""By name. `owners` needs more ids than one."""
+"""By name. `owners` gives files away, and `seen` looks at whose they are, which takes more ids than one."""
+
+
+def owners(into: BytesIO) -> None:
+    """An archive of files of several owners, for a step to unpack."""
+    with tarfile.open(fileobj=into, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name, kind in (("dir", tarfile.DIRTYPE), ("link", tarfile.SYMTYPE), ("file", tarfile.REGTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "file" if name == "link" else ""
+            info.uid, info.gid, info.mtime, info.mode = 42, 43, 1500000000, 0o755
+            tar.addfile(info)
 
 
 def base(into: BytesIO) -> None:
@@ -122,6 +144,9 @@ def lay(folder: Path) -> None:
     context.mkdir(exist_ok=True)
     for name in ("a", "b"):
         (context / name).write_text(name)
+    out = BytesIO()
+    owners(out)
+    (context / "owners.tar").write_bytes(out.getvalue())
     for name, text in DOCKERFILES.items():
         (context / f"{name}.Dockerfile").write_text(text)
     for path in (folder, *folder.rglob("*")):

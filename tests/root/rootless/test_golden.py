@@ -58,10 +58,13 @@ def test_lent_ids(lent: Any, folder: Path, by_root: Layers) -> None:
     assert layers(lent.pybuild, folder, SETS) == by_root
 
 
-def test_one_id(bare: Any, folder: Path, by_root: Layers) -> None:
-    """Without owners other than root's the layers are the same."""
-    names = [name for name in SETS if name != "owners"]
-    assert layers(bare.pybuild, folder, names) == {name: by_root[name] for name in names}
+@pytest.mark.parametrize("storage", ["overlay", "copy"])
+def test_one_id(bare: Any, folder: Path, by_root: Layers, storage: str) -> None:
+    """Owners are noted; a program that looks at them sees root (`seen`)."""
+    names = [name for name in SETS if name != "seen"]
+    root = ("--root", str(bare.home / storage))
+    found = layers(lambda *words: bare.pybuild(*root, *words, PYBUILD_SNAPSHOTTER=storage), folder, names)
+    assert found == {name: by_root[name] for name in names}
 
 
 def test_root_in_a_user_namespace(folder: Path, by_root: Layers, tmp_path: Path) -> None:
