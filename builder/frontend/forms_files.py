@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeAlias
 
 from builder.frontend import instructions as ins
 from builder.frontend.forms_device import device
@@ -12,6 +13,10 @@ from builder.frontend.reader import Heredoc, heredoc_of
 from builder.frontend.suggest import hint
 from builder.frontend.words import WordError
 
+if TYPE_CHECKING:
+    from builder.source import SourceRange
+
+Options: TypeAlias = Mapping[str, str | bool | list[str]]
 NETWORKS = ("default", "none", "host")
 
 
@@ -36,27 +41,21 @@ def run(line: Line) -> ins.Run:
     return ins.Run(line.code, line.at, command, line.heredocs, mounts, network, security, devices)
 
 
-def _many(options: Mapping[str, str | bool | list[str]], name: str) -> tuple[str, ...]:
+def _many(options: Options, name: str) -> tuple[str, ...]:
     value = options.get(name)
     return tuple(value) if isinstance(value, list) else ()
 
 
+_Shared: TypeAlias = (
+    "tuple[str, SourceRange, tuple[str, ...], str, tuple[Heredoc, ...], str, str, bool, tuple[str, ...]]"
+)
 _TRANSFER = {"chown": str, "chmod": str, "link": bool, "exclude": list}
 
 
 def copy(line: Line) -> ins.Copy:
     options = line.options({"from": str, **_TRANSFER, "parents": bool, "if-exists": bool})
-    sources, documents, dest = _sources(line)
     return ins.Copy(
-        line.code,
-        line.at,
-        sources,
-        dest,
-        documents,
-        str(options.get("chown", "")),
-        str(options.get("chmod", "")),
-        bool(options.get("link")),
-        _many(options, "exclude"),
+        *_shared(line, options),
         str(options.get("from", "")),
         bool(options.get("parents")),
         bool(options.get("if-exists")),
@@ -65,22 +64,21 @@ def copy(line: Line) -> ins.Copy:
 
 def add(line: Line) -> ins.Add:
     options = line.options({**_TRANSFER, "checksum": str, "keep-git-dir": bool, "unpack": bool})
-    sources, documents, dest = _sources(line)
     keep, unpack = options.get("keep-git-dir"), options.get("unpack")
     return ins.Add(
-        line.code,
-        line.at,
-        sources,
-        dest,
-        documents,
-        str(options.get("chown", "")),
-        str(options.get("chmod", "")),
-        bool(options.get("link")),
-        _many(options, "exclude"),
+        *_shared(line, options),
         str(options.get("checksum", "")),
         None if keep is None else bool(keep),
         None if unpack is None else bool(unpack),
     )
+
+
+def _shared(line: Line, options: Options) -> _Shared:
+    """What COPY and ADD have in common: the fields of `ins.Transfer`."""
+    sources, documents, dest = _sources(line)
+    chown, chmod = str(options.get("chown", "")), str(options.get("chmod", ""))
+    link, exclude = bool(options.get("link")), _many(options, "exclude")
+    return line.code, line.at, sources, dest, documents, chown, chmod, link, exclude
 
 
 def _sources(line: Line) -> tuple[tuple[str, ...], tuple[Heredoc, ...], str]:

@@ -74,7 +74,7 @@ def place(op: Copy, selection: Selection, target: Tree) -> Plan:
     placing = Placing(target, owner, modes.parse(op.mode) if op.mode else None)
     dest = clean(op.dest)
     if len(selection.sources) > 1 and not op.into_directory:
-        _check_several(placing, selection, dest)
+        _check_several(placing, selection, dest, "ADD" if op.unpack else "COPY")
     for index, source in enumerate(selection.sources):
         if isinstance(source, Selected) and source.unpack:
             from builder.solver.unpacking import place_archive
@@ -85,15 +85,18 @@ def place(op: Copy, selection: Selection, target: Tree) -> Plan:
     return placing.plan(selection.sources)
 
 
-def _check_several(placing: Placing, selection: Selection, dest: bytes) -> None:
-    """BuildKit would write one file after the other to the same place, and only the last would be left."""
+def _check_several(placing: Placing, selection: Selection, dest: bytes, name: str) -> None:
+    """BuildKit would write one file after the other to the same place, and only the last would be left
+    (moby/buildkit#1853). The words are those of Docker's builder before it.
+    """
     there = placing.lstat(placing.resolve(dest))
     if there is not None and there.kind is Kind.DIRECTORY:
         return
     if any(_head(source)[0].kind is not Kind.DIRECTORY for source in selection.sources):
         raise DockerfileError(
-            f"several sources, but the destination /{os.fsdecode(dest)} is no directory",
-            hint=f"end it with a slash: /{os.fsdecode(dest)}/",
+            f"when using {name} with more than one source file, the destination must be a directory and end "
+            f"with a /: /{os.fsdecode(dest)} is neither",
+            hint=f"write /{os.fsdecode(dest)}/",
         )
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from builder.solver.identity import Identity
 
 _PIPES = "/dev/pipes/"
+_LAST_SIGNAL = 64
 HOST_GATEWAY = "host-gateway"
 """In place of an address: the host's own."""
 
@@ -303,6 +304,6 @@ def _check(exit_: Exit, output: StepOutput, advice: Callable[[], str]) -> None:
         from builder.solver.foreign import advice_of_output
 
         hint = advice_of_output(output.last_lines())
-    elif exit_.status > 128:
+    elif 128 < exit_.status <= 128 + _LAST_SIGNAL:
         text = f"RUN was killed by signal {exit_.status - 128}"
     raise StepFailed(text, status=exit_.status, log=output.last_lines(), hint=hint)

@@ -6,14 +6,18 @@ equality/cases.
 
 from __future__ import annotations
 
+import fnmatch
 import os
 from collections.abc import Iterator
 
 import pytest
 from equality.case import Case
 from equality.compare import CASES, Bench
+from equality.rows import ELSEWHERE, ROWS
 from judges.dockerd import Docker
 from judges.pybuild import Pybuild
+
+CHECKOUT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 pytestmark = [pytest.mark.interop, pytest.mark.root]
 
@@ -46,8 +50,17 @@ def test_image_equals_its_reference(bench: Bench, case: Case) -> None:
 
 
 def test_every_case_has_a_name_of_its_own_and_a_judge() -> None:
-    assert len({case.name for case in CASES}) == len(CASES) >= 60
+    assert len({case.name for case in CASES}) == len(CASES) >= 200
+    assert sum(bool(case.fails) for case in CASES) >= 25
     for case in CASES:
         if case.reference == "golden":
             assert case.why, f"{case.name} does not say why Docker cannot be its judge"
             assert case.fails or case.tree is not None, f"{case.name} expects nothing"
+
+
+@pytest.mark.parametrize("row", list(ROWS))
+def test_every_row_of_the_language_has_cases(row: str) -> None:
+    for pattern in ROWS[row]:
+        assert any(fnmatch.fnmatchcase(case.name, pattern) for case in CASES), pattern
+    assert bool(ROWS[row]) is not (row in ELSEWHERE)
+    assert row not in ELSEWHERE or os.path.exists(os.path.join(CHECKOUT, ELSEWHERE[row]))

@@ -38,11 +38,13 @@ from equality.cases import (
     metadata,
     mounts,
     platforms,
+    refusals,
     remote,
     running,
     stages,
     syntax,
     variables,
+    younger,
 )
 from equality.elsewhere import elsewhere
 from judges.bases import BUSYBOX, CONFIGURED, TOOLS, architecture, image_archive
@@ -51,23 +53,11 @@ from judges.files import write_tree
 from judges.flatten import Flat, Tree, differences, expected_tree, read_image
 from judges.pybuild import Pybuild
 
-CASES: tuple[Case, ...] = tuple(
-    case
-    for topic in (
-        stages,
-        variables,
-        metadata,
-        copying,
-        archives,
-        ignoring,
-        running,
-        mounts,
-        remote,
-        syntax,
-        platforms,
-    )
-    for case in topic.CASES
+TOPICS = (
+    *(stages, variables, metadata, copying, archives, ignoring, running, mounts, remote, syntax),
+    *(platforms, refusals, younger),
 )
+CASES: tuple[Case, ...] = tuple(case for topic in TOPICS for case in topic.CASES)
 BASES = (BUSYBOX, TOOLS, CONFIGURED)
 WORKERS = 2
 Context = tuple[str, bytes]
