@@ -67,10 +67,23 @@ class VerifiedReader(io.RawIOBase):
 
 
 def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
-    """Write every byte to a descriptor, which may be a pipe."""
+    """Write every byte to a descriptor, which may be a pipe. An error names the file, if it has a name."""
     view = memoryview(data).cast("B")
-    while view:
-        view = view[os.write(fd, view) :]
+    try:
+        while view:
+            view = view[os.write(fd, view) :]
+    except OSError as error:
+        with suppress(OSError):
+            error.filename = error.filename or _name(fd)
+        raise
+
+
+def _name(fd: int) -> str | None:
+    """The path of an open file; that of its directory if it has no name (yet)."""
+    path = os.readlink(f"/proc/self/fd/{fd}")
+    if path.endswith(" (deleted)"):
+        path = os.path.dirname(path)
+    return path if path.startswith("/") else None
 
 
 def sync_directory(path: str) -> None:

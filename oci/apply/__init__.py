@@ -30,6 +30,7 @@ from oci import whiteout
 from oci.apply.metadata import Metadata
 from oci.apply.tree import Directory, Lower, Style, Tree, empty_directory, is_whiteout_device
 from oci.data import dataclass
+from oci.durable import write_all
 from oci.errors import InvalidArchive, UnsafePath
 from oci.tar import Entry, Kind, TarReader
 
@@ -357,15 +358,9 @@ def _fill(fd: int, entry: Entry, read: Callable[[int], bytes]) -> None:
         if len(chunk) == _CHUNK and chunk == _ZEROS:
             os.lseek(fd, _CHUNK, os.SEEK_CUR)  # a hole costs no disk
         else:
-            _write(fd, chunk)
+            write_all(fd, chunk)
     if entry.size >= _CHUNK:
         os.ftruncate(fd, entry.size)
-
-
-def _write(fd: int, chunk: bytes) -> None:
-    written = os.write(fd, chunk)
-    while written < len(chunk):
-        written += os.write(fd, memoryview(chunk)[written:])
 
 
 def _ask_for_space(fd: int, entry: Entry) -> None:

@@ -16,6 +16,7 @@ import pytest
 from oci import media_types
 from oci.blobs import BlobStore
 from oci.digest import Digest
+from oci.durable import write_all
 from oci.errors import BlobNotFound, DigestMismatch, InvalidArchive, LimitExceeded
 from oci.model import Descriptor
 
@@ -384,3 +385,18 @@ def test_big_blobs_are_not_held_in_memory(store: BlobStore) -> None:
         digest = writer.commit(Digest("sha256", hasher.hexdigest()))
     with store.open(digest) as reader:
         assert sum(len(piece) for piece in iter(lambda: reader.read(1 << 20), b"")) == 64 << 20
+
+
+def test_a_failing_write_names_its_file(tmp_path: Path) -> None:
+    """What write(2) says has no name: a full disk would not be told which."""
+    path = tmp_path / "file"
+    path.touch()
+    with open(path, "rb") as file, pytest.raises(OSError) as caught:
+        write_all(file.fileno(), b"x")
+    assert caught.value.filename == str(path)
+    read, write = os.pipe()
+    os.close(read)
+    with pytest.raises(BrokenPipeError) as broken:
+        write_all(write, b"x")
+    os.close(write)
+    assert broken.value.filename is None

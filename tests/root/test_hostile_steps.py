@@ -10,6 +10,7 @@ import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +258,59 @@ def test_an_output_s_disk_that_is_full(small: Small) -> None:
     enter = ["nsenter", f"--mount=/proc/{small._holder.pid}/ns/mnt"]
     subprocess.run([*enter, "mount", "-t", "tmpfs", "-o", "size=64k", "none", str(tiny)], check=True)
     done = small.build("FROM base\nRUN echo x > /x\n", "-o", f"type=oci,dest={tiny}/out.tar", "-t", "never")
-    assert done.returncode == 5 and f"No space left on device: {tiny}/out.tar" in done.stderr, done.stderr
+    assert done.returncode == 5 and f"No space left on device: {tiny}" in done.stderr, done.stderr
     assert os.listdir(f"/proc/{small._holder.pid}/root{tiny}") == []
     assert small.pybuild("inspect", "never").returncode == 1
+
+
+@pytest.mark.parametrize("command", ["import", "load"])
+def test_an_archive_that_is_larger_than_the_disk(small: Small, command: str) -> None:
+    made = small.directory / f"{command}.tar"
+    if command == "import":
+        with tarfile.open(made, "w") as archive:
+            for number in range(DISK >> 20):
+                info = tarfile.TarInfo(f"file{number}")
+                info.size = 1 << 20
+                archive.addfile(info, BytesIO(os.urandom(1 << 20)))
+    else:
+        large_image(made)
+    before = small.files()
+    done = small.pybuild(command, *(["-i"] if command == "load" else []), str(made))
+    assert done.returncode == 5, done.stderr
+    assert f"{small.root}/tmp/" in done.stderr and "No space left on device" in done.stderr
+    assert small.files() == before
+    assert small.pybuild("run", "--network=none", "right", "cat", "/right").stdout == "right\n"
+
+
+def large_image(path: Path) -> None:
+    """An OCI archive of one layer that is larger than the disk."""
+    import hashlib
+    import json
+
+    layer = os.urandom(DISK)
+    blobs = [layer]
+
+    def pointer(kind: str, content: bytes) -> dict[str, object]:
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": digest, "size": len(content)}
+
+    def put(kind: str, document: object) -> dict[str, object]:
+        blobs.append(json.dumps(document).encode())
+        return pointer(kind, blobs[-1])
+
+    below = pointer("layer.v1.tar", layer)
+    root = {"type": "layers", "diff_ids": [below["digest"]]}
+    config = put("config.v1+json", {"architecture": "amd64", "os": "linux", "rootfs": root})
+    kind = "application/vnd.oci.image.manifest.v1+json"
+    manifest = put(
+        "manifest.v1+json", {"schemaVersion": 2, "mediaType": kind, "config": config, "layers": [below]}
+    )
+    manifest["annotations"] = {"org.opencontainers.image.ref.name": "large"}
+    with tarfile.open(path, "w") as archive:
+        index = json.dumps({"schemaVersion": 2, "manifests": [manifest]}).encode()
+        files = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": index}
+        files |= {f"blobs/sha256/{hashlib.sha256(each).hexdigest()}": each for each in blobs}
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, BytesIO(content))

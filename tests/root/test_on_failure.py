@@ -125,6 +125,27 @@ def test_nothing_done_there_is_kept(desk: Desk) -> None:
     assert "/cache:\nf\n" in desk.shop.output()
 
 
+@pytest.mark.parametrize(
+    ("flags", "env"), [(("--isolation=rootless",), {}), ((), {"PYBUILD_SNAPSHOTTER": "copy"})]
+)
+def test_in_other_isolations(desk: Desk, flags: tuple[str, ...], env: dict[str, str]) -> None:
+    """In a user namespace; and without overlay, where a cache is read-only in the shell."""
+    dockerfile = (
+        "FROM base\nRUN echo base > /base\nRUN --mount=type=cache,target=/cache,id=i echo c > /cache/f; "
+        "rm /base; echo made > /made; false\n"
+    )
+    with desk.entered(dockerfile, *flags, **env) as person:
+        assert person.ask("cat /made /cache/f; ls /base 2>&1; busybox tty") == (
+            "made\nc\nls: /base: No such file or directory\n/dev/pts/0\n"
+        )
+        said = person.ask("echo more > /cache/f; cat /cache/f; echo x > /x; cat /x")
+        assert said == "more\nx\n" if not env else "Read-only" in said and said.endswith("c\nx\n")
+        person.type("exit\r")
+        assert person.end() == 1
+    with desk.entered(dockerfile, *flags, **env) as person:
+        assert person.ask("cat /cache/f; ls /x 2>&1") == "c\nls: /x: No such file or directory\n"
+
+
 STATUS = "grep -E '^(Cap|Seccomp|NoNewPrivs|Uid|Gid|Groups)' /proc/self/status; ulimit -n; cat /proc/1/mounts"
 
 
