@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from builder import assembling, planning
 from builder.delivering import Delivery
 from builder.errors import BuildError, UsageError
-from builder.events import Emit, Note, discard, stamp
+from builder.events import Emit, Note, Warning_, discard, stamp
 from builder.export.base import exporter, refuse_nameless, refuse_several
 from builder.finishing import Workplace
 from builder.goals import goals
@@ -20,6 +20,7 @@ from builder.site import Site, lent, opened
 from builder.solver.cache import Cache
 from builder.solver.solve import solve
 from oci.compress import codec
+from oci.errors import OciError
 
 if TYPE_CHECKING:
     from builder.contexts.ahead import Ahead
@@ -45,7 +46,42 @@ def build(
     `ahead` may be listing the context already (`builder.contexts.ahead`). When a RUN fails, `on_failure` may
     look around in it, in the calling thread, before its error is raised: all else has ended by then. Not
     with `keep_going`.
+
+    A blob of the store that turns out damaged is put aside, and all is tried once more (R16): what it held is
+    fetched or made again.
     """
+    try:
+        return _built(request, emit, ahead, on_failure=on_failure)
+    except (BuildError, OciError) as error:
+        if not _healed(request, emit, error):
+            raise
+    return _built(request, emit, None, on_failure=on_failure)
+
+
+def _healed(request: BuildRequest, emit: Emit, error: Exception) -> bool:
+    """Whether a damaged blob was the reason, and trying again makes sense."""
+    from builder.healing import damaged, put_aside
+    from builder.images import Images
+    from builder.state import StateDir, default_root
+
+    if damaged(error) is None:
+        return False
+    with StateDir(request.root or default_root(), emit) as state:
+        digest = put_aside(Images(state), error)
+    if digest is None:
+        return False
+    emit(Warning_("Damaged", f"the blob {digest} was damaged and is put aside; once more, without it"))
+    return request.stdin is None
+
+
+def _built(
+    request: BuildRequest,
+    emit: Emit,
+    ahead: Ahead | None,
+    *,
+    on_failure: Callable[[FailedStep], None] | None,
+) -> Built:
+    """One attempt."""
     if on_failure is not None and request.keep_going:
         raise UsageError("--on-failure and --keep-going cannot both be: one step is entered, when all ended")
     exporters = [exporter(spec) for spec in request.outputs]

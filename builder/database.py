@@ -69,6 +69,17 @@ class Database:
         except sqlite3.DatabaseError as error:
             raise self._refusal(error) from error
 
+    def check(self) -> list[str]:
+        """What sqlite finds wrong with the file, nothing being good. A file that is none is replaced at once
+        (see `run`)."""
+        rows = self.run(lambda db: db.execute("PRAGMA integrity_check(5)").fetchall())
+        return [text for (text,) in rows if text != "ok"]
+
+    def replace(self, reason: str) -> str:
+        """Put a file away that is wrong, and begin an empty one; what was done, for people."""
+        self._replace(self._generation, CacheError(reason))
+        return f"put aside as {self.path}.damaged"
+
     def close(self) -> None:
         """Close every connection; the database can be used again afterwards."""
         with self._lock:

@@ -57,7 +57,8 @@ class VerifiedReader(io.RawIOBase):
         if self._hasher.hexdigest() != self._digest.hex:
             raise DigestMismatch(
                 f"blob {self._digest} is damaged: its {self._size} bytes are those of "
-                f"{self._digest.algorithm}:{self._hasher.hexdigest()}"
+                f"{self._digest.algorithm}:{self._hasher.hexdigest()}",
+                blob=str(self._digest),
             )
 
     def close(self) -> None:

@@ -57,7 +57,12 @@ class BlobNotFound(OciError):
 
 
 class DigestMismatch(OciError):
-    """Bytes differ from what their digest or size promises."""
+    """Bytes differ from what their digest or size promises. `blob` is the digest of the blob of a store whose
+    file is damaged, "" for bytes from elsewhere."""
+
+    def __init__(self, message: str, *, blob: str = "") -> None:
+        super().__init__(message)
+        self.blob = blob
 
 
 class RegistryError(OciError):

@@ -207,6 +207,8 @@ def read_layer(
         content = open_compressed(blob, allow=("gzip", "zstd", "uncompressed"), limits=limits)
         if diff_id is None:
             yield TarReader(content, limits)
+            while blob.read(BLOCK):  # a damaged blob shows at its very end
+                pass
             return
         with closing(_Hashed(content.read, diff_id.algorithm)) as hashed:
             yield TarReader(hashed, limits)

@@ -21,6 +21,7 @@ COMMANDS = {
     "copy": "Copy images between registries, layouts, archives and the store",
     "expand": "Print a Dockerfile with its INCLUDEs put in, for any builder",
     "export": "Write an image's files as one tar archive",
+    "fsck": "Verify the store: blobs, names, unpacked layers; and mend it",
     "history": "Show what made an image, step by step",
     "images": "List the images of the store",
     "import": "Make an image from a tar archive of a root file system",

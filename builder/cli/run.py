@@ -126,6 +126,7 @@ def command(session: Session, /, image: str, args: tuple[str, ...], **flags: Any
                 fetch = registries.fetcher(entry.image)
                 return run(request, entry.image, session.state, images.layout.blobs, fetch)
     except (BuildError, OciError) as error:
+        session.heal(error)
         output.report(error, debug=session.debug)
         return output.RUN_FAILED
 

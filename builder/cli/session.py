@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from types import TracebackType
 from typing import TYPE_CHECKING
+
+from builder.errors import BuildError
+from oci.errors import OciError
 
 if TYPE_CHECKING:
     from builder.events import Event
@@ -32,7 +36,11 @@ class Session:
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.heal(error)
         if self._state is not None:
             self._state.close()
 
@@ -74,6 +82,18 @@ class Session:
             with Registries(Access(config=self.config), self.images, emit) as registries:
                 for each in descriptors:
                     registries.complete(each)
+
+    def heal(self, error: BaseException) -> None:
+        """Put the damaged blob aside that an error tells of, if it does (R16)."""
+        if self._images is None or not isinstance(error, OciError | BuildError):
+            return
+        from builder.healing import put_aside
+
+        if (digest := put_aside(self._images, error)) is not None:
+            sys.stderr.write(
+                f"warning: the blob {digest} is damaged and was put aside: the same command fetches it anew "
+                "if a registry is known to have it; else pull, load or build the image again\n"
+            )
 
     def _tell(self, event: Event) -> None:
         message = getattr(event, "message", "")

@@ -263,6 +263,24 @@ class Snapshots:
             finally:
                 self._discard(place)
 
+    def difference(self, directory: str, reader: TarReader, lowers: Sequence[str] = ()) -> str:
+        """In what a snapshot's directory is not like its layer, unpacked anew over `lowers` (topmost first);
+        "" when it is. Raises OciError for a bad archive, OSError for the disk."""
+        from builder.snapshot.compare import difference
+        from oci.apply import apply
+
+        chain = [DirectoryLayer(each, userxattr=self._userxattr) for each in reversed(lowers)]
+        with self.prepare(lowers) as active:
+            apply(
+                reader,
+                active.upper,
+                style="overlay",
+                userxattr=self._userxattr,
+                lower=View(chain) if chain else None,
+                unmapped=self._unmapped,
+            )
+            return difference(directory, active.upper)
+
     def remove(self, name: str) -> None:
         """Forget snapshot `name`. Nothing may be using it."""
         self._known.pop(name, None)

@@ -5,15 +5,16 @@ directory.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from oci.data import dataclass
 from oci.digest import chain_ids
+from oci.errors import InvalidArchive, LimitExceeded, UnsafePath
 from oci.layer import Layer
 
 if TYPE_CHECKING:
@@ -105,13 +106,20 @@ def unpacker(snapshots: Snapshotter, blobs: BlobStore, clock: int | None = None)
     return unpack
 
 
-def _read(part: Part, layer: Layer, blobs: BlobStore) -> AbstractContextManager[TarReader]:
+@contextmanager
+def _read(part: Part, layer: Layer, blobs: BlobStore) -> Iterator[TarReader]:
+    """The layer's archive. Raises DigestMismatch, whatever else it looks like, when its blob is damaged."""
     from oci.compress import DEFAULT_LIMITS, NO_LIMITS
     from oci.layer import read_layer
 
-    if part.fetch is not None and part.fetch():
-        return read_layer(blobs, layer.digest, layer.media_type, limits=DEFAULT_LIMITS, diff_id=layer.diff_id)
-    return read_layer(blobs, layer.digest, layer.media_type, limits=NO_LIMITS)
+    strange = part.fetch is not None and part.fetch()
+    limits, diff_id = (DEFAULT_LIMITS, layer.diff_id) if strange else (NO_LIMITS, None)
+    try:
+        with read_layer(blobs, layer.digest, layer.media_type, limits=limits, diff_id=diff_id) as reader:
+            yield reader
+    except (InvalidArchive, LimitExceeded, UnsafePath):
+        blobs.verify(layer.digest)
+        raise
 
 
 def merge(result: Result, blobs: BlobStore, folder: str, clock: int | None = None) -> None:

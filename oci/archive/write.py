@@ -140,13 +140,14 @@ def _send(fd: int, store: BlobStore, blob: Descriptor, progress: Progress) -> in
     size = store.size(blob.digest)
     if size != blob.size:
         raise DigestMismatch(
-            f"blob {blob.digest} is damaged: {size} bytes; its descriptor promises {blob.size}"
+            f"blob {blob.digest} is damaged: {size} bytes; its descriptor promises {blob.size}",
+            blob=str(blob.digest),
         )
     head = header(_file(blob_path(blob.digest), size))
     write_all(fd, head)
     sent = store.send(blob.digest, fd, progress)
     if sent != size:
-        raise DigestMismatch(f"blob {blob.digest} changed while it was read")
+        raise DigestMismatch(f"blob {blob.digest} changed while it was read", blob=str(blob.digest))
     write_all(fd, _padding(size))
     return len(head) + size + len(_padding(size))
 

@@ -47,10 +47,11 @@ class Descriptor:
         """`content`, if it is what this descriptor promises, else DigestMismatch: size first, then digest."""
         if len(content) != self.size:
             raise DigestMismatch(
-                f"{self.digest} has {len(content)} bytes; its descriptor promises {self.size}"
+                f"{self.digest} has {len(content)} bytes; its descriptor promises {self.size}",
+                blob=str(self.digest),
             )
         if (actual := Digest.of(content, self.digest.algorithm)) != self.digest:
-            raise DigestMismatch(f"expected the bytes of {self.digest}, got {actual}")
+            raise DigestMismatch(f"expected the bytes of {self.digest}, got {actual}", blob=str(self.digest))
         return content
 
 

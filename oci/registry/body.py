@@ -81,6 +81,7 @@ class FileBody(Outgoing):
         self._fd = fd
         self._offset = offset
         self._digest = digest
+        self._name = str(digest or "")
 
     def write(self, sock: socket.socket, alive: Alive) -> None:
         end = self._offset + self.size
@@ -107,7 +108,8 @@ class FileBody(Outgoing):
         if hasher.hexdigest() != digest.hex:
             raise DigestMismatch(
                 f"blob {digest} is damaged: its {position} bytes are those of "
-                f"{digest.algorithm}:{hasher.hexdigest()}"
+                f"{digest.algorithm}:{hasher.hexdigest()}",
+                blob=str(digest),
             )
 
     def _move(self, sock: socket.socket, start: int, end: int, alive: Alive) -> None:
@@ -115,7 +117,7 @@ class FileBody(Outgoing):
         while start < end:
             count = move(sock, start, end, alive)
             if not count:
-                raise DigestMismatch("the blob's file was cut short while it was sent")
+                raise DigestMismatch("the blob's file was cut short while it was sent", blob=self._name)
             start += count
 
     def _by_kernel(self, sock: socket.socket, start: int, end: int, alive: Alive) -> int:
