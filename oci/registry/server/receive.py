@@ -81,8 +81,10 @@ class Incoming:
     def head(self) -> bytes:
         """A request's head, without the empty line. Raises Gone, and Problem when it is too long."""
         deadline = time.monotonic() + HEAD_SECONDS
-        self._rest = self._rest.removeprefix(b"\r\n")
-        if self._rest and not 0x41 <= self._rest[0] <= 0x5A:
+        while len(self._rest) < 2 and b"\r\n".startswith(self._rest):  # an empty line goes before some heads
+            self._rest += self._receive(MAX_HEAD, deadline - time.monotonic())
+        self._rest = self._rest.removeprefix(b"\r\n") or self._receive(MAX_HEAD, deadline - time.monotonic())
+        if not 0x41 <= self._rest[0] <= 0x5A:
             # Clients that try TLS first wait for a refusal before they come again in plain.
             raise Problem(400, "UNSUPPORTED", "this is no request of HTTP/1.1")
         while (end := self._rest.find(b"\r\n\r\n")) < 0:
