@@ -62,6 +62,8 @@ def target(data: bytes) -> None:
 def _furnish(base: bytes, bits: Bits) -> None:
     for _ in range(bits.number(12)):
         path = os.path.join(base, *(bits.pick(NAMES) for _ in range(1 + bits.number(2))))
+        if not os.path.realpath(os.path.dirname(path)).startswith(base):
+            continue  # a link made before leads out
         try:
             match bits.number(3):
                 case 0:

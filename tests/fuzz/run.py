@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import ModuleType
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -101,25 +102,26 @@ def one(name: str, corpus: str, found: str, seconds: int) -> int:
     import atheris
 
     sys.path[:0] = [str(HERE), str(ROOT)]
-    with atheris.instrument_imports(include=["oci", "builder"]):
+    with atheris.instrument_imports(include=["oci", "builder"]):  # what is imported late too
         import harness
 
-        module = harness.load(name)
-    kept, failures = Path(corpus) / name, Path(found) / name
-    for directory in (kept, failures):
+        arguments = _arguments(name, harness.load(name), Path(corpus) / name, Path(found) / name, seconds)
+        atheris.Setup(arguments, lambda data: harness.check(harness.load(name), data))
+        atheris.Fuzz()
+    return 0
+
+
+def _arguments(name: str, module: ModuleType, corpus: Path, found: Path, seconds: int) -> list[str]:
+    """The command line of libFuzzer, and the files that it names."""
+    for directory in (corpus, found):
         directory.mkdir(parents=True, exist_ok=True)
     for seed in module.SEEDS:
-        (kept / hashlib.sha1(seed).hexdigest()).write_bytes(seed)
-    words = kept.parent / f"{name}.words"
-    words.write_text("".join(_quoted(word) for word in getattr(module, "WORDS", ())))
-    arguments = [
-        name, str(kept), f"-max_total_time={seconds}", f"-max_len={LARGEST}", f"-dict={words}", "-timeout=30",
-        "-rss_limit_mb=2048", f"-artifact_prefix={failures}/", "-print_final_stats=1", "-verbosity=1",
-        "-len_control=20",
-    ]  # fmt: skip
-    atheris.Setup(arguments, lambda data: harness.check(module, data))
-    atheris.Fuzz()
-    return 0
+        (corpus / hashlib.sha1(seed).hexdigest()).write_bytes(seed)
+    words = corpus.parent / f"{name}.words"
+    words.write_text("# words\n" + "".join(_quoted(word) for word in getattr(module, "WORDS", ())))
+    limits = [f"-max_total_time={seconds}", f"-max_len={LARGEST}", "-timeout=30", "-rss_limit_mb=2048"]
+    files = [f"-dict={words}", f"-artifact_prefix={found}/"]
+    return [name, str(corpus), *limits, *files, "-print_final_stats=1", "-len_control=20"]
 
 
 def _quoted(word: bytes) -> str:
