@@ -68,12 +68,6 @@ def _read(path: str) -> bytes:
 def _write(path: str, value: bytes) -> None:
     """A /proc/sys that may not be written to is no reason not to build."""
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        os.write(fd, value)
+        sys_.write_proc(path, value)
     except OSError:
         pass
-    finally:
-        os.close(fd)

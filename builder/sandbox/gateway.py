@@ -138,7 +138,7 @@ class Gateway:
                 guard = nft.interface("iif", name) + nft.interface("oif", PREFIX, prefix=True, equal=False)
                 chains = (("forward", "filter", nft.FORWARD, 0, guard + nft.verdict(nft.DROP)),)
                 self._nft.make_table(_UPLINK + name, chains, owned=False)
-            _write(f"{_SYSCTL}conf/{name}/forwarding", b"1")
+            syscalls.write_proc(f"{_SYSCTL}conf/{name}/forwarding", b"1")
 
     def namespace(self) -> int:
         """A new namespace with `lo`, `eth0`, an address and a default route; its descriptor."""
@@ -146,7 +146,7 @@ class Gateway:
         try:
             name, host = self._connect(fd)
             if self._switch:
-                _write(f"{_SYSCTL}conf/{name}/forwarding", b"1")
+                syscalls.write_proc(f"{_SYSCTL}conf/{name}/forwarding", b"1")
             inside.up(1)
             index = inside.index("eth0")
             inside.address(index, self.address(host), 24)
@@ -214,7 +214,7 @@ class Gateway:
             if (
                 read_file(_SYSCTL + "ip_forward").strip() != b"1"
             ):  # else somebody has switched all of them on meanwhile
-                _write(f"{_SYSCTL}conf/{name}/forwarding", b"0")
+                syscalls.write_proc(f"{_SYSCTL}conf/{name}/forwarding", b"0")
             self._nft.delete_table(table)
 
 
@@ -256,8 +256,3 @@ def read_file(path: str) -> bytes:
             return file.read()
     except FileNotFoundError:
         return b""
-
-
-def _write(path: str, content: bytes) -> None:
-    with open(path, "wb", buffering=0) as file:
-        file.write(content)

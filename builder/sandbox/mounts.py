@@ -136,6 +136,7 @@ class Tree:
         self.privileged = privileged
         self.strict = strict
         self.weaker: list[str] = []
+        self.closed: list[str] = []
 
     def place(self, mount: int, path: bytes, *, directory: bool = True) -> bytes:
         """Attach `mount` at `path` in the root; the target's place in the root without links where it was
@@ -143,7 +144,7 @@ class Tree:
         """
         target, at = self._target(path, directory)
         try:
-            if sys_.file_system_type(target) in (sys_.PROC_SUPER_MAGIC, sys_.SYSFS_MAGIC):
+            if self._is_closed(target):
                 raise OSError(1, "mount: nothing may be mounted inside /proc or /sys", os.fsdecode(path))
             if stat.S_ISDIR(os.fstat(target).st_mode) != directory:
                 raise OSError(20, f"mount: not a {'directory' if directory else 'file'}", os.fsdecode(path))
@@ -151,6 +152,13 @@ class Tree:
         finally:
             os.close(target)
         return at
+
+    def _is_closed(self, target: int) -> bool:
+        """Whether it is in /proc or /sys, or on what masks a part of them, which is another file system."""
+        if sys_.file_system_type(target) in (sys_.PROC_SUPER_MAGIC, sys_.SYSFS_MAGIC):
+            return True
+        place = _place_of(target)
+        return any(place.startswith(each + "/") for each in self.closed)
 
     def _target(self, path: bytes, directory: bool) -> tuple[int, bytes]:
         try:
@@ -184,6 +192,7 @@ class Tree:
         """A fresh /proc of the step's own pid namespace, with Docker's masked and read-only paths."""
         proc = self._fresh(b"proc", CLOSED)
         self.place(proc, b"/proc")
+        self.closed.append(_place_of(proc))
         for name in () if self.privileged else MASKED_PROC:
             self.mask(proc, name)
         for name in () if self.privileged else READ_ONLY_PROC:
@@ -194,6 +203,7 @@ class Tree:
         """A fresh, read-only /sys: it shows the network namespace the step is in by now."""
         sysfs = self._fresh(b"sysfs", CLOSED | (0 if self.privileged else ATTR_RDONLY))
         self.place(sysfs, b"/sys")
+        self.closed.append(_place_of(sysfs))
         for name in () if self.privileged else (*MASKED_SYS, *_throttles(sysfs)):
             self.mask(sysfs, name)
         os.close(sysfs)
@@ -240,6 +250,11 @@ class Tree:
         null = os.open(b"null", os.O_RDWR | os.O_CLOEXEC, dir_fd=dev)
         os.close(dev)
         return null
+
+
+def _place_of(fd: int) -> str:
+    """Where it lies, for comparison only: seen from the host's root, on which the stage lies."""
+    return os.readlink(f"/proc/self/fd/{fd}")
 
 
 def _throttles(sysfs: int) -> list[bytes]:

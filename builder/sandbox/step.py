@@ -73,7 +73,7 @@ class Step:
         except NotStarted as error:
             status, text = error.status, str(error)
         except OSError as error:
-            path = f" {error.filename!r}" if error.filename else ""
+            path = f" {os.fsdecode(error.filename)!r}" if error.filename else ""
             text = f"{self.doing}: {error.strerror or error}{path}"
         except BaseException as error:  # whatever it was, it must not run on as a second launcher
             text = f"{self.doing}: {type(error).__name__}: {error}"

@@ -243,6 +243,19 @@ def file_system_type(fd: int) -> int:
     return int(struct.unpack_from("=q", buffer.raw)[0])
 
 
+def write_proc(path: str, text: bytes) -> None:
+    """Write to a file of /proc, which must really be one: what decides over ids and limits must not go to a
+    file that was put in its place (SECURITY.md S16). OSError also when it lies on another file system.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        if file_system_type(fd) != PROC_SUPER_MAGIC:
+            raise OSError(errno.ENODEV, "write: this is no file of procfs", path)
+        os.write(fd, text)
+    finally:
+        os.close(fd)
+
+
 def open_in_root(root: int, path: bytes, flags: int, *, links: bool = True) -> int:
     """Open `path` as if `root` were `/`: links and `..` stay inside, magic links are refused (openat2(2)).
 

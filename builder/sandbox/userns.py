@@ -232,13 +232,15 @@ def _become_root(maps: Maps) -> None:
 
 def _write_single(maps: Maps, proc: str) -> None:
     """setgroups has to be given up before the group's map (user_namespaces(7))."""
+    from builder.sandbox import syscalls as sys_
+
     for name, text in (
         ("setgroups", b"deny"),
         ("uid_map", _text(maps.uids)),
         ("gid_map", _text(maps.gids)),
     ):
         try:
-            _write(f"{proc}/self/{name}", text)
+            sys_.write_proc(f"{proc}/self/{name}", text)
         except OSError as error:
             if name != "setgroups" or not isinstance(error, FileNotFoundError):
                 raise Unmapped(error.errno, f"{name}: {error.strerror}") from None
@@ -246,14 +248,6 @@ def _write_single(maps: Maps, proc: str) -> None:
 
 def _text(lines: tuple[Row, ...]) -> bytes:
     return b"".join(b"%d %d %d\n" % row for row in lines)
-
-
-def _write(path: str, text: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, text)
-    finally:
-        os.close(fd)
 
 
 class _Helper:
@@ -309,9 +303,11 @@ def _help(maps: Maps, target: int, wait: int, tell: int, proc: str) -> None:
 
 
 def _write_for(maps: Maps, target: int, proc: str) -> str:
+    from builder.sandbox import syscalls as sys_
+
     for name, text in (("uid_map", _text(maps.uids)), ("gid_map", _text(maps.gids))):
         try:
-            _write(f"{proc}/{target}/{name}", text)
+            sys_.write_proc(f"{proc}/{target}/{name}", text)
         except OSError as error:
             return f"{name}: {error.strerror}"
     return ""

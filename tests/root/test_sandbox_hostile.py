@@ -95,8 +95,12 @@ def test_links_in_a_circle(world: Any) -> None:
 
 def test_nothing_is_mounted_into_proc_or_sys(world: Any) -> None:
     os.symlink("/proc/sys", world.path("image/way-in"))
-    for target in ("/proc/self/attr", "/proc", "/sys/kernel", "/way-in"):
-        exit_, _ = world.run("true", mounts=(Tmpfs(target),))
+    os.symlink("/proc", world.path("image/door"))
+    covered = [File(f"{way}/{name}", b"x") for way in ("/proc", "/door") for name in ("keys", "timer_list")]
+    others = [Tmpfs(name) for name in ("/proc/self/attr", "/proc", "/sys/kernel", "/sys/firmware", "/way-in")]
+    for mount in (*others, *covered):
+        target = mount.target
+        exit_, _ = world.run("true", mounts=(mount,))
         assert exit_.status == 125, target
         assert "inside /proc or /sys" in exit_.error
 
