@@ -1,7 +1,8 @@
 """The store's one sqlite database: tables of a cache. Lost or damaged, it is made again, empty.
 
-Connections are one per thread, made when first used. Values are committed when `put` returns, but not flushed
-to the disk (WAL, synchronous=NORMAL): a power cut may forget the last ones and never damages the rest.
+Connections are one per thread, made when first used and closed when the thread ends. Values are committed
+when `put` returns, but not flushed to the disk (WAL, synchronous=NORMAL): a power cut may forget the last
+ones and never damages the rest.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
+from weakref import WeakSet
 
 from builder.errors import CacheError, ResourceError
 from builder.events import Emit, Warning_, discard
@@ -47,7 +49,8 @@ class Database:
         self._emit = emit
         self._local = threading.local()
         self._lock = threading.Lock()
-        self._all: list[sqlite3.Connection] = []
+        self._all: WeakSet[_Connection] = WeakSet()
+        self._inherited: list[_Connection] = []
         self._generation = 0
 
     def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -88,26 +91,27 @@ class Database:
     def _connection(self) -> sqlite3.Connection:
         here = self._local.__dict__
         if here.get("generation") != (self._generation, os.getpid()):
+            if here.get("generation", (0, os.getpid()))[1] != os.getpid():
+                self._inherited.append(here["connection"])  # a parent's: not ours to close (sqlite's rule)
             here["connection"] = self._open()
             here["generation"] = (self._generation, os.getpid())
-        connection: sqlite3.Connection = here["connection"]
-        return connection
+        connection: _Connection = here["connection"]
+        return connection.db
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self) -> _Connection:
         import sqlite3
 
         # Mode 0600 from its first moment: sqlite itself would make it by the umask.
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-        connection = sqlite3.connect(
-            self.path, _WAIT_MS / 1000, isolation_level=None, check_same_thread=False
-        )
+        db = sqlite3.connect(self.path, _WAIT_MS / 1000, isolation_level=None, check_same_thread=False)
         try:
-            _prepare(connection)
+            _prepare(db)
         except BaseException:
-            connection.close()
+            db.close()
             raise
+        connection = _Connection(db)
         with self._lock:
-            self._all.append(connection)
+            self._all.add(connection)
         return connection
 
     def _replace(self, generation: int, error: Exception) -> None:
@@ -125,7 +129,7 @@ class Database:
     def _close_all(self) -> None:
         self._generation += 1
         for connection in self._all:
-            connection.close()
+            connection.db.close()
         self._all.clear()
 
     def _refusal(self, error: Exception) -> CacheError | ResourceError:
@@ -134,6 +138,18 @@ class Database:
         return CacheError(
             f"{self.path}: {error}", hint="it is a cache: when no build runs, it may be deleted"
         )
+
+
+class _Connection:
+    """Held by its thread's local data alone: it closes when the thread is gone."""
+
+    __slots__ = ("__weakref__", "db")
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.db = db
+
+    def __del__(self) -> None:
+        self.db.close()
 
 
 class Table(Generic[K]):

@@ -215,6 +215,26 @@ def test_every_thread_has_its_connection(state: StateDir) -> None:
     assert len(list(steps.items())) == 120
 
 
+def test_a_connection_ends_with_its_thread(state: StateDir) -> None:
+    """A server has thousands of threads in its life (SECURITY.md R27)."""
+
+    def opened() -> int:
+        links = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+        return sum(
+            os.readlink(each).startswith(state.database.path) for each in links if os.path.lexists(each)
+        )
+
+    state.steps().put("key", "value")
+    before = opened()
+    for _ in range(20):
+        thread = threading.Thread(target=lambda: state.steps().get("key"))
+        thread.start()
+        thread.join()
+    assert 0 < before <= opened() <= before + 2, "sqlite keeps a closed file for the next connection"
+    state.database.close()
+    assert opened() == 0 and state.steps().get("key") == "value"
+
+
 @pytest.mark.parametrize("damage", ["garbage", "page", "empty", "gone"])
 def test_a_damaged_or_lost_database_is_made_again(tmp_path: Path, damage: str) -> None:
     root = str(tmp_path / "store")
