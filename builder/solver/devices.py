@@ -139,7 +139,10 @@ def _read(path: str) -> Mapping[str, Any]:
         content = file.read(_MOST_BYTES + 1)
     if len(content) > _MOST_BYTES:
         raise CdiError("it is too large")
-    document = json.loads(content)
+    try:
+        document = json.loads(content)
+    except RecursionError:
+        raise CdiError("it is nested too deeply") from None
     if not isinstance(document, dict):
         raise CdiError("it is no JSON object")
     return document

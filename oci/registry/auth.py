@@ -144,7 +144,7 @@ class CredentialStore:
         try:
             value = json.loads(answer)
             name, secret = value["Username"], value["Secret"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             name = secret = None
         if not isinstance(name, str) or not isinstance(secret, str):
             raise Unauthorized(
@@ -276,7 +276,7 @@ def _read(path: str) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise Unauthorized(f"{path}: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Unauthorized(f"{path}: not valid JSON; mend it or remove it and log in again") from None
     if not isinstance(value, dict) or not isinstance(value.get("auths") or {}, dict):
         raise Unauthorized(f"{path}: expected an object with `auths`")

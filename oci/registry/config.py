@@ -89,7 +89,7 @@ class RegistryConfig:
         try:
             with open(path, "rb") as file:
                 table = tomllib.load(file)
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidDocument(f"{path}: not valid TOML: {error}") from None
         return cls.of(table, path)
 

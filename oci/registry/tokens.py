@@ -199,7 +199,7 @@ class Authority:
             value = json.loads(content)
             text = value.get("token") or value.get("access_token")
             life = float(value.get("expires_in") or _DEFAULT_LIFE_S)
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             text, life = None, 0.0
         if not isinstance(text, str) or not text.isascii() or not text.isprintable() or " " in text:
             raise Unauthorized(f"{where} sent no JSON with a token")
