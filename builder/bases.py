@@ -5,7 +5,7 @@ A name that the store knows is not looked up again: builds repeat without a netw
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from builder.errors import NotFound, RegistryFailed
 from builder.origins import RESOLVED
@@ -15,13 +15,21 @@ from oci.image import Image, select
 
 if TYPE_CHECKING:
     from builder.images import Images
-    from builder.registries import Registries
+    from builder.registries import Access
     from oci.model import Platform
     from oci.reference import Reference
 
 
+class Resolver(Protocol):
+    """Whoever can be asked for images: registries."""
+
+    @property
+    def access(self) -> Access: ...
+    def image(self, reference: Reference, platform: Platform) -> Image: ...
+
+
 def find(
-    images: Images, registries: Registries | None, reference: Reference, platform: Platform, *, pull: bool
+    images: Images, registries: Resolver | None, reference: Reference, platform: Platform, *, pull: bool
 ) -> Image:
     """The image for `platform`; of one that is pulled, layers may still be missing.
 

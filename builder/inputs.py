@@ -19,12 +19,13 @@ from oci.layout import REF_NAME, name_of
 from oci.reference import Reference
 
 if TYPE_CHECKING:
+    from builder.bases import Resolver
     from builder.contexts.ahead import Ahead
     from builder.contexts.remote import Remotes
     from builder.contexts.sources import Source
     from builder.images import Images
     from builder.patterns import IgnoreFile
-    from builder.registries import Access, Registries
+    from builder.registries import Access
     from builder.tree import Tree
     from oci.model import Descriptor, Platform
 
@@ -69,7 +70,7 @@ class Inputs:
         images: Images | None,
         emit: Emit,
         remotes: Remotes | None = None,
-        registries: Registries | None = None,
+        registries: Resolver | None = None,
         ahead: Ahead | None = None,
     ) -> None:
         self._wanted = wanted

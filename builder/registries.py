@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from oci.reference import Reference
     from oci.registry.client import Client
     from oci.registry.moving import Moving, Watch
+    from oci.registry.patience import Patience
 
 _DOCUMENTS = media_types.INDEXES | media_types.MANIFESTS
 _PLACES = 3
@@ -66,8 +67,9 @@ class Registries:
     and NotFound for what nobody is asked for because of `offline`.
     """
 
-    def __init__(self, access: Access, images: Images, emit: Emit) -> None:
+    def __init__(self, access: Access, images: Images, emit: Emit, patience: Patience | None = None) -> None:
         self.access = access
+        self._patience = patience
         self._images = images
         self.emit = emit
         self._lock = threading.Lock()
@@ -104,7 +106,7 @@ class Registries:
             if self._cancelled:
                 raise BuildCancelled("the build was cancelled")
             if self._client is None:
-                self._client = connect(self.access, self._warn)
+                self._client = connect(self.access, self._warn, self._patience)
             return self._client
 
     def _warn(self, text: str) -> None:
@@ -353,7 +355,7 @@ _OFFLINE = "with --offline nothing is asked of the network"
 _LOST = "pull the image again, or build it again"
 
 
-def connect(access: Access, warn: Callable[[str], None]) -> Client:
+def connect(access: Access, warn: Callable[[str], None], patience: Patience | None = None) -> Client:
     """A client with this access. Raises UsageError for a configuration or certificates that are wrong."""
     from builder import config
     from oci.registry.auth import Credential, CredentialStore
@@ -368,6 +370,7 @@ def connect(access: Access, warn: Callable[[str], None]) -> Client:
         CredentialStore.default(access.authfile, given=given),
         offline=access.offline,
         tls_verify=access.tls_verify,
+        patience=patience,
         warn=warn,
     )
 

@@ -6,17 +6,22 @@ import io
 import json
 import os
 from base64 import b64decode
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
+from small_registry import Registry, serving
 
 from builder.cli.check import Call
 from builder.cli.progress_plain import Plain
 from builder.cli.progress_tty import View
 from builder.errors import UsageError
 from builder.events import StepStarted, Warning_
+from oci.image import Image
+from oci.model import ImageConfig, RunConfig
+from oci.platforms import host
 
 Pybuild = Any
 DOCKERFILE = """\
@@ -78,7 +83,7 @@ def test_nothing_found_and_one_found(pybuild: Pybuild, context: Path) -> None:
 
 def test_a_base_that_is_not_here_is_noted(pybuild: Pybuild, context: Path) -> None:
     (context / "Dockerfile").write_text("FROM missing\nCOPY $x b\n")
-    ran = pybuild("--check", str(context))
+    ran = pybuild("build", "--check", "--offline", str(context))
     assert (ran.code, ran.out) == (0, "Check complete, no warnings found.\n")
     assert (
         ran.err.startswith("note: the base docker.io/library/missing:latest is not here")
@@ -86,9 +91,55 @@ def test_a_base_that_is_not_here_is_noted(pybuild: Pybuild, context: Path) -> No
     )
 
 
+def serve(registry: Registry, name: str, config: ImageConfig) -> str:
+    """An image without layers in a registry; its whole name."""
+    image = Image.of(config)
+    for part in (image.manifest, image.config):
+        registry.blobs[name, str(part.digest)] = part.content
+    digest = str(image.manifest.digest)
+    registry.manifests[name, digest] = (image.descriptor.media_type, image.manifest.content)
+    registry.tags[name, "1"] = digest
+    return f"{registry.address}/{name}:1"
+
+
+def test_a_base_of_a_registry_is_looked_at_and_not_kept(pybuild: Pybuild, context: Path) -> None:
+    with serving(Registry()) as registry:
+        config = ImageConfig(replace(host(), architecture="riscv64"), RunConfig(env=("KNOWN=1",)))
+        name = serve(registry, "team/base", config)
+        (context / "Dockerfile").write_text(f"FROM {name}\nCOPY $KNOWN $KNWON b/\n")
+        ran = pybuild("--check", str(context))
+        assert (ran.code, ran.err) == (1, "")
+        assert "Usage of undefined variable '$KNWON' (did you mean $KNOWN?)" in ran.out
+        assert "InvalidBaseImagePlatform" in ran.out and "2 warnings have been found" in ran.out
+        assert not os.path.exists(pybuild.root), "and no store is made"
+        asked = len(registry.seen)
+        assert (
+            pybuild("build", "--check", "--offline", str(context)).code == 0 and len(registry.seen) == asked
+        )
+        pybuild.ok("images")
+        assert pybuild("--check", str(context)).code == 1
+        assert pybuild.ok("images", "-q") == "", "a check names nothing"
+    ran = pybuild("--check", str(context))
+    assert ran.code == 0 and f"note: the base {name} is not here" in ran.err
+
+
+def test_a_registry_that_is_out_of_reach_is_asked_once(pybuild: Pybuild, context: Path) -> None:
+    def refuse(handler: Any) -> bool:
+        handler.send(503)
+        return True
+
+    with serving(Registry(hooks=[refuse])) as registry:
+        bases = "".join(f"FROM {registry.address}/base:{number}\n" for number in range(5))
+        (context / "Dockerfile").write_text(bases)
+        ran = pybuild("--check", str(context))
+        assert ran.code == 0 and ran.err.count("is not here") == 5
+        assert {seen.path for seen in registry.seen if "/base/" in seen.path} <= {"/v2/base/manifests/0"}
+        assert registry.seen
+
+
 def test_a_named_context_that_is_not_here_is_like_a_base(pybuild: Pybuild, context: Path) -> None:
     (context / "Dockerfile").write_text("FROM other\n")
-    args = ("--check", "--build-context", "other=docker-image://missing", str(context))
+    args = ("build", "--check", "--offline", "--build-context", "other=docker-image://missing", str(context))
     assert pybuild(*args).code == 0
     assert pybuild("--check", "--build-context", "other=/nonexistent", str(context)).code == 2
 
