@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from unittest.mock import patch
 
 from oci.errors import RegistryError, Unauthorized
 from oci.registry.auth import Credential, CredentialStore
@@ -23,7 +24,6 @@ WORDS = tuple(
     b'"token": "access_token": "expires_in": realm= service= scope= Basic Bearer "errors": "auths": "auth":'
     b' "credsStore": "credHelpers": 1e999 NaN [[[[[[[[ {"a":'.split()
 )
-os.environ["PATH"] = "/nonexistent"  # no helper is ever started
 
 
 class Said:
@@ -74,7 +74,8 @@ def _file(content: bytes) -> None:
     try:
         os.write(fd, content)
         store = CredentialStore((f"/proc/self/fd/{fd}",))
-        for host in ("r.example", "docker.io"):
-            store.get(host, "a/b")
+        with patch.dict(os.environ, PATH="/nonexistent"):  # no helper is ever started
+            for host in ("r.example", "docker.io"):
+                store.get(host, "a/b")
     finally:
         os.close(fd)
