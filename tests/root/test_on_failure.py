@@ -263,6 +263,15 @@ def test_a_build_that_succeeds_asks_nothing(desk: Desk) -> None:
         assert ENTERED not in person.said and person.attributes() == person.before
 
 
+def test_limits_are_the_step_s_but_people_take_their_time(desk: Desk) -> None:
+    limits = ("--step-timeout=1s", "--resource=scope=step,pids=20")
+    with desk.entered("FROM base\nRUN sleep 1000\n", *limits) as person:
+        assert "longer than 1s" in person.said
+        assert person.ask("sleep 1.3; echo still here") == "still here\n"
+        person.type("(for n in $(seq 60); do sleep 5 & done); echo 'a''ll'\r")
+        assert "can't fork" in person.expect("all\n")
+
+
 def test_the_window_s_size_follows(desk: Desk) -> None:
     with desk.entered("FROM base\nRUN false\n") as person:
         assert person.ask("busybox stty size") == "30 100\n"
