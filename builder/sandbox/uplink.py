@@ -28,7 +28,6 @@ _WATCH = '"$@" & read _ <&3; kill $! 2>/dev/null; wait'
 _NETNS = "/proc/self/fd/4"
 _READY_S = 5.0
 _PASTA_RESOLVER, _SLIRP_RESOLVER = "192.0.2.53", "10.0.2.3"
-INSTALL = "sudo apt-get install passt   # or slirp4netns; or give the steps the host's: --network=host"
 
 _PROGRAMS = (
     (

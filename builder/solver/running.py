@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 _PIPES = "/dev/pipes/"
 _LAST_SIGNAL = 64
+INSTALL = (
+    "install passt or slirp4netns (sudo apt-get install passt), or give the steps the host's network with"
+    " --network=host, or none with --network=none"
+)
 HOST_GATEWAY = "host-gateway"
 """In place of an address: the host's own."""
 
@@ -205,8 +209,8 @@ class Runner:
             yield stack.enter_context(running)
 
     def _take_network(self, stack: ExitStack) -> int:
-        assert self._pool is not None
-        fd = self._pool.take()
+        with self._networking() as pool:
+            fd = pool.take()
         stack.callback(os.close, fd)
         return fd
 
@@ -225,19 +229,25 @@ class Runner:
         """What makes private networks here: with root's means, or (the same interface) with an ordinary
         user's.
         """
-        if not self._isolation.private_network:
-            raise SandboxError(
-                "no private network with a way out can be had here without root",
-                hint="give the steps the host's with --network=host, or none with --network=none",
-            )
         from builder.sandbox.network import NetworkPool
 
-        return NetworkPool()
+        return NetworkPool(rootless=not self._isolation.private_network)
+
+    @contextmanager
+    def _networking(self) -> Iterator[NetworkPool]:
+        """The pool, whose errors are told with what mends them."""
+        assert self._pool is not None
+        try:
+            yield self._pool
+        except OSError as error:
+            hint = "" if self._isolation.private_network else INSTALL
+            raise SandboxError(str(error.strerror or error), hint=hint) from None
 
     def _network_files(self, op: Exec, network: str) -> tuple[File, ...]:
         resolv = _host_resolv() if network == "host" else b""
         if network == "private" and self._pool is not None:
-            resolv = self._pool.resolv_conf()
+            with self._networking() as pool:
+                resolv = pool.resolv_conf()
         extra = [(name, self._address(address, network)) for name, address in op.extra_hosts]
         text = hosts(op.hostname, tuple((name, address) for name, address in extra if address))
         return (File("/etc/resolv.conf", resolv), File("/etc/hosts", text))
@@ -248,7 +258,10 @@ class Runner:
             return address
         if network == "host":
             return "127.0.0.1"
-        return self._pool.gateway() if network == "private" and self._pool is not None else ""
+        if network != "private" or self._pool is None:
+            return ""
+        with self._networking() as pool:
+            return pool.gateway()
 
 
 def environment(env: tuple[tuple[str, str], ...], home: str, hostname: str) -> tuple[tuple[str, str], ...]:

@@ -452,7 +452,7 @@ def attempt(address, port):
         with socket.create_connection((address, port), 2) as connection:
             return connection.recv(100).decode()
     except OSError as error:
-        return type(error).__name__
+        return f"{error} Error"
 
 def ask(resolver):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as query:
@@ -488,6 +488,9 @@ def ordinary(host: Host, tmp_path: Any) -> Callable[..., subprocess.Popen[str]]:
     tmp_path.chmod(0o755)
     os.mknod(tun, 0o020666, os.makedev(10, 200))
     os.chmod(tun, 0o666)
+
+    while " UP " not in host.command("ip", "-br", "link", "show", "up0"):
+        time.sleep(0.02)  # a program that connects for others gives up at once where there is no carrier
 
     def start(*words: str) -> subprocess.Popen[str]:
         where = f"mount --bind {tun} /dev/net/tun && mount --bind {resolv} /etc/resolv.conf && exec "
