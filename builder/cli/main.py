@@ -19,6 +19,7 @@ COMMANDS = {
     "build": "Build an image from a Dockerfile (the default command)",
     "context": "Show what a build can copy, how large it is, and why",
     "copy": "Copy images between registries, layouts, archives and the store",
+    "doctor": "Look at what this machine allows, and what to type for more",
     "expand": "Print a Dockerfile with its INCLUDEs put in, for any builder",
     "export": "Write an image's files as one tar archive",
     "fsck": "Verify the store: blobs, names, unpacked layers; and mend it",

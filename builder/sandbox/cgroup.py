@@ -31,12 +31,11 @@ from builder.sandbox.cgroup_tree import (
     words,
     write,
 )
-from builder.sandbox.spec import Membership, Used
+from builder.sandbox.spec import Limits, Membership, Used
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from builder.sandbox.spec import Limits
 
 LEAF = "pybuild-self"
 _V1_NAMES = {"io": "blkio"}
@@ -237,6 +236,22 @@ class Groups:
                     continue
                 place.refused.add((each.option, each.value))
                 self._refuse(_cannot(each.option, place, error, each))
+
+
+def unavailable(controller: str) -> tuple[str, str]:
+    """Why limits of a controller cannot be enforced here, and what to do; two empty strings when they can.
+
+    Only looked at: whether there is a hierarchy, and whether a cgroup may be made in it.
+    """
+    refused: list[NotEnforceable] = []
+    groups = Groups("", Limits(), Limits(), refuse=refused.append)
+    try:
+        _, parent = groups._where(controller, controller, hierarchies())
+    except NotEnforceable as error:
+        return str(error).removeprefix(f"{controller}: "), error.hint
+    if os.access(parent, os.W_OK | os.X_OK):
+        return "", ""
+    return "no cgroup may be made here", _HINT_ROOT if system_root() else _HINT_USER
 
 
 class _Place:

@@ -81,6 +81,25 @@ def fuse_refused() -> str:
     return ""
 
 
+def network_refused(maps: Maps | None) -> str:
+    """Why steps can have no private network here, in a namespace with `maps` (None: with root's means); ""
+    when they can. One is made in a child and goes with it.
+    """
+
+    def attempt() -> str:
+        if maps is not None:
+            enter(maps)
+        else:
+            sys_.unshare(sys_.CLONE_NEWNET)  # not the host's own rules: a namespace in its place
+        from builder.sandbox.network import NetworkPool
+
+        with NetworkPool(1, rootless=maps is not None) as pool:
+            os.close(pool.take())
+        return ""
+
+    return _in_child(attempt)
+
+
 class Tried:
     """What `try_all` found. Each is "" for a yes, else what was said; `number` is unshare's errno."""
 
