@@ -109,7 +109,7 @@ def _with_later(command: click.Command) -> click.Command:
     "--build-context",
     "contexts",
     multiple=True,
-    metavar="NAME=SOURCE",
+    metavar="NAME[::PLATFORM]=SOURCE",
     help="More contexts: a directory, git or http URL, oci-layout://DIR[:TAG] or docker-image://NAME.",
 )
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Label the image; repeatable.")
@@ -290,7 +290,7 @@ def _request(session: Session, flags: dict[str, Any]) -> BuildRequest:
         every_stage=flags["every_stage"],
         no_cache=flags["no_cache"],
         no_cache_filter=frozenset(values.words(flags["no_cache_filter"])),
-        contexts=values.pairs("--build-context", flags["contexts"]),
+        contexts=values.contexts(flags["contexts"]),
         labels=values.pairs("--label", flags["labels"], empty=True),
         platforms=platforms,
         network="default" if flags["network"] == "bridge" else flags["network"],

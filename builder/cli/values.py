@@ -30,6 +30,25 @@ def pairs(option: str, texts: Iterable[str], *, empty: bool = False) -> dict[str
     return found
 
 
+def contexts(texts: Iterable[str]) -> dict[str, str]:
+    """`--build-context NAME[::PLATFORM]=SOURCE`, by names whose platforms are written as everywhere here."""
+    found = {}
+    for name, value in pairs("--build-context", texts).items():
+        base, mark, platform = name.rpartition("::")
+        found[f"{base}::{_platform(name, platform)}" if mark and base else name] = value
+    return found
+
+
+def _platform(name: str, text: str) -> str:
+    from oci import platforms
+    from oci.errors import InvalidPlatform
+
+    try:
+        return str(platforms.parse(text))
+    except InvalidPlatform as error:
+        raise UsageError(f"--build-context {name}: {error}", hint="write NAME::linux/arm64=SOURCE") from None
+
+
 def words(texts: Iterable[str]) -> tuple[str, ...]:
     """All words of texts that hold some each, with commas between them."""
     return tuple(each for text in texts for each in text.split(",") if each)

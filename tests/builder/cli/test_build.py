@@ -317,3 +317,16 @@ def test_the_commits_time_without_anybodys_settings(tmp_path: Path) -> None:
 )
 def test_sizes(written: str, count: int) -> None:
     assert values.size("--shm-size", written) == count
+
+
+def test_named_contexts_of_platforms() -> None:
+    texts = ("a=.", "a::arm64=b", "x/y:1::linux/arm64/v8=c", "u=https://h/r.git#a::b")
+    assert values.contexts(texts) == {
+        "a": ".",
+        "a::linux/arm64": "b",
+        "x/y:1::linux/arm64": "c",
+        "u": "https://h/r.git#a::b",
+    }
+    for text in ("a::=b", "a::linux/no/such/thing=b", "a"):
+        with pytest.raises(UsageError, match="--build-context"):
+            values.contexts((text,))

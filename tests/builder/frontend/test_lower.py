@@ -446,6 +446,24 @@ def test_a_named_context_comes_before_a_stage_and_an_image() -> None:
     assert Base("base", ours) in [step.op for step in walk(made.target)]
 
 
+def test_a_named_context_of_the_platform_goes_first() -> None:
+    plain, arm = image(env=("PATH=/plain",)), image(env=("PATH=/arm",))
+    contexts = {
+        "base": lambda _: plain,
+        "base::linux/arm64": lambda _: arm,
+        "d::linux/arm64": None,
+        "d": None,
+    }
+    for platform, path, name in ((AMD64, "/plain", "d"), (ARM64, "/arm", "d::linux/arm64")):
+        made = build("FROM base\nCOPY --from=d p q\n", contexts=contexts, platform=platform)
+        assert made.config.config.env == (f"PATH={path}",)
+        assert copies(made)[0].sources == (ContextSource(("p",), name),)
+    made = build("FROM --platform=linux/arm64 base\n", contexts=contexts)
+    assert made.config.config.env == ("PATH=/arm",)
+    made = build("FROM other\n", contexts={"other::linux/arm64": lambda _: arm})
+    assert made.config.config.env == ("PATH=/bin",), "a platform that is not built for"
+
+
 def test_a_directory_may_be_a_base() -> None:
     made = build("FROM files\nRUN x", contexts={"files": None})
     assert [step.op for step in walk(made.target)][:2] == [
