@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
+from typing import TypedDict
 
 from oci import media_types
 from oci.data import dataclass
@@ -41,24 +42,13 @@ class Manifest:
             config=descriptor_of(config),
             layers=tuple(descriptor_of(layer) for layer in fields.objects("layers")),
             media_type=kind,
-            annotations=fields.mapping("annotations"),
-            subject=_subject(fields),
-            artifact_type=fields.text("artifactType"),
-            extra=fields.rest(exact=True),
+            **_common(fields),
         )
 
     def to_json(self) -> bytes:
         """The manifest's bytes."""
-        known = {
-            "schemaVersion": 2,
-            "mediaType": self.media_type,
-            "artifactType": self.artifact_type,
-            "config": descriptor_value(self.config),
-            "layers": [descriptor_value(layer) for layer in self.layers],
-            "subject": self.subject and descriptor_value(self.subject),
-            "annotations": ordered(self.annotations),
-        }
-        return dumps(kept(present(known, "layers"), self.extra))
+        layers = [descriptor_value(layer) for layer in self.layers]
+        return _written(self, {"config": descriptor_value(self.config), "layers": layers})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,23 +72,12 @@ class Index:
         return cls(
             manifests=tuple(descriptor_of(item) for item in fields.objects("manifests")),
             media_type=kind,
-            annotations=fields.mapping("annotations"),
-            subject=_subject(fields),
-            artifact_type=fields.text("artifactType"),
-            extra=fields.rest(exact=True),
+            **_common(fields),
         )
 
     def to_json(self) -> bytes:
         """The index's bytes."""
-        known = {
-            "schemaVersion": 2,
-            "mediaType": self.media_type,
-            "artifactType": self.artifact_type,
-            "manifests": [descriptor_value(item) for item in self.manifests],
-            "subject": self.subject and descriptor_value(self.subject),
-            "annotations": ordered(self.annotations),
-        }
-        return dumps(kept(present(known, "manifests"), self.extra))
+        return _written(self, {"manifests": [descriptor_value(item) for item in self.manifests]})
 
 
 def parse(content: bytes, media_type: str = "") -> Manifest | Index:
@@ -139,6 +118,34 @@ def _envelope(fields: Fields, expected: str, allowed: frozenset[str], default: s
     return kind
 
 
-def _subject(fields: Fields) -> Descriptor | None:
+class _Common(TypedDict):
+    """What manifests and indexes both have."""
+
+    annotations: Mapping[str, str]
+    subject: Descriptor | None
+    artifact_type: str
+    extra: Mapping[str, object]
+
+
+def _common(fields: Fields) -> _Common:
+    """To be called last: what no call has asked for until then is `extra`."""
     subject = fields.object("subject")
-    return descriptor_of(subject) if subject else None
+    return {
+        "annotations": fields.mapping("annotations"),
+        "subject": descriptor_of(subject) if subject else None,
+        "artifact_type": fields.text("artifactType"),
+        "extra": fields.rest(exact=True),
+    }
+
+
+def _written(document: Manifest | Index, own: Mapping[str, object]) -> bytes:
+    """A document's bytes; `own` is what only its kind has."""
+    known = {
+        "schemaVersion": 2,
+        "mediaType": document.media_type,
+        "artifactType": document.artifact_type,
+        **own,
+        "subject": document.subject and descriptor_value(document.subject),
+        "annotations": ordered(document.annotations),
+    }
+    return dumps(kept(present(known, *own), document.extra))

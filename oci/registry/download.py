@@ -1,9 +1,9 @@
 """One blob from a registry into a store: verified, resumed after every drop and between runs (R10, R14, R15).
 
 What arrives goes straight from the connection through sha256 into a file named by digest, which becomes the
-blob only when size and digest are right. The digest answers for the bytes, so a resumed download needs no
-If-Range: bytes that do not belong together are found out, thrown away, and fetched once more from the
-beginning.
+blob only when size and digest are right. The rest is asked for with If-Range where the server gave a strong
+ETag; where it did not, the digest answers for the bytes: those that do not belong together are found out,
+thrown away, and fetched once more from the beginning.
 """
 
 from __future__ import annotations
@@ -80,8 +80,9 @@ def _receive(source: Repository, descriptor: Descriptor, partial: Partial, track
     """Ask for what is missing and take it in."""
     if descriptor.size and partial.size == descriptor.size:
         return
-    with _open(source, descriptor, partial.size) as answer:
+    with _open(source, descriptor, partial) as answer:
         _place(source, answer, descriptor, partial)
+        partial.etag = answer.headers.get("ETag", "")
         track.at(partial.size)
         for piece in answer.pieces():
             if partial.size + len(piece) > descriptor.size:
@@ -120,16 +121,16 @@ def _place(source: Repository, answer: Any, descriptor: Descriptor, partial: Par
         )
 
 
-def _open(source: Repository, descriptor: Descriptor, offset: int) -> Any:
+def _open(source: Repository, descriptor: Descriptor, partial: Partial) -> Any:
     try:
-        return source.open_blob(descriptor.digest, offset, descriptor.size)
+        return source.open_blob(descriptor.digest, partial.size, descriptor.size, partial.etag)
     except ManifestUnknown:
         if not descriptor.urls:
             raise
-    return _foreign(source, descriptor, offset)
+    return _foreign(source, descriptor, partial)
 
 
-def _foreign(source: Repository, descriptor: Descriptor, offset: int) -> Any:
+def _foreign(source: Repository, descriptor: Descriptor, partial: Partial) -> Any:
     """A layer that its registry does not have, from where the image says it is; no credential goes there
     (S84)."""
     for url in descriptor.urls:
@@ -137,7 +138,9 @@ def _foreign(source: Repository, descriptor: Descriptor, offset: int) -> Any:
             "http:"
         ):
             continue
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        headers = {"Range": f"bytes={partial.size}-"} if partial.size else {}
+        if partial.size and partial.etag:
+            headers["If-Range"] = partial.etag
         doing = f"getting {descriptor.digest} from its own place"
         ok = (200, 206, 416)
         return source.calls.fetch(Request("GET", url, doing, source.stop, headers, ok=ok, retry=False))

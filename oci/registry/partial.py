@@ -15,6 +15,8 @@ from oci.registry.patience import Stop
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _POLL_S = 0.05
+_ETAG = "user.pybuild.etag"
+_LONGEST_ETAG = 1024
 
 
 class Partial:
@@ -32,6 +34,9 @@ class Partial:
         self._path = os.path.join(self._directory, f"{PARTIAL}{digest.algorithm}-{digest.hex}")
         self._fd = self._lock(stop)
         self._hasher = hashlib.new(digest.algorithm)
+        self._etag = ""
+        with suppress(OSError):
+            self._etag = os.getxattr(self._fd, _ETAG).decode("latin-1")
         self.complete = digest in store
         if not self.complete:
             self._take_in()
@@ -42,8 +47,23 @@ class Partial:
         write_all(self._fd, data)
         self.size += len(data)
 
+    @property
+    def etag(self) -> str:
+        """The strong validator that came with the bytes, "" if none did; kept with the file where its file
+        system keeps attributes."""
+        return self._etag
+
+    @etag.setter
+    def etag(self, value: str) -> None:
+        value = value[:_LONGEST_ETAG] if value.startswith('"') else ""
+        if value != self._etag:
+            self._etag = value
+            with suppress(OSError):
+                os.setxattr(self._fd, _ETAG, value.encode("latin-1", "replace"))
+
     def reset(self) -> None:
         """Forget all that is there."""
+        self.etag = ""
         os.ftruncate(self._fd, 0)
         os.lseek(self._fd, 0, os.SEEK_SET)
         self._hasher = hashlib.new(self.digest.algorithm)
@@ -55,6 +75,8 @@ class Partial:
 
     def commit(self) -> None:
         """Make it a blob. The caller has compared size and digest."""
+        with suppress(OSError):
+            os.removexattr(self._fd, _ETAG)
         self._store.adopt(self._path, self._fd, self.digest)
 
     def __enter__(self) -> Partial:

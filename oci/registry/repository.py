@@ -161,10 +161,13 @@ class Repository:
         except ManifestUnknown:
             return None
 
-    def open_blob(self, digest: Digest, offset: int = 0, size: int = 0) -> Answer:
+    def open_blob(self, digest: Digest, offset: int = 0, size: int = 0, etag: str = "") -> Answer:
         """The answer to a blob's GET from `offset` on: 200, 206 or 416. What may pass is raised as
-        Interrupted."""
+        Interrupted. With the `etag` that came with the bytes before `offset`, what is another representation
+        by now is sent whole (RFC 9110, 13.1.5)."""
         headers = {"Range": f"bytes={offset}-{size - 1 if size else ''}"} if offset else {}
+        if offset and etag:
+            headers["If-Range"] = etag
         return self.call(
             "GET",
             self.target("blobs", str(digest)),

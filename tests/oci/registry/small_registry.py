@@ -49,6 +49,7 @@ class Registry:
     mounts: bool = True
     page: int = 1000
     ranges: bool = True
+    etag: Callable[[str], str] = field(default=lambda digest: "")
     chunk_minimum: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
     counter: int = 0
@@ -178,15 +179,19 @@ class Handler(BaseHTTPRequestHandler):
             self.refuse(404, "BLOB_UNKNOWN", "blob unknown to registry")
             return
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        own = self.registry.etag(digest)
+        etag = {"ETag": own} if own else {}
+        if self.headers.get("If-Range", own) != own:
+            wanted = None
         if wanted and self.registry.ranges:
             start = int(wanted[1])
             if start >= len(data):
                 self.send(416)
                 return
             where = f"bytes {start}-{len(data) - 1}/{len(data)}"
-            self.send(206, data[start:], Content_Range=where, Content_Type="application/octet-stream")
+            self.send(206, data[start:], Content_Range=where, Content_Type="application/octet-stream", **etag)
             return
-        self.send(200, data, Content_Type="application/octet-stream", Docker_Content_Digest=digest)
+        self.send(200, data, Content_Type="application/octet-stream", Docker_Content_Digest=digest, **etag)
 
     def delete_blob(self, name: str, digest: str) -> None:
         self.send(202) if self.registry.blobs.pop((name, digest), None) else self.refuse(404, "BLOB_UNKNOWN")

@@ -6,13 +6,14 @@ visible; and what is run again moves only what is missing.
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 
 import chaos
 import pytest
 from chaos import Exchange, Proxy
-from small_registry import Registry
+from small_registry import Registry, Seen
 from specimens import MakeClient, Waiting, everything, named, noise, visible
 
 from oci import platforms
@@ -199,6 +200,49 @@ def test_the_next_run_goes_on_where_the_last_one_was(
     start = int(seen.headers["range"].removeprefix("bytes=").removesuffix("-199999"))
     assert 0 < start <= 150_000
     assert visible(other) == everything(image)
+
+
+@pytest.mark.parametrize("run", ["same", "next"])
+@pytest.mark.parametrize(
+    ("before", "after", "sent"),
+    [
+        ('"one"', '"one"', '"one"'),
+        ('"one"', '"two"', '"one"'),
+        ('W/"one"', 'W/"one"', None),
+        ("", '"two"', None),
+        ('"one"', "", '"one"'),
+    ],
+)
+def test_the_rest_is_asked_for_only_of_the_same_representation(
+    before: str,
+    after: str,
+    sent: str | None,
+    run: str,
+    make_client: MakeClient,
+    client: Client,
+    proxy: Proxy,
+    registry: Registry,
+    store: BlobStore,
+    image: Image,
+    other: BlobStore,
+) -> None:
+    """If-Range with the ETag of what is here (R10), also in the next run; what changed comes whole."""
+    client.push(store, image.descriptor, [named(registry.address)])
+    largest = str(image.layers[0].digest)
+
+    def gets() -> list[Seen]:
+        return [seen for seen in registry.seen if seen.method == "GET" and largest in seen.path]
+
+    registry.etag = lambda digest: before if len(gets()) < 2 else after
+    proxy.spoil("GET", largest, chaos.truncate(150_000))
+    if run == "next":
+        proxy.spoil("GET", largest, chaos.status(403))
+        with pytest.raises(Unauthorized):
+            client.pull(named(proxy.address), other, HOST)
+    make_client().pull(named(proxy.address), other, HOST)
+    assert visible(other) == everything(image)
+    assert len(gets()) == 2 and gets()[1].headers.get("range") and gets()[1].headers.get("if-range") == sent
+    assert not os.listxattr(other.path(image.layers[0].digest))
 
 
 def test_a_partial_blob_that_is_damaged_is_thrown_away_once(
