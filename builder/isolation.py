@@ -82,6 +82,11 @@ class Isolation:
         return self.rung.number > 1
 
     @property
+    def unpacks(self) -> bool:
+        """Whether layers can be unpacked: files can be given their owners, or these be noted."""
+        return self.runs or (os.geteuid() == 0 and userns.may_chroot())
+
+    @property
     def notes_owners(self) -> bool:
         """Whether owners other than root are noted beside the files, as there is one id for all."""
         return self.maps is not None and self.maps.single
@@ -293,6 +298,15 @@ def _refuse(found: Isolation) -> None:
     if found.asked == "rootless" and found.rung.number == 5:
         text, mend = explain(found)
         raise SandboxError(f"--isolation=rootless: {text}", hint=mend)
+
+
+def need_runs(found: Isolation) -> None:
+    """Raise SandboxError where no program can be run, with the reason and what mends it (S104)."""
+    if found.runs:
+        return
+    text, mend = explain(found)
+    others = "COPY, ADD and WORKDIR work without; as root, --isolation=chroot runs programs all the same"
+    raise SandboxError(f"programs cannot be run: {text}", hint=f"{mend}\n      {others}" if mend else others)
 
 
 def explain(found: Isolation) -> tuple[str, str]:

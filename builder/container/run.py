@@ -20,7 +20,7 @@ from builder.entitlements import granted
 from builder.errors import UsageError
 from builder.events import discard
 from builder.graph import Exec
-from builder.isolation import current
+from builder.isolation import current, need_runs
 from builder.limiting import Limiting, limited, met
 from builder.sandbox.spec import Exit
 from builder.snapshot.overlay import opened
@@ -85,6 +85,7 @@ def run(
     op = _op(request, config)
     with ExitStack() as stack:
         isolation = current()
+        need_runs(isolation)
         snapshots = stack.enter_context(opened(state.snapshots, isolation))
         lowers = directories(Result("", parts_of(image, fetch)), unpacker(snapshots, blobs))
         view = View([DirectoryLayer(each, userxattr=isolation.userxattr) for each in reversed(lowers)])

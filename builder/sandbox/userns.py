@@ -206,7 +206,7 @@ def enter(maps: Maps, *, proc: str = "/proc") -> None:
         try:
             sys_.unshare(sys_.CLONE_NEWUSER | sys_.CLONE_NEWNS)
         except OSError as error:
-            raise NotEntered(error.errno or 0, error.strerror or str(error), "unshare") from None
+            raise NotEntered(error.errno or 0, os.strerror(error.errno or 0), "unshare") from None
         _outer = ids
         if maps.by == "self":
             _write_single(maps, proc)

@@ -18,6 +18,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
+from hashlib import sha256
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -134,7 +135,7 @@ class Snapshots:
     """The snapshots below the host directory `root`. Close it, or use it in `with`. Threads may share it.
 
     `userxattr` is for user namespaces (KERNEL.md 1.3). `stamp` names the ids that files have there: what was
-    made with others counts as little as what was made before the last boot. `unmapped` is told of files whose
+    made with others does not count. `unmapped` is told of files whose
     owner has no id here, with their entry; without it they are an error. With `noting` their owner is noted
     instead (`noted`). `storage` is how steps see merged
     layers; `auto` finds out when the first step wants to.
@@ -159,7 +160,9 @@ class Snapshots:
         self._lock = Lock()
         self._number = 0
         with open(_BOOT_ID, "rb") as file:
-            self._boot = file.read().strip() + stamp.encode()
+            self._boot = file.read().strip()
+        # Files with other owners or other marks are other snapshots; a root of another kind keeps its own.
+        self._suffix = f".{sha256(stamp.encode()).hexdigest()[:8]}" if stamp else ""
         for name in (".live", ".trash", ".locks"):
             os.makedirs(self._inner(name), 0o700, exist_ok=True)
         self._home, self._home_fd = self._settle_in()
@@ -356,7 +359,7 @@ class Snapshots:
     def _place(self, name: str) -> str:
         if not _NAME.match(name):
             raise ValueError(f"{name!r} is no snapshot name")
-        return os.path.join(self.root, name)
+        return os.path.join(self.root, name + self._suffix)
 
     def _new_place(self) -> str:
         with self._lock:
@@ -389,9 +392,13 @@ class Snapshots:
 
     def _forget_unsettled(self, home: str) -> None:
         """Remove the snapshots of a process that no record names."""
-        for name in os.listdir(home):
-            if name.startswith("step-"):
-                self.remove(name)
+        unsettled = tuple(name for name in os.listdir(home) if name.startswith("step-"))
+        if unsettled:
+            for name in os.listdir(self.root):
+                if name.startswith(unsettled):  # whatever kind of root that process was
+                    self._discard(os.path.join(self.root, name))
+            for name in unsettled:
+                self._known.pop(name, None)
 
     def _bury(self, home: str) -> None:
         """Discard another process's directory if that process is dead."""

@@ -353,10 +353,10 @@ def index_of(entries: Iterable[Entry], fetch: Opener) -> IndexLayer:
 
 
 def node_of_entry(entry: Entry) -> Node:
-    """An archive's entry as a Node."""
+    """An archive's entry as a Node: as it would be on a disk, where all symlinks have one mode."""
     return Node(
         entry.kind,
-        entry.mode,
+        0o777 if entry.kind is Kind.SYMLINK else entry.mode,
         entry.uid,
         entry.gid,
         entry.size,

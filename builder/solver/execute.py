@@ -31,7 +31,7 @@ from builder.graph import (
     Step,
     walk,
 )
-from builder.isolation import Isolation, current
+from builder.isolation import Isolation, current, need_runs
 from builder.mounts import BindMount, CacheMount
 from builder.solver.cache import Cache, StepRecord, now
 from builder.solver.keys import content_key, definition_key, linked_key, marked_key, pinned_key
@@ -43,6 +43,7 @@ from builder.solver.result import (
     done,
     forget,
     merge,
+    packed,
     parts_of,
     settle,
     unpacker,
@@ -154,6 +155,7 @@ class Executor:
         self._mounting: Mounting | None = None
         self._snapshots: Snapshots | None = None
         self._layers_seen: dict[str, DirectoryLayer] = {}
+        self._packed_seen: dict[str, IndexLayer] = {}
         self._content: Content | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._notices: Notices | None = None
@@ -320,6 +322,7 @@ class Executor:
 
     def _ran(self, step: Step, op: Exec, inputs: tuple[Result, ...], key: str) -> Result:
         parent = inputs[0]
+        need_runs(self._isolation)
         lowers = self._directories(parent)
         created = now()
         with ExitStack() as stack:
@@ -484,6 +487,9 @@ class Executor:
         """Open a file of the topmost part, whose directory is made when the first one is wanted."""
         from builder.snapshot.view import DirectoryLayer
 
+        if not self._isolation.unpacks:
+            opening, close = self._packed(result.parts[-1]).opener()
+            return opening(path)
         top, *_ = self._directories(result)
         opening, close = DirectoryLayer(top, userxattr=self._userxattr).opener()
         try:
@@ -595,6 +601,8 @@ class Executor:
         from builder.snapshot.view import View
 
         layers: list[DirectoryLayer | IndexLayer] = []
+        if not self._isolation.unpacks:
+            return View([self._packed(part) for part in result.parts if part.layer.result() is not None])
         if any(part.index is None and not part.directory for part in result.parts):
             self._directories(result)
         for part in result.parts:
@@ -603,6 +611,13 @@ class Executor:
             elif part.index is not None:
                 layers.append(part.index())
         return View(layers)
+
+    def _packed(self, part: Part) -> IndexLayer:
+        """A part's layer, read from its blob; one for all steps on top of it."""
+        with part.lock:
+            if part.name not in self._packed_seen:
+                self._packed_seen[part.name] = packed(part, self._blobs, self._state.root, self._clock)
+            return self._packed_seen[part.name]
 
     def _layer_in(self, directory: str) -> DirectoryLayer:
         """The layer that lies in `directory`, one for all steps on top of it: it remembers what it found."""
@@ -616,6 +631,9 @@ class Executor:
         """The merged files of a result, for outputs that want files."""
         from builder.snapshot.view import View
 
+        if not self._isolation.unpacks:
+            yield self._view(result)
+            return
         yield View([self._layer_in(each) for each in reversed(self._directories(result))])
 
     # ---- background, events, errors ----

@@ -106,6 +106,18 @@ def unpacker(snapshots: Snapshotter, blobs: BlobStore, clock: int | None = None)
     return unpack
 
 
+def packed(part: Part, blobs: BlobStore, folder: str, clock: int | None = None) -> IndexLayer:
+    """A part as a layer to look into, without a directory: for a process that may not give files their
+    owners. Contents go to the file system of the host directory `folder`.
+    """
+    from builder.snapshot.packed import packed_layer
+
+    layer = part.layer.result()
+    assert layer is not None
+    edit = _reclocked(clock) if clock is not None else None
+    return packed_layer(lambda: _read(part, layer, blobs), folder, edit)
+
+
 @contextmanager
 def _read(part: Part, layer: Layer, blobs: BlobStore) -> Iterator[TarReader]:
     """The layer's archive. Raises DigestMismatch, whatever else it looks like, when its blob is damaged."""

@@ -12,7 +12,7 @@ from builder import entitlements
 from builder.errors import ResourceError, SandboxError, StepFailed
 from builder.events import Emit, Usage, Warning_
 from builder.graph import Exec, Step
-from builder.isolation import PROC_MEND, PROC_NOTE, Isolation, current, explain, unmapped
+from builder.isolation import PROC_MEND, PROC_NOTE, Isolation, current, need_runs, unmapped
 from builder.sandbox.run import Launcher, Running
 from builder.sandbox.spec import Bind, Exit, File, Limits, Overlay, Owners, Sandbox
 from builder.solver.identity import resolve_user
@@ -67,9 +67,7 @@ class Runner:
         self._told_weaker = False
 
     def __enter__(self) -> Runner:
-        if not self._isolation.runs:
-            text, mend = explain(self._isolation)
-            raise SandboxError(f"programs cannot be run: {text}", hint=mend)
+        need_runs(self._isolation)
         self._exit.enter_context(self._launcher)
         self._launcher.start()
         return self

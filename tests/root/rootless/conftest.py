@@ -17,6 +17,16 @@ ROOT = Path(__file__).parents[3]
 NAME = "pybuildtst"
 FIRST_ID, IDS = 1_700_000_000, 65536
 
+FILTER = """
+import os, struct
+from builder.sandbox import syscalls
+code = [(0x20, 0, 0, 0), (0x15, 0, 1, 272 if os.uname().machine == "x86_64" else 97), (6, 0, 0, 0x50001),
+        (6, 0, 0, 0x7fff0000)]
+syscalls.prctl(38, 1)
+syscalls.load_filter(b"".join(struct.pack("=HBBI", *each) for each in code))
+"""
+"""What a container's runtime does to every program in it: unshare(2) is EPERM."""
+
 
 class Ordinary:
     """A user, their home on memory, and what they type. `lent` says whether ids are lent to them."""
@@ -49,6 +59,12 @@ class Ordinary:
     def pybuild(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Run `pybuild words`; `more` are variables."""
         return self.run(sys.executable, "-m", "builder.cli.main", *words, **more)
+
+    def filtered(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run `pybuild words` where a filter of system calls refuses new namespaces, as in a container."""
+        code = f"{FILTER}import sys\nsys.argv = ['pybuild', *{words!r}]\n"
+        code += "from builder.cli import main\nmain.main()\n"
+        return self.run(sys.executable, "-c", code, **more)
 
     def run(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -70,6 +70,21 @@ RUN cp -a /data/tree /copy && tar -cf - -C /data . | tar -xpf - -C /copy && chow
 }
 """By name. `owners` gives files away, and `seen` looks at whose they are, which takes more ids than one."""
 
+ONLY_COPIES = """
+FROM golden AS one
+COPY a b /into/
+WORKDIR /work/dir
+COPY --chown=app:daemon --chmod=640 a .
+ADD owners.tar /un/
+FROM golden
+COPY --from=one /into /work /un /all/
+COPY --from=one /data /kept
+COPY --from=golden /etc/passwd /bin/ls /p/
+USER app
+WORKDIR /home/app/x
+"""
+"""What needs no program, and so no privilege."""
+
 
 def owners(into: BytesIO) -> None:
     """An archive of files of several owners, for a step to unpack."""
@@ -144,6 +159,7 @@ def lay(folder: Path) -> None:
     context.mkdir(exist_ok=True)
     for name in ("a", "b"):
         (context / name).write_text(name)
+    (context / "only-copies").write_text(ONLY_COPIES)
     out = BytesIO()
     owners(out)
     (context / "owners.tar").write_bytes(out.getvalue())

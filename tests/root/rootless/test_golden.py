@@ -84,3 +84,33 @@ def test_plain_directories(request: pytest.FixtureRequest, who: str, folder: Pat
         root = ("--root", str(user.home / "copied"))
         found = layers(lambda *words: user.pybuild(*root, *words, **variable), folder, SETS)
     assert found == by_root
+
+
+def test_no_namespace(bare: Any, folder: Path, tmp_path: Path) -> None:
+    """COPY, ADD and WORKDIR without any privilege (rung 5), in image and tar; RUN says what is missing."""
+    copies = (
+        "build",
+        f"--timestamp={golden.CLOCK}",
+        "-f",
+        str(folder / "context" / "only-copies"),
+        "-t",
+        "c",
+    )
+    context = str(folder / "context")
+    store = ("--root", str(bare.home / "five"))
+    made = []
+    for run, out in (
+        (lambda *words: as_root(tmp_path / "store", *words), tmp_path / "one.tar"),
+        (lambda *words: bare.filtered(*store, *words), bare.home / "five.tar"),
+    ):
+        assert run("import", str(folder / "base.tar"), "golden").returncode == 0
+        done = run(*copies, "-o", f"type=tar,dest={out}", context)
+        assert done.returncode == 0, done.stderr
+        made.append((json.loads(run("inspect", "c").stdout)[0]["RootFS"], out.read_bytes()))
+    assert made[0] == made[1]
+    refused = bare.filtered(*store, "build", "-f", f"{context}/files.Dockerfile", context)
+    assert refused.returncode == 1
+    assert "programs cannot be run: no user namespace can be had: unshare(2)" in refused.stderr
+    assert "seccomp=unconfined" in refused.stderr and "COPY, ADD and WORKDIR work" in refused.stderr
+    refused = bare.filtered(*store, "run", "c", "true")
+    assert refused.returncode == 125 and "programs cannot be run" in refused.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from rootless.conftest import FILTER
 
 pytestmark = pytest.mark.root
 
@@ -27,16 +28,6 @@ assert os.listdir({root!r}) == [], os.listdir({root!r})
 print(found.rung.number, found.storage, sorted(each.name for each in found.blocking()))
 """
 
-# What a container's filter of system calls does, for every program started after it.
-FILTERED = """
-import ctypes, os, struct, sys
-from builder.sandbox import syscalls
-code = [(0x20, 0, 0, 0), (0x15, 0, 1, 272 if os.uname().machine == "x86_64" else 97), (6, 0, 0, 0x50001),
-        (6, 0, 0, 0x7fff0000)]
-syscalls.prctl(38, 1)
-syscalls.load_filter(b"".join(struct.pack("=HBBI", *each) for each in code))
-"""
-
 
 @pytest.mark.parametrize(("who", "rung"), [("lent", 2), ("bare", 4)])
 def test_entering(request: pytest.FixtureRequest, who: str, rung: int) -> None:
@@ -57,7 +48,7 @@ def test_looking_changes_nothing(request: pytest.FixtureRequest, who: str, answe
 
 def test_a_filter_of_system_calls_is_named(lent: Any) -> None:
     said = lent.python(
-        FILTERED + "from builder import isolation\nfound = isolation.enter()\n"
+        FILTER + "from builder import isolation\nfound = isolation.enter()\n"
         "print(found.rung.number, *isolation.explain(found), sep='|')\n"
     )
     assert said.startswith("5|no user namespace can be had: unshare(2)")
@@ -66,7 +57,7 @@ def test_a_filter_of_system_calls_is_named(lent: Any) -> None:
 
 def test_what_was_asked_for_and_cannot_be_had(lent: Any) -> None:
     said = lent.python(
-        FILTERED + "from builder import isolation\nfrom builder.errors import SandboxError\n"
+        FILTER + "from builder import isolation\nfrom builder.errors import SandboxError\n"
         "for mode in ('rootless', 'chroot'):\n"
         "    try:\n        isolation.enter(mode)\n"
         "    except SandboxError as error:\n        print(error)\n"
