@@ -13,7 +13,9 @@ from __future__ import annotations
 import importlib
 import os
 import resource
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from types import ModuleType
@@ -26,6 +28,8 @@ FOUND = HERE / "found"
 MIB = 1 << 20
 SECONDS_PER_MIB = 5.0
 """Of processor time; less than a MiB may take as long."""
+ENDLESS_SECONDS = 60.0
+"""Of processor time, after which a target is not waited for."""
 MEMORY = 256 * MIB
 
 
@@ -51,14 +55,24 @@ def load(name: str) -> ModuleType:
 
 def check(module: ModuleType, data: bytes) -> None:
     """Run a target. Raises what it raises, Hang and Hog."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGPROF, _endless)
     memory, began = _resident(), time.process_time()
-    module.target(data)
+    signal.setitimer(signal.ITIMER_PROF, ENDLESS_SECONDS)
+    try:
+        module.target(data)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
     took = time.process_time() - began
     if took > SECONDS_PER_MIB * max(1.0, len(data) / MIB):
         raise Hang(f"{took:.1f} s for {len(data)} bytes")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if _grew(peak) and peak - memory > MEMORY:
         raise Hog(f"{(peak - memory) // MIB} MiB for {len(data)} bytes")
+
+
+def _endless(number: int, frame: object) -> None:
+    raise Hang(f"more than {ENDLESS_SECONDS:.0f} s")
 
 
 def _resident() -> int:
