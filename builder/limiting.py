@@ -76,8 +76,9 @@ def _record(folder: str, name: str) -> Iterator[int]:
     try:
         yield fd
     finally:
-        with suppress(FileNotFoundError):
-            os.unlink(path)
+        if not any(os.path.isdir(each) for each in _ours(path)):  # else the next build tries it again
+            with suppress(FileNotFoundError):
+                os.unlink(path)
         os.close(fd)
         _remove_empty(folder)
 
@@ -124,12 +125,20 @@ def _sweep_one(path: str) -> None:
 
     with open(path, "rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        left = [os.fsdecode(line) for line in file.read().split(b"\n") if line]
-        ours = [each for each in left if os.path.basename(each) == os.path.basename(path)]
-        if all(remove(each) for each in ours):
-            for each in left:
+        if all(remove(each) for each in _ours(path)):
+            for each in _noted(path):
                 remove(each)
             os.unlink(path)
+
+
+def _noted(path: str) -> list[str]:
+    with open(path, "rb") as file:
+        return [os.fsdecode(line) for line in file.read().split(b"\n") if line]
+
+
+def _ours(path: str) -> list[str]:
+    """Of the directories that a build has noted, its own; the others are parents that it made."""
+    return [each for each in _noted(path) if os.path.basename(each) == os.path.basename(path)]
 
 
 def met(exit_: Exit, groups: Groups | None, one: str = "one step") -> str:
