@@ -17,8 +17,8 @@ import pytest
 
 from builder.errors import SandboxError, StepFailed, UsageError
 from builder.events import StepStarted
-from builder.sandbox.spec import Terminal
-from builder.secrets import Secret
+from builder.sandbox.spec import Bind, Terminal
+from builder.secrets import Agent, Secret
 from builder.solver.failed import FailedStep
 
 pytestmark = pytest.mark.root
@@ -193,6 +193,38 @@ def test_it_comes_from_where_every_step_comes_from(shop: Any) -> None:
     looked: list[FailedStep] = []
     kept(shop, "FROM base\nRUN --network=host false\n", look, allow=frozenset({"network.host"}))
     assert len(looked) == 1
+
+
+def test_an_agent_serves_the_shell_too(shop: Any, tmp_path: Any, top: str) -> None:
+    key = str(tmp_path / "key")
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    sockets: list[str] = []
+
+    def listed(socket: str) -> int:
+        env = {"SSH_AUTH_SOCK": socket, "PATH": os.environ["PATH"]}
+        return subprocess.run(["ssh-add", "-l"], env=env, capture_output=True, check=False).returncode
+
+    def look(failed: FailedStep) -> None:
+        sandbox = failed.sandbox("/bin/sh", Terminal())
+        assert dict(sandbox.env)["SSH_AUTH_SOCK"] == "/run/buildkit/ssh_agent.0"
+        (door,) = [each for each in sandbox.mounts if each.target == "/run/buildkit/ssh_agent.0"]
+        assert isinstance(door, Bind)
+        os.symlink(os.path.dirname(door.source), f"{top}/s")  # a socket's path is short
+        sockets.append(f"{top}/s/{os.path.basename(door.source)}")
+        assert listed(sockets[0]) == 0
+
+    dockerfile = "FROM base\nRUN --mount=type=ssh exit 2\n"
+    kept(shop, dockerfile, look, ssh=(Agent("default", (key,)),))
+    assert len(sockets) == 1 and listed(sockets[0]) == 2
+
+
+def test_a_private_network_and_scripts(desk: Desk) -> None:
+    dockerfile = "FROM base\nRUN <<EOF\n#!/bin/sh\necho the script\nexit 8\nEOF\n"
+    with desk.entered(dockerfile, "--network=default", "--add-host=other:192.0.2.7") as person:
+        assert person.ask("ip -o link | grep -c -v LOOPBACK") == "1\n"
+        assert "192.0.2.7\tother" in person.ask("cat /etc/hosts")
+        assert "nameserver" in person.ask("cat /etc/resolv.conf")
+        assert person.ask("/dev/pipes/EOF; echo $?") == "the script\n8\n"
 
 
 def test_the_program_is_that_of_shell_where_it_is_there(desk: Desk) -> None:
