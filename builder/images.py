@@ -394,11 +394,15 @@ def _pointer(entry: Descriptor) -> Descriptor:
 
 def _is_pinned(entry: Descriptor, reference: Reference) -> bool:
     """Whether an entry is what a name with a digest means: the image itself, or what was chosen of the index
-    with that digest."""
+    with that digest, by this name or by another one."""
     name = _name(entry)
     if name is None or name.repository != reference.repository:
         return False
-    return reference.digest in (entry.digest, name.digest)
+    return reference.digest in (entry.digest, name.digest) or str(reference.digest) == _root(entry)
+
+
+def _root(entry: Descriptor) -> str:
+    return entry.annotations.get(origins.ROOT, "")
 
 
 def _name(descriptor: Descriptor) -> Reference | None:

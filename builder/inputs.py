@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from builder.errors import BuildError, ContextError, NotFound, UsageError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from builder.contexts.remote import Remotes
     from builder.contexts.sources import Source
     from builder.images import Images
+    from builder.locked import Locked
     from builder.patterns import IgnoreFile
     from builder.registries import Access
     from builder.tree import Tree
@@ -52,6 +53,8 @@ class Wanted(Protocol):
     def ignorefile(self) -> str: ...
     @property
     def pull(self) -> bool: ...
+    @property
+    def locked(self) -> bool: ...
     @property
     def access(self) -> Access: ...
 
@@ -83,6 +86,7 @@ class Inputs:
         self._sources: dict[str, Source] = {}
         self._trees: dict[str, Tree] = {}
         self._ignores: dict[str, IgnoreFile | None] = {}
+        self._locked: Locked | None = None
         self._found: dict[tuple[str, Platform], Image] = {}
         self._lock = threading.RLock()
 
@@ -145,6 +149,30 @@ class Inputs:
             raise ContextError("there is no such file in the context")
         return os.fsdecode(tree.resolve(wanted)), content
 
+    def lockfile(self) -> str:
+        """Where the lock of the Dockerfile lies, if there is one. Raises UsageError where none can be."""
+        from builder.lock import SUFFIX
+
+        path = self._wanted.dockerfile
+        place = None if path == "-" or _is_url(path) else self._source("").path_of(path)
+        if place is None:
+            raise UsageError("a lock lies beside its Dockerfile, which has to be a file of a directory")
+        return place + SUFFIX
+
+    def locked(self) -> Locked:
+        """What the lock says. Raises UsageError when there is none, or it cannot be understood."""
+        with self._lock:
+            if self._locked is None:
+                from builder.lock import Lock
+                from builder.locked import Locked
+
+                path = self.lockfile()
+                found = Lock.read(path)
+                if found is None:
+                    raise UsageError(f"--locked: there is no {path}", hint="pybuild lock writes it")
+                self._locked = Locked(found, os.path.basename(path))
+            return self._locked
+
     def resolve(self, name: str, platform: Platform, at: SourceRange | None) -> Image:
         """The image that `name` means, from the store or a registry. Raises NotFound or RegistryFailed with
         the line that wants it."""
@@ -162,8 +190,11 @@ class Inputs:
             raise UsageError(str(error), at=at) from None
         if self._images is None:
             raise NotFound(f"the image {reference.familiar()!r} is not in the local store", at=at)
+        locked = self.locked() if self._wanted.locked else None
+        reference = locked.image(reference, at) if locked else reference
         try:
-            return find(self._images, self._registries, reference, platform, pull=self._wanted.pull)
+            with locked.told() if locked else nullcontext():
+                return find(self._images, self._registries, reference, platform, pull=self._wanted.pull)
         except BuildError as error:
             error.at = error.at or at
             raise

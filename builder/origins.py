@@ -6,7 +6,7 @@ Four annotations on its entries, which stay in the store: no archive, layout or 
                          of the image, `docker.io/library/debian` are all, and a digest behind the name means
                          the image of an index that it holds for
     io.pybuild.pushed    repositories that it was pushed to: good for mounts, and no word on who wrote a layer
-    io.pybuild.index     the index that it was chosen from for its platform
+    io.pybuild.root      what its name meant in the registry: the image, or the index it was chosen from
     io.pybuild.resolved  when a registry last said what the name means (RFC 3339)
 
 They belong to the image, not to the name: whatever name is given to it later has them too.
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 ORIGIN = "io.pybuild.origin"
 PUSHED = "io.pybuild.pushed"
 RESOLVED = "io.pybuild.resolved"
-INDEX = "io.pybuild.index"
+ROOT = "io.pybuild.root"
 
-_OURS = frozenset({ORIGIN, PUSHED, RESOLVED, INDEX})
+_OURS = frozenset({ORIGIN, PUSHED, RESOLVED, ROOT})
 _FORM = re.compile(r"(?:(\d{1,4})\*)?(\S+)")
 _MOST = 64
 """Origins remembered of one image or index."""

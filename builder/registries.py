@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from builder import origins
 from builder.errors import BuildCancelled, NotFound, RegistryFailed
 from builder.events import Emit, Transfer, Warning_, stamp
-from builder.origins import INDEX, ORIGIN, PUSHED, RESOLVED, Origin, facts
+from builder.origins import ORIGIN, PUSHED, RESOLVED, ROOT, Origin, facts
 from oci import media_types, platforms
 from oci.data import dataclass
 from oci.errors import OciError, RegistryError, Unauthorized
@@ -130,19 +130,29 @@ class Registries:
     def _name(self, reference: Reference, found: Image, root: Descriptor, content: bytes) -> None:
         """Let a name mean the image that was found; one that means another image of the same index means the
         index then, of which those two are here."""
+        came_from = {ROOT: str(root.digest)}
         if root.media_type not in media_types.INDEXES:
-            self._images.pulled(reference, found.descriptor, _pulled_from(reference))
+            self._images.pulled(reference, found.descriptor, _pulled_from(reference) | came_from)
             return
         digest = found.manifest.digest
-        came_from = {INDEX: str(root.digest)}
         before = self._images.find(reference)
         if before is not None and before.digest == root.digest:
             self._images.pulled(reference, root, _pulled_from(reference, digest) | came_from)
-        elif before is not None and before.digest != digest and _index_of(before) == str(root.digest):
+        elif (
+            before is not None
+            and before.digest != digest
+            and before.annotations.get(ROOT) == str(root.digest)
+        ):
             self._images.layout.blobs.write(content)
             self._images.pulled(reference, root, _pulled_from(reference, before.digest, digest) | came_from)
         else:
             self._images.pulled(reference, found.descriptor, _pulled_from(reference) | came_from)
+
+    def root(self, reference: Reference) -> Digest:
+        """What a name means now: an index, or the manifest of an image. Nothing is stored."""
+        self._check_online(reference)
+        with told(reference):
+            return self.client.resolve(reference.with_default_tag()).digest
 
     def documents(self, reference: Reference) -> list[Descriptor]:
         """All images behind a name, their manifests and configs brought into the store, unnamed."""
@@ -409,7 +419,3 @@ def _pulled_from(reference: Reference, *digests: Digest) -> dict[str, str]:
     place = Origin(replace(reference, tag="", digest=None))
     parts = [Origin(place.repository.with_digest(each)) for each in digests]
     return {**facts(place, *parts, kind=ORIGIN), RESOLVED: moment}
-
-
-def _index_of(entry: Descriptor) -> str:
-    return entry.annotations.get(INDEX, "")

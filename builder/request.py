@@ -33,6 +33,7 @@ class BuildRequest:
     in the context, `-` for `dockerfile_text`. `ignorefile` is used in place of `.dockerignore`. `contexts`
     are named ones: any of these, or `docker-image://NAME`, or `oci-layout://PATH`. `pull` asks registries for
     every base, whatever the store has; `access` says how they are reached (with its usual credential files).
+    With `locked` the Dockerfile's lock says what is used (`builder.lock`).
     `clock` is the moment, in seconds since 1970, that layers, config and history carry. `jobs` 0 is one per
     core. `secrets` and `ssh` are lent to the steps that mount them and are part of no key. `enable` names
     extensions of the language (`frontend.extensions`). `limits` are what the steps may use, `timeout_s` is
@@ -71,6 +72,7 @@ class BuildRequest:
     keep_going: bool = False
     finish: Finish = field(default_factory=Finish)
     pull: bool = False
+    locked: bool = False
     access: Access = field(default_factory=Access)
     root: str = ""
 

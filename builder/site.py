@@ -12,6 +12,7 @@ from builder.errors import UsageError
 from builder.events import Emit
 from builder.images import Images
 from builder.inputs import Inputs
+from builder.locked import LockedSources
 from builder.registries import Registries
 from builder.secrets import Agent, Secrets, checked_agents
 from builder.solver.cache import Cache
@@ -35,6 +36,7 @@ class Site:
     lease: Lease
     images: Images
     registries: Registries
+    remotes: Remotes
     inputs: Inputs
     executor: Executor
     name: str
@@ -117,7 +119,7 @@ def opened(
             blobs=images.layout.blobs,
             cache=Cache(state.steps()),
             trees=inputs.tree,
-            remotes=remotes,
+            remotes=LockedSources(remotes, inputs.locked) if request.locked else remotes,
             layers=registries,
             codec=codec("gzip", 1),
             clock=request.clock,
@@ -127,4 +129,4 @@ def opened(
             name=name,
             **lending,
         )
-        yield Site(state, lease, images, registries, inputs, stack.enter_context(executor), name)
+        yield Site(state, lease, images, registries, remotes, inputs, stack.enter_context(executor), name)

@@ -212,6 +212,7 @@ def _with_later(command: click.Command) -> click.Command:
 @click.option("--progress", type=click.Choice(MODES), default="auto", help="How to show what happens.")
 @click.option("-q", "--quiet", is_flag=True, help="Show nothing; print the image id.")
 @click.option("--pull", is_flag=True, help="Ask registries for bases anew, whatever the store has.")
+@click.option("--locked", is_flag=True, help="Use exactly what the Dockerfile's lock says (pybuild lock).")
 @click.option("--push", is_flag=True, help="Push the image: -o type=registry.")
 @click.option("--offline", is_flag=True, help="Ask nothing of the network.")
 @remote.AUTHFILE
@@ -309,6 +310,7 @@ def _request(session: Session, flags: dict[str, Any]) -> BuildRequest:
         keep_going=flags["keep_going"],
         finish=finish.wanted(flags),
         pull=_pull(flags),
+        locked=flags["locked"],
         access=remote.access(
             session,
             authfile=flags["authfile"],

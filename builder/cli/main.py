@@ -28,6 +28,7 @@ COMMANDS = {
     "import": "Make an image from a tar archive of a root file system",
     "inspect": "Show all there is to know of an image, as JSON",
     "load": "Load images from an archive (docker save, OCI)",
+    "lock": "Write down what a Dockerfile's images and URLs mean, by digest",
     "login": "Log in to a registry",
     "logout": "Forget the credentials of a registry",
     "manifest": "Show, make and push manifests and indexes",

@@ -40,6 +40,9 @@ class Source(Protocol):
     def tree(self, dockerfile: str) -> Tree:
         """The files, without those that are ignored."""
 
+    def path_of(self, dockerfile: str) -> str | None:
+        """Where the Dockerfile is as a file of this machine; None when it is none."""
+
     def close(self) -> None: ...
 
 
@@ -65,6 +68,12 @@ class Directory:
         ahead = self.ahead if self.ahead and self.ahead.fits(self.path, ignore) else None
         self._opened.append(LocalContext(self.path, ignore, self.name, ahead))
         return self._opened[-1]
+
+    def path_of(self, dockerfile: str) -> str | None:
+        if dockerfile:
+            return self._of(dockerfile)
+        places = [os.path.join(self.path, each) for each in DEFAULT_NAMES]
+        return next((each for each in places if os.path.lexists(each)), places[0])
 
     def close(self) -> None:
         for each in self._opened:
@@ -107,6 +116,9 @@ class Archive:
         self.archive.leave_out(self.ignore(dockerfile))
         return self.archive
 
+    def path_of(self, dockerfile: str) -> str | None:
+        return None
+
     def close(self) -> None:
         self.archive.close()
 
@@ -129,6 +141,9 @@ class Lone:
 
     def tree(self, dockerfile: str) -> Tree:
         return self.files
+
+    def path_of(self, dockerfile: str) -> str | None:
+        return None
 
     def close(self) -> None:
         """Nothing is held."""

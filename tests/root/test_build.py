@@ -290,7 +290,7 @@ def test_several_outputs_and_names(shop: Workshop, tmp_path: Path) -> None:
 
 def test_a_failing_output_leaves_no_name(shop: Workshop, tmp_path: Path) -> None:
     (tmp_path / "full").symlink_to("/dev/full")
-    with pytest.raises(BuildError, match="could not be written|No space left"):
+    with pytest.raises(BuildError, match=r"could not be written|No space left"):
         shop.build("FROM base\n", outputs=(OutputSpec("oci", str(tmp_path / "full")),), tags=("x",))
     with StateDir(shop.root) as state, pytest.raises(NotFound):
         Images(state).resolve("x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -85,6 +86,21 @@ def test_secret_key(shop: Workshop, example: Example) -> None:
         shop.events.clear()
         example("secret-key", secrets=(Secret("token", value=value, counts=True),))
         assert len(shop.ran()) == ran, value
+
+
+def test_lock(shop: Workshop, example: Example, tmp_path: Path) -> None:
+    copied = tmp_path / "lock"
+    shutil.copytree(EXAMPLES / "lock", copied)
+    line = [sys.executable, "-m", "builder.cli.main", "--root", shop.root, "lock", str(copied)]
+    done = subprocess.run(line, capture_output=True, text=True, cwd=EXAMPLES.parent)
+    assert done.returncode == 0 and "+ docker.io/demo/busybox:latest sha256:" in done.stderr, done.stderr
+    built = example("lock", context=str(copied), locked=True)
+    assert output(shop, built) == "locked\n"
+    with StateDir(shop.root) as state:
+        images = Images(state)
+        images.tag(Reference.parse("demo/busybox"), images.resolve(str(built.image_id)).descriptor)
+    assert example("lock", context=str(copied), locked=True).image_id == built.image_id
+    assert example("lock", context=str(copied)).image_id != built.image_id
 
 
 def test_device(shop: Workshop, example: Example, monkeypatch: pytest.MonkeyPatch) -> None:
