@@ -57,6 +57,9 @@ def _in_store(images: Images, reference: Reference, platform: Platform) -> tuple
     """The store's image by this name, or by the id that it begins; else None and what may have been meant."""
     blobs = images.layout.blobs
     descriptor = images.find(reference)
+    if descriptor is None and reference.digest is not None:  # whatever it is called here: it is that
+        entries = images.layout.descriptors()
+        descriptor = next((each for each in entries if each.digest == reference.digest), None)
     if descriptor is None:
         try:
             descriptor = images.resolve(reference.familiar().removesuffix(":latest")).descriptor

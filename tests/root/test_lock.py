@@ -283,6 +283,9 @@ def test_an_image_of_the_store_alone(shop: Shop) -> None:
     assert shop.document()["images"] == {"docker.io/library/mine:latest": str(made.descriptor.digest)}
     shop.build("FROM mine\n", access=Access(offline=True))
     build(shop.request("FROM scratch\nCOPY a /b\n", tags=("mine",)))
+    shop.build("FROM mine\n", access=Access(offline=True))  # it has no name any more, and is still that
+    with StateDir(shop.root) as state:
+        Images(state).remove(str(made.image_id))
     with pytest.raises(NotFound, match=str(made.descriptor.digest)):
         shop.build("FROM mine\n", access=Access(offline=True))
 
