@@ -227,6 +227,12 @@ class _Reader:
                 continue
             text, continues = self._without_continuation(row)
             parts.append(text)
+        if continues and self.part_of is not None:
+            raise broken(
+                "an included file ends in the middle of an instruction",
+                at=self._range(self.at - 1, self.at - 1),
+                hint=f"leave out the last `{self.escape}`: what follows is not part of the line",
+            )
         if empty and len(self.empty) < MAX_EMPTY:
             self.empty.append(self._range(self.at - 1, self.at - 1))
 

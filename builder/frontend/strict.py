@@ -19,22 +19,16 @@ def strict(script: str, shell: tuple[str, ...]) -> str:
     """
     first, newline, rest = script.partition("\n")
     if not first.startswith("#!"):
-        line = _setting(shell[0] if shell else "sh")
-        return f"{line}{script}" if line else script
-    line = _setting(_interpreter(first))
-    return f"{first}{newline}{line}{rest}" if line and newline else script
+        return f"{_setting(shell or ('sh',))}{script}"
+    line = _setting(tuple(first[2:].split()))
+    return f"{first}{newline}{line}{rest}" if newline else script
 
 
-def _interpreter(first: str) -> str:
-    """The program of a `#!` line; behind env the first word that is no option and no variable."""
-    words = first[2:].split()
-    if words and posixpath.basename(words[0]) == "env":
-        words = [word for word in words[1:] if not word.startswith("-") and "=" not in word]
-    return words[0] if words else ""
-
-
-def _setting(program: str) -> str:
-    name = posixpath.basename(program)
-    if name not in _SHELLS:
+def _setting(words: tuple[str, ...]) -> str:
+    """The line for the shell that `words` begin; none for what is no shell."""
+    names = [posixpath.basename(word) for word in words if not word.startswith("-") and "=" not in word]
+    if names and names[0] in ("env", "busybox"):
+        names = names[1:]
+    if not names or names[0] not in _SHELLS:
         return ""
-    return "set -eo pipefail\n" if name in _PIPEFAIL else "set -e\n"
+    return "set -eo pipefail\n" if names[0] in _PIPEFAIL else "set -e\n"

@@ -68,6 +68,14 @@ def test_include(shop: Workshop, example: Example) -> None:
     assert shop.ran() == []
 
 
+def test_a_failure_inside_an_included_file(shop: Workshop) -> None:
+    shop.write("parts/bad", "RUN true\nRUN false\n")
+    with pytest.raises(StepFailed) as caught:
+        shop.build("# pybuild=include\nFROM base\nINCLUDE parts/bad\n")
+    assert str(caught.value.at) == "parts/bad:2" and caught.value.at
+    assert "included by Dockerfile:3: INCLUDE parts/bad" in caught.value.at.excerpt()
+
+
 def test_env_file(shop: Workshop, example: Example) -> None:
     built = example("env-file")
     assert output(shop, built) == '"Hello", $USER\n'

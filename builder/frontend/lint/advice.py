@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from builder.frontend import instructions as ins
 from builder.frontend.bases import Resolved
+from builder.frontend.extensions import SHELL_STRICT
 from builder.frontend.lint.rules import Found
 from builder.frontend.lint.scene import Moment
 from builder.frontend.lower_run import is_alone
@@ -33,6 +34,8 @@ def heredoc_ignores_errors(moment: Moment) -> Iterator[Found]:
     """`RUN <<EOF` with several commands and nothing that ends it at the first failure."""
     line = moment.line
     if not isinstance(line, ins.Run) or not line.heredocs or not is_alone(line.command.argv[0]):
+        return
+    if SHELL_STRICT in moment.shared.options.enable:
         return
     script = line.heredocs[0].text[:_MOST_SCRIPT]
     first = script.partition("\n")[0]

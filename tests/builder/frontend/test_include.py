@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from builder.errors import ContextError, DockerfileError, UsageError
 from builder.events import Warning_
@@ -179,6 +181,12 @@ def test_directives_of_an_included_file() -> None:
     assert history(ticks, {"a": "LABEL a=1 `\n  b=2\n"}) == ["LABEL a=1 b=2"]
 
 
+@pytest.mark.parametrize("text", ["RUN a \\", "RUN a \\\n", "RUN a \\\n# c\n", "LABEL a=1\nRUN a \\\n\n"])
+def test_an_included_file_cannot_end_within_an_instruction(text: str) -> None:
+    error = fails(f"{ON}FROM base\nINCLUDE a\nRUN b\n", {"a": text})
+    assert "ends in the middle of an instruction" in str(error) and str(error.at).startswith("a:")
+
+
 def test_nothing_at_all() -> None:
     assert "no instructions" in str(fails(f"{ON}INCLUDE a\n", {"a": "# nothing\n"}))
 
@@ -244,6 +252,11 @@ HEREDOC = "RUN <<EOF\na\nb\nEOF\n"
         ((), ("/bin/sh", "-c", "set -e\na\nb\n")),
         (("/bin/bash", "-c"), ("/bin/bash", "-c", "set -eo pipefail\na\nb\n")),
         (("/usr/bin/python3", "-c"), ("/usr/bin/python3", "-c", "a\nb\n")),
+        (("/bin/busybox", "ash", "-c"), ("/bin/busybox", "ash", "-c", "set -e\na\nb\n")),
+        (
+            ("/usr/bin/env", "A=b", "bash", "-c"),
+            ("/usr/bin/env", "A=b", "bash", "-c", "set -eo pipefail\na\nb\n"),
+        ),
     ],
 )
 def test_a_heredoc_gets_a_first_line_of_its_shell(shell: tuple[str, ...], argv: tuple[str, ...]) -> None:
@@ -258,6 +271,8 @@ def test_a_heredoc_gets_a_first_line_of_its_shell(shell: tuple[str, ...], argv: 
         ("#!/bin/sh", "set -e\n"),
         ("#!/usr/bin/env -S bash -u", "set -eo pipefail\n"),
         ("#!/usr/bin/env python3", ""),
+        ("#! /bin/busybox sh -u", "set -e\n"),
+        ("#!/bin/busybox awk -f", ""),
         ("#!", ""),
     ],
 )
@@ -273,6 +288,14 @@ def test_only_heredocs_that_are_all_of_a_run_and_only_when_asked() -> None:
     strict = script(f"FROM base\n{HEREDOC}", enable=frozenset({"shell-strict"}))
     assert loose.argv[-1] == "a\nb\n" and strict.argv[-1] == "set -e\na\nb\n"
     assert loose.definition() != strict.definition(), "they are two steps to the cache"
+
+
+def test_the_check_of_heredocs_is_silent_then() -> None:
+    for head, said in (("", 1), (STRICT, 0)):
+        found: list[Warning_] = []
+        check = "# check=experimental=HeredocIgnoresErrors\n"
+        build(f"{check}{head}FROM base\n{HEREDOC}", warn=found.append)
+        assert len(found) == said
 
 
 # --- pybuild expand -----------------------------------------------------------------------------------------
@@ -319,3 +342,28 @@ def test_the_plain_text_builds_the_same(text: str, files: dict[str, str]) -> Non
 def test_without_extensions_the_text_stays_as_it_is() -> None:
     text = "# check=skip=all\n\nfrom base\n\n\nRUN a \\\n\n# c\n b\n"
     assert plain(decode(text.encode(), "Dockerfile"), options({})) == text
+
+
+_LINE = st.one_of(
+    st.sampled_from(["RUN a", "LABEL a=b", "ENV A=b", "ARG D=x", "FROM base AS s", "# c", "", "RUN a \\"]),
+    st.sampled_from(["RUN a \\\n  b", 'SHELL ["bash"]', "ENV --from-file=v", "RUN <<E\nq\nE", "X"]),
+    st.sampled_from(["RUN <<E\n#!/bin/sh\nq\nE", "RUN a \\\n# c", "COPY <<-E /x\n\tE"]),
+    st.sampled_from(["0", "1", "2", "3", "$D", "v"]).map(lambda name: f"INCLUDE {name}"),
+)
+_TEXT = st.lists(_LINE, max_size=4).map("\n".join)
+
+
+@given(_TEXT, st.lists(_TEXT, min_size=4, max_size=4))
+def test_whatever_includes_whatever_is_an_error_or_its_plain_text_builds_the_same(
+    text: str, texts: list[str]
+) -> None:
+    files = {str(number): each for number, each in enumerate(texts)} | {"v": "Q=$1", "x": "LABEL x=y"}
+    whole = f"# pybuild=include,env-file,shell-strict\nFROM base\n{text}\n"
+    source = decode(whole.encode(), "Dockerfile")
+    try:
+        made = build(whole, files)
+    except DockerfileError as error:
+        assert error.at is not None
+        return
+    again = build(plain(source, options(files)))
+    assert made.target.digest == again.target.digest and made.config == again.config
