@@ -36,7 +36,7 @@ class Bounds:
             os.write(fd, b"0")
         if self.confined:
             sys_.unshare(sys_.CLONE_NEWCGROUP)
-        if self.most_pids:
+        if self.most_pids and os.getpid() == 1:  # else it is the machine's number, or that of a container
             _write(_PID_MAX, b"%d" % self.most_pids)
 
 
