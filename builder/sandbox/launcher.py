@@ -99,7 +99,7 @@ class Launcher:
         it as any other process would.
         """
         try:
-            message = running.answer.recv(1)
+            message = running.answer.recv(1, _socket.MSG_DONTWAIT)
         except ConnectionResetError:
             message = b""
         number = message[0] if message else 9

@@ -336,7 +336,8 @@ class Executor:
                 from builder.solver.failed import FailedStep
 
                 what = (op, self._view_of(parent), shown)
-                self._keep_failed(FailedStep(error, step, self.runner, active, what), stack)
+                failed = FailedStep(error, step, self.runner, active, what, self._state.caches)
+                self._keep_failed(failed, stack)
                 raise
             snapshot = active.commit()
         if not os.listdir(snapshot.path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +31,10 @@ _TERM = ("TERM", "xterm")
 
 
 class FailedStep:
-    """The step of `error`, with its files and mounts. It is gone with the build's executor."""
+    """The step of `error`, with its files and mounts. It is gone with the build's executor.
+
+    `caches` is the host directory of what its mounts would keep.
+    """
 
     def __init__(
         self,
@@ -39,7 +43,9 @@ class FailedStep:
         runner: Runner,
         active: Active,
         what: tuple[Exec, Callable[[], Tree], Shown],
+        caches: str,
     ) -> None:
+        self._caches = os.path.join(caches, "")
         self.error = error
         self.step = step
         self._runner = runner
@@ -97,10 +103,12 @@ class FailedStep:
         return replace(own, lowers=(self._active.upper, *self._active.lowers), upper=upper, work=work)
 
     def _apart(self, number: int, mount: Mount, layered: bool) -> Mount:
-        """`mount`, with a layer over all that could be written to; read-only where there are no layers."""
-        if isinstance(mount, Bind) and not mount.read_only and not layered:
-            return replace(mount, read_only=True)
-        if isinstance(mount, Bind) and not mount.read_only:
+        """`mount`; a cache with a layer over it, or read-only where there are no layers. What a mount that is
+        not kept held when the step failed is not changed either.
+        """
+        if isinstance(mount, Bind) and mount.source.startswith(self._caches) and not mount.read_only:
+            if not layered:
+                return replace(mount, read_only=True)
             lowers: tuple[str, ...] = (mount.source,)
         elif isinstance(mount, Layers) and mount.upper:
             lowers = (mount.upper, *mount.lowers)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from builder.errors import BuildError, DockerfileError, SandboxError, UsageError
+from builder import BuildRequest, build
+from builder.errors import BuildError, DockerfileError, SandboxError, StepFailed, UsageError
+from builder.sandbox.spec import Terminal
 from builder.solver import devices
 
 if TYPE_CHECKING:
     from conftest import Workshop
+
+    from builder.solver.failed import FailedStep
 
 pytestmark = pytest.mark.root
 
@@ -179,3 +184,28 @@ def test_a_device_beside_mounts_of_the_step(shop: Workshop, place: Path) -> None
     )
     shop.build("FROM base\nRUN --mount=type=tmpfs,target=/t --device=acme.com/gpu ls /t\n", allow=ALL)
     assert shop.output() == "hostname\n" and os.path.exists("/etc/hostname")
+
+
+def test_the_shell_of_a_failed_step_has_them_too(shop: Workshop, place: Path, tmp_path: Path) -> None:
+    """As they are: only what the store would keep is kept from it."""
+    (tmp_path / "note").write_text("note")
+    mount = {"hostPath": str(tmp_path / "note"), "containerPath": "/note", "options": ["rw", "bind"]}
+    describe(place / "acme.json", one={"deviceNodes": [ZERO], "mounts": [mount]})
+    said: list[bytes] = []
+
+    def look(failed: FailedStep) -> None:
+        with failed.entered("/bin/sh", Terminal()) as running:
+            master = running.terminal()
+            os.write(master, b"head -c 3 /dev/many-zeros | wc -c; cat /note; echo changed > /note; exit\n")
+            with suppress(OSError):
+                while block := os.read(master, 1 << 16):
+                    said.append(block)
+            os.close(master)
+            assert running.wait().status == 0
+
+    shop.write("Dockerfile", "FROM base\nRUN --device=acme.com/gpu=one false\n")
+    request = BuildRequest(context=str(shop.context), root=shop.root, network="none", allow=ALL)
+    with pytest.raises(StepFailed):
+        build(request, on_failure=look)
+    assert b"\r\n3\r\nnote" in b"".join(said)
+    assert (tmp_path / "note").read_text() == "changed\n"

@@ -282,6 +282,23 @@ def test_an_archive_that_is_larger_than_the_disk(small: Small, command: str) -> 
     assert small.pybuild("run", "--network=none", "right", "cat", "/right").stdout == "right\n"
 
 
+def test_a_base_that_fits_once_but_not_unpacked(small: Small) -> None:
+    made = small.directory / "large.tar"
+    with tarfile.open(made, "w") as archive:
+        for number in range(DISK * 5 // 9 >> 20):
+            info = tarfile.TarInfo(f"file{number}")
+            info.size = 1 << 20
+            archive.addfile(info, BytesIO(os.urandom(1 << 20)))
+        archive.add("/bin/busybox", "bin/sh")
+    assert small.pybuild("import", str(made), "large").returncode == 0
+    before = small.files()
+    done = small.build("FROM large\nRUN echo x > /x\n", "-t", "never")
+    assert done.returncode == 5, done.stderr
+    assert "Dockerfile:2: No space left on device: " in done.stderr and str(small.root) in done.stderr
+    assert small.files() == before
+    assert small.pybuild("rmi", "large").returncode == 0
+
+
 def large_image(path: Path) -> None:
     """An OCI archive of one layer that is larger than the disk."""
     import hashlib
