@@ -22,9 +22,9 @@ from oci import media_types, platforms
 from oci.blobs import BlobStore
 from oci.digest import Digest
 from oci.errors import ManifestUnknown, RegistryError, Unauthorized
-from oci.image import Image, index_of
+from oci.image import Image, index_of, walk
 from oci.layout import Layout
-from oci.model import Manifest, Platform
+from oci.model import ImageConfig, Manifest, Platform
 from oci.reference import Reference
 from oci.registry.auth import Credential, CredentialStore
 from oci.registry.client import Client
@@ -228,6 +228,57 @@ def test_zstd_layers_and_artifacts(plain: str, store: BlobStore, other: BlobStor
         assert other.read(layer.digest) == content
         client.delete(name.with_digest(pointer.digest))
         assert client.referrers(name) == ()
+
+
+@pytest.fixture(scope="module", params=["plain", "password", "tls", "tls and password"])
+def reached(
+    request: pytest.FixtureRequest, directory: Path, certificates: Path, secure: str
+) -> Iterator[tuple[str, Client]]:
+    """docker-registry with and without TLS and a password, and a client that may enter."""
+    http: dict[str, object] = {}
+    if "password" in request.param:
+        http["auth"] = {"htpasswd": {"realm": "test", "path": str(directory / "htpasswd")}}
+    if "tls" in request.param:
+        files = {"certificate": "server.pem", "key": "server.key"}
+        http["tls"] = {key: str(certificates / name) for key, name in files.items()}
+    with docker_registry(directory / request.param.replace(" ", "-"), **http) as address:
+        host = HostConfig(ca=(str(certificates / "ca.pem"),)) if "tls" in http else HostConfig()
+        credentials = CredentialStore(
+            (), given={address: Credential("me", "secret")} if "auth" in http else {}
+        )
+        with Client(RegistryConfig({address: host}), credentials) as client:
+            yield address, client
+
+
+def test_every_kind_of_content_on_every_kind_of_registry(
+    reached: tuple[str, Client], store: BlobStore, tmp_path: Path
+) -> None:
+    """Image, index, zstd layers and an artifact with a subject: there, and the same bytes back."""
+    import zstandard
+
+    address, client = reached
+    arm = Platform("linux", "arm64")
+    packed = store.put(media_types.OCI_LAYER_ZSTD, zstandard.compress(b"y" * 70_000))
+    diff_id = Digest.of(b"y" * 70_000)
+    zstd = Image.of(ImageConfig(HOST, diff_ids=(diff_id,)), (packed,)).write(store)
+    one, two = noise(store, 40_000, 10, seed=5), noise(store, 30_000, platform=arm, seed=6)
+    raw = index_of((one.descriptor, two.descriptor))
+    index = store.put(raw.value.media_type, raw.content)
+    artifact = Manifest(
+        store.put(media_types.OCI_EMPTY, b"{}"), (packed,), artifact_type="application/x.thing",
+        subject=replace(one.descriptor, platform=None),
+    )  # fmt: skip
+    pointer = store.put(artifact.media_type, artifact.to_json())
+    for number, what in enumerate((one.descriptor, index, zstd, pointer)):
+        name = named(address, f"kinds/of{number}:v1")
+        client.push(store, what, [name])
+        back = Layout.create(tmp_path / f"back{number}").blobs
+        assert client.pull(name, back).digest == what.digest
+        wanted = {str(each.digest) for each in walk(store, what)}
+        assert visible(back) == wanted
+    name = named(address, "kinds/of0:v1")
+    client.push(store, pointer, [named(address, "kinds/of0")])
+    assert [each.digest for each in client.referrers(name)] == [pointer.digest]
 
 
 def test_an_upload_that_breaks_goes_on(plain: str, store: BlobStore, other: BlobStore) -> None:

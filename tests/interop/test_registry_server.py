@@ -277,39 +277,65 @@ def layout(memory_dir: str) -> Layout:
 
 
 def test_an_index_with_zstd_layers(
-    plain: Served, layout: Layout, containers: tuple[str, ...], memory_dir: str
+    registry: Served, layout: Layout, containers: tuple[str, ...], memory_dir: str
 ) -> None:
     root = layout.descriptors()[0].digest
-    name = f"docker://{plain.name('many/two:1')}"
-    run("skopeo", "copy", "--all", *plain.trust("dest-"), f"oci:{layout.root}:two", name)
-    assert plain.digest("many/two", "1") == str(root)
+    name = f"docker://{registry.name('many/two:1')}"
+    auth = f"--authfile={registry.authfile}"
+    run("skopeo", "copy", "--all", auth, *registry.trust("dest-"), f"oci:{layout.root}:two", name)
+    assert registry.digest("many/two", "1") == str(root)
     target = tempfile.mkdtemp(dir=memory_dir)
-    run("skopeo", "copy", "--all", *plain.trust("src-"), name, f"oci:{target}/all:two")
+    run("skopeo", "copy", "--all", auth, *registry.trust("src-"), name, f"oci:{target}/all:two")
     assert set(Layout.open(f"{target}/all").blobs) == set(layout.blobs)
-    run("podman", *containers, "pull", *plain.trust(), plain.name("many/two:1"))
-    run("podman", *containers, "rmi", "--all", "--force")
+    for tool in ("podman", "buildah"):
+        run(tool, *containers, "pull", auth, *registry.trust(), registry.name("many/two:1"))
+        run(tool, *containers, "rmi", "--all", "--force")
+
+
+@pytest.mark.parametrize("tool", ["podman", "buildah"])
+def test_zstd_layers_that_others_make(
+    registry: Served, tool: str, containers: tuple[str, ...], layout: Layout
+) -> None:
+    name, auth = registry.name(f"{tool}/zstd:1"), f"--authfile={registry.authfile}"
+    image = run("podman", *containers, "pull", "--quiet", f"oci:{layout.root}:two").strip()
+    packed = ("--format=oci", "--compression-format=zstd")
+    run(tool, *containers, "push", auth, *registry.trust(), *packed, image, name)
+    run(tool, *containers, "rmi", "--all", "--force")
+    _, _, body = registry.ask("GET", f"/v2/{tool}/zstd/manifests/1")
+    assert {each["mediaType"] for each in json.loads(body)["layers"]} == {media_types.OCI_LAYER_ZSTD}
+    run(tool, *containers, "pull", auth, *registry.trust(), name)
+    run(tool, *containers, "rmi", "--all", "--force")
 
 
 @pytest.mark.parametrize("tool", ["podman", "buildah"])
 def test_an_index_that_others_make(
-    plain: Served, layout: Layout, tool: str, containers: tuple[str, ...]
+    registry: Served, layout: Layout, tool: str, containers: tuple[str, ...]
 ) -> None:
     made = f"list-of-{tool}:1"
-    target = f"docker://{plain.name(tool)}:1"
+    target, auth = f"docker://{registry.name(tool)}:1", f"--authfile={registry.authfile}"
     run(tool, *containers, "manifest", "create", made)
     run(tool, *containers, "manifest", "add", "--all", made, f"oci:{layout.root}:two")
-    run(tool, *containers, "manifest", "push", "--all", *plain.trust(), made, target)
-    _, headers, body = plain.ask("GET", f"/v2/{tool}/manifests/1")
+    run(tool, *containers, "manifest", "push", "--all", auth, *registry.trust(), made, target)
+    _, headers, body = registry.ask("GET", f"/v2/{tool}/manifests/1")
     assert headers["content-type"] in media_types.INDEXES
     for entry in json.loads(body)["manifests"]:
-        assert plain.ask("GET", f"/v2/{tool}/manifests/{entry['digest']}")[0] == 200
+        assert registry.ask("GET", f"/v2/{tool}/manifests/{entry['digest']}")[0] == 200
     run(tool, *containers, "rmi", "--all", "--force")
 
 
-def test_docker_pulls_its_platform_of_an_index(plain: Served, memory_dir: str, docker: Docker) -> None:
+def test_docker_pulls_its_platform_of_an_index(registry: Served, memory_dir: str, docker: Docker) -> None:
+    log_in(docker, registry)
     packed = two_platforms(os.path.join(memory_dir, "two-gzip"), "gzip")
-    name = plain.name("docker/two:1")
-    run("skopeo", "copy", "--all", *plain.trust("dest-"), f"oci:{packed.root}:two", f"docker://{name}")
+    name, auth = registry.name("docker/two:1"), f"--authfile={registry.authfile}"
+    run(
+        "skopeo",
+        "copy",
+        "--all",
+        auth,
+        *registry.trust("dest-"),
+        f"oci:{packed.root}:two",
+        f"docker://{name}",
+    )
     index = Index.from_json(packed.blobs.read(packed.descriptors()[0].digest))
     for part in index.manifests:
         docker.run("pull", f"--platform={part.platform}", name)
