@@ -88,6 +88,32 @@ def create(session: Session, /, name: str, members: tuple[str, ...], **flags: An
 
 
 @command.command(
+    "delete",
+    help="Delete NAME's tag in its registry or, of NAME@DIGEST, the manifest with all its tags.",
+)
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@remote.with_access
+@click.pass_obj  # fmt: skip
+def delete(session: Session, /, names: tuple[str, ...], **flags: Any) -> None:
+    """Set by the decorator."""
+    from builder.registries import connect, told
+
+    references = [remote.reference(name) for name in names]
+    for each in references:
+        if not each.tag and each.digest is None:
+            raise UsageError(
+                f"{each.familiar()} has neither a tag nor a digest: which one is to go?",
+                hint=f"pybuild tags {each.familiar()} lists what is there",
+            )
+    access = remote.asked(session, flags, *(each.domain for each in references))
+    with connect(access, remote.warn) as client:
+        for each in references:
+            with told(each):
+                client.delete(each)
+            sys.stdout.write(f"Deleted {each.familiar()}\n")
+
+
+@command.command(
     "push", help="Push the index LIST of the store, with all its images, to its registry or DST."
 )
 @click.argument("name", metavar="LIST")

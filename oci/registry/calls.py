@@ -92,6 +92,7 @@ class Calls:
         self._warned: set[str] = set()
         self._answering: set[str] = set()
         self.singles: dict[str, bool] = {}
+        self.anywhere: dict[str, bool] = {}
 
     def close(self) -> None:
         """Close all connections."""

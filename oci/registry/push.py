@@ -81,10 +81,11 @@ def _push_blob(target: Repository, blob: Descriptor, shipment: Shipment, watch: 
         track.end("present")  # a layer that lives at its `urls` only
         return
     try:
-        Upload(target, blob, source, track, chunk=shipment.chunk).run(session)
+        upload = Upload(target, blob, source, track, chunk=shipment.chunk)
+        upload.run(session)
     finally:
         source.close()
-    track.end()
+    track.end("mounted" if upload.mounted else "done")
 
 
 def _source(blob: Descriptor, shipment: Shipment, others: Sequence[Repository]) -> Source | None:

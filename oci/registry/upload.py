@@ -6,8 +6,9 @@ rest is sent (R11, R14).
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 from oci.blobs import BlobStore
@@ -21,10 +22,14 @@ from oci.registry.moving import Track
 from oci.registry.patience import Interrupted
 from oci.registry.repository import Repository
 
+if TYPE_CHECKING:
+    from oci.registry.transport import Answer
+
 SINGLE = 16 << 10
 """Blobs of so many bytes go in one POST, where the registry allows it."""
 
 _CANCEL_S = 2.0
+_NONE: Mapping[str, str] = {}
 
 
 class Source(Protocol):
@@ -69,6 +74,8 @@ class Upload:
         self._chunk = chunk
         self._url = ""
         self._offset = 0
+        self.mounted = False
+        """The registry found the blob in another repository of its own: nothing was sent."""
 
     def run(self, location: str = "", *, chunk_minimum: int = 0) -> None:
         """Upload, beginning in the session at `location` if there is one already (a mount that was
@@ -114,18 +121,14 @@ class Upload:
 
     def _begin(self) -> None:
         """Open a session; a small blob may be through with that."""
-        repository, digest = self._repository, str(self._descriptor.digest)
+        digest = str(self._descriptor.digest)
         self._offset = 0
-        singles = repository.calls.singles
-        address = repository.endpoint.address
+        singles = self._repository.calls.singles
+        address = self._repository.endpoint.address
         small = self._descriptor.size <= SINGLE and singles.get(address, True)
-        target = repository.target("blobs", "uploads/", **({"digest": digest} if small else {}))
-        body: Any = self._body(0, self._descriptor.size) if small else b""
-        headers = {"Content-Type": "application/octet-stream"} if small else {}
-        with repository.call(
-            "POST", target, self._doing, body=body, headers=headers, ok=(201, 202), retry=False
-        ) as answer:
+        with self._whole(digest) if small else self._opened(digest) as answer:
             if answer.status == 201:
+                self.mounted = not small
                 return
             if small:
                 singles[address] = False
@@ -133,6 +136,31 @@ class Upload:
             minimum = answer.headers.get("OCI-Chunk-Min-Length", "")
             if self._chunk and minimum.isdigit():
                 self._chunk = max(self._chunk, int(minimum[:12]))
+
+    def _whole(self, digest: str) -> Answer:
+        """The answer to a small blob in one request."""
+        body = self._body(0, self._descriptor.size)
+        return self._post({"digest": digest}, body, {"Content-Type": "application/octet-stream"})
+
+    def _opened(self, digest: str) -> Answer:
+        """The answer to a request for a session. The registry may look for the blob in all its repositories
+        (distribution-spec: mounting without `from`); one that does not know of it opens a session all the
+        same, or refuses and is asked plainly from then on."""
+        anywhere, address = self._repository.calls.anywhere, self._repository.endpoint.address
+        if anywhere.get(address, True):
+            try:
+                return self._post({"mount": digest})
+            except RegistryError as error:
+                if not 400 <= error.status < 500 or isinstance(error, Interrupted):
+                    raise
+                anywhere[address] = False
+        return self._post({})
+
+    def _post(self, query: dict[str, str], body: Any = b"", headers: Mapping[str, str] = _NONE) -> Answer:
+        target = self._repository.target("blobs", "uploads/", **query)
+        return self._repository.call(
+            "POST", target, self._doing, body=body, headers=headers, ok=(201, 202), retry=False
+        )
 
     def _put(self, body: Any) -> None:
         separator = "&" if "?" in self._url else "?"

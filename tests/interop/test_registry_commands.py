@@ -216,6 +216,18 @@ def test_indexes(pybuild: Pybuild, plain: DockerRegistry) -> None:
     pybuild.run("push", "-q", name)  # an index, whole
 
 
+def test_deletion(pybuild: Pybuild, plain: DockerRegistry) -> None:
+    name = plain.name("gone:1")
+    image = put(pybuild, name, 100, seed=77)
+    pybuild.run("push", "-q", name)
+    pinned = f"{plain.name('gone')}@{image.descriptor.digest}"
+    done = pybuild.run("manifest", "delete", plain.name("gone"), check=False)
+    assert done.returncode == 2 and b"which one is to go" in done.stderr
+    assert out(pybuild, "manifest", "delete", pinned) == f"Deleted {pinned}\n"
+    done = pybuild.run("manifest", "delete", pinned, check=False)
+    assert done.returncode == 3 and b"MANIFEST_UNKNOWN" in done.stderr
+
+
 def test_an_index_is_amended(pybuild: Pybuild, plain: DockerRegistry) -> None:
     put(pybuild, "amd", 500)
     old, new = put(pybuild, "arm", 600, platform=ARM), put(pybuild, "arm-new", 700, platform=ARM)

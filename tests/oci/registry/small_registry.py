@@ -49,6 +49,7 @@ class Registry:
     mounts: bool = True
     page: int = 1000
     ranges: bool = True
+    anywhere: str = ""
     etag: Callable[[str], str] = field(default=lambda digest: "")
     chunk_minimum: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -198,6 +199,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def start_upload(self, name: str) -> None:
         mount, source = self.query.get("mount"), self.query.get("from")
+        if mount and not source and self.registry.anywhere:
+            if self.registry.anywhere == "refused":
+                self.refuse(400, "UNSUPPORTED", "a mount needs a from")
+                return
+            source = next((path for path, digest in self.registry.blobs if digest == mount), None)
         if mount and source and self.registry.mounts and (source, mount) in self.registry.blobs:
             self.registry.blobs[(name, mount)] = self.registry.blobs[(source, mount)]
             self.send(201, Location=f"/v2/{name}/blobs/{mount}", Docker_Content_Digest=mount)

@@ -30,6 +30,7 @@ from oci.registry.auth import Credential, CredentialStore
 from oci.registry.client import Client
 from oci.registry.config import HostConfig, RegistryConfig
 from oci.registry.moving import Moving
+from oci.registry.upload import SINGLE
 
 HOST = platforms.host()
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
@@ -126,6 +127,34 @@ def test_layers_that_were_never_here(
     assert registry.blobs[("child", str(image.layers[0].digest))] == store.read(image.layers[0].digest)
     fetched = [seen for seen in registry.seen[before:] if seen.method == "GET" and "/blobs/sha" in seen.path]
     assert bool(fetched) is not mounts
+
+
+@pytest.mark.parametrize("anywhere", ["", "found", "refused"])
+def test_a_registry_may_know_a_blob_from_elsewhere(
+    anywhere: str, client: Client, registry: Registry, store: BlobStore, image: Image, other: BlobStore
+) -> None:
+    """A mount without `from` costs no request; a registry that refuses it is asked once, and never again."""
+    client.push(store, image.descriptor, [named(registry.address, "one:v1")])
+    registry.anywhere = anywhere
+    before = len(registry.seen)
+    states: dict[str, str] = {}
+
+    def watch(moving: Moving) -> None:
+        states[str(moving.descriptor.digest)] = moving.state
+
+    client.push(store, image.descriptor, [named(registry.address, "two:v1")], watch)
+    posts = [seen for seen in registry.seen[before:] if seen.method == "POST"]
+    large = [layer for layer in image.layers if layer.size > SINGLE]
+    expected = "mounted" if anywhere == "found" else "done"
+    assert large and {states[str(layer.digest)] for layer in large} == {expected}
+    refused = sum("mount=" in seen.path for seen in posts)
+    assert len(posts) == len(image.layers) + 1 + (refused if anywhere == "refused" else 0)
+    client.pull(named(registry.address, "two:v1"), other, HOST)
+    assert visible(other) == everything(image)
+    if anywhere == "refused":
+        before = len(registry.seen)
+        client.push(store, image.descriptor, [named(registry.address, "three:v1")])
+        assert not any("mount=" in seen.path for seen in registry.seen[before:])
 
 
 def test_skip(client: Client, registry: Registry, store: BlobStore, image: Image) -> None:
