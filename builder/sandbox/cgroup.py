@@ -6,8 +6,8 @@ by itself before it does anything else (`builder.sandbox.bounds`). Without limit
 
 A build's cgroup lies below the one that the builder itself is in, so that what limits the builder limits the
 steps too. In the unified hierarchy a cgroup with processes cannot have children that are limited: there the
-builder, when it is the only process, moves to a leaf of its own; a cgroup that was not delegated to it is
-left alone, and root's builds lie at the top.
+builder, when it is alone there with its children, moves to a leaf of its own; a cgroup that was not delegated
+to it is left alone, and root's builds lie at the top.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from builder.sandbox.cgroup_tree import (
     Hierarchy,
     count,
     delegated,
+    descends,
     enable,
     hierarchies,
     number,
@@ -206,13 +207,16 @@ class Groups:
         try:
             enable(path, place.controllers)
         except OSError as error:
-            if error.errno != errno.EBUSY or words(path, "cgroup.procs") != [str(os.getpid())]:
+            inside = [int(word) for word in words(path, "cgroup.procs")]
+            if error.errno != errno.EBUSY or not all(descends(pid, os.getpid()) for pid in inside):
                 raise
             leaf = os.path.join(path, LEAF)
             self._remember([leaf])
             with suppress(FileExistsError):
                 os.mkdir(leaf)
-            write(leaf, "cgroup.procs", str(os.getpid()))
+            for pid in inside:
+                with suppress(ProcessLookupError):
+                    write(leaf, "cgroup.procs", str(pid))
             enable(path, place.controllers)
 
     def _inherit(self, place: _Place, path: str) -> None:

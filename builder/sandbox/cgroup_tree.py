@@ -104,6 +104,17 @@ def delegated(path: str) -> bool:
     return False
 
 
+def descends(pid: int, ancestor: int) -> bool:
+    """Whether a process is `ancestor`, or its child or grandchild; one that has ended is nobody's."""
+    while pid not in (0, ancestor):
+        try:
+            status = text(f"/proc/{pid}/status").split("\n")
+        except OSError:
+            return True
+        pid = next((int(line.split()[1]) for line in status if line.startswith("PPid:")), 0)
+    return pid == ancestor
+
+
 def enable(path: str, names: list[str]) -> None:
     """Give the children of a cgroup of version 2 these controllers."""
     missing = [name for name in names if name not in words(path, "cgroup.subtree_control")]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,9 @@ class Unified:
                 raise OSError(errno.ENOENT, "a controller that is not there")
             value = " ".join([*file.read_text().split(), *(word[1:] for word in value.split())])
         if name == "cgroup.procs":
-            Path(path).parent.joinpath(name).write_text("")
+            above = Path(path).parent / name
+            above.write_text(" ".join(pid for pid in above.read_text().split() if pid != value))
+            value = f"{file.read_text()}{value}\n"
         file.write_text(value)
         self.written.append((os.path.relpath(path, self.top), name, value))
 
@@ -156,16 +159,19 @@ def test_controllers_are_passed_down_to_a_parent(unified: Unified) -> None:
     assert not os.path.exists(f"{unified.top}/ci")
 
 
-def test_alone_in_a_delegated_cgroup_the_builder_moves_to_a_leaf(
+def test_alone_in_a_delegated_cgroup_the_builder_and_its_children_move_to_a_leaf(
     unified: Unified, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unified.write(unified.top, "cgroup.subtree_control", "+memory")
     os.mkdir(f"{unified.top}/scope")
-    Path(unified.top, "scope", "cgroup.procs").write_text(f"{os.getpid()}\n")
     monkeypatch.setattr(cgroup, "delegated", lambda path: True)
-    with unified.groups(Limits(memory=9), own="scope"):
-        assert Path(unified.top, "scope", cgroup.LEAF, "cgroup.procs").read_text() == str(os.getpid())
-        assert (f"scope/{NAME}", "memory.max", "9") in unified.written
+    with subprocess.Popen(["sleep", "60"]) as child:
+        all_of_us = f"{os.getpid()}\n{child.pid}\n"
+        Path(unified.top, "scope", "cgroup.procs").write_text(all_of_us)
+        with unified.groups(Limits(memory=9), own="scope"):
+            assert Path(unified.top, "scope", cgroup.LEAF, "cgroup.procs").read_text() == all_of_us
+            assert (f"scope/{NAME}", "memory.max", "9") in unified.written
+        child.kill()
 
 
 def test_others_in_a_delegated_cgroup_are_not_moved(
