@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from builder.solver.identity import Identity
 
 _PIPES = "/dev/pipes/"
+_APT_FILE, _APT_CONFIG = _PIPES + "apt.conf", b'APT::Sandbox::User "root";\n'
+"""With one id, apt must not try to become another user: it looks whether that worked, and gives up."""
 _LAST_SIGNAL = 64
 INSTALL = (
     "install passt or slirp4netns (sudo apt-get install passt), or give the steps the host's network with"
@@ -113,10 +115,14 @@ class Runner:
         self._check_mapped(identity)
         network = self.network(op.network)
         scripts = [File(_PIPES + each.name, each.content, 0o755) for each in op.files]
+        env = op.env + op.proxy_env + shown.env
+        if active.notes and view().lstat(b"etc/apt") is not None and "APT_CONFIG" not in dict(env):
+            scripts.append(File(_APT_FILE, _APT_CONFIG))
+            env = (*env, ("APT_CONFIG", _APT_FILE))
         return Sandbox(
             root=self._root(active),
             argv=op.argv,
-            env=environment(op.env + op.proxy_env + shown.env, identity.home, op.hostname),
+            env=environment(env, identity.home, op.hostname),
             cwd=op.cwd,
             uid=identity.uid,
             gid=identity.gid,

@@ -1,0 +1,87 @@
+"""What Dockerfiles do to a Debian, done by ordinary users: packages with system users, owners, file
+capabilities, setuid programs (S101, S103).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tarfile
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rootless import golden
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).parents[3]
+DOCKERFILE = """\
+FROM debian
+RUN apt-get update && apt-get install -y --no-install-recommends libcap2-bin sudo uuid-runtime
+RUN useradd -m -u 1234 -G sudo app && chown -R app:app /srv
+RUN echo 'app ALL=(ALL) NOPASSWD:ALL' > /etc/sudoers.d/app
+COPY owners.tar /tmp/
+RUN mkdir /un && tar -xpf /tmp/owners.tar -C /un
+RUN install -o daemon -g games -m 640 /etc/hostname /un/installed
+RUN cp /bin/sleep /bin/capable && setcap cap_net_raw+ep /bin/capable
+USER app
+RUN sudo -n install -o app -g app -m 600 /etc/hostname /home/app/mine
+RUN id -u > /tmp/seen && sudo -n id -u >> /tmp/seen
+"""
+OWNERS = {
+    "srv": (1234, 1234, 0o755),
+    "home/app": (1234, 1234, 0o755),
+    "home/app/mine": (1234, 1234, 0o600),
+    "un/file": (42, 43, 0o755),
+    "un/link": (42, 43, 0o777),
+    "un/installed": (1, 60, 0o640),
+    "usr/bin/sudo": (0, 0, 0o4755),
+}
+
+
+@pytest.fixture(scope="module")
+def debian(_place: Path) -> Path:
+    """A context, and beside it a minimal Debian as a tar."""
+    if shutil.which("mmdebstrap") is None:
+        pytest.skip("mmdebstrap is not installed")
+    made = subprocess.run([ROOT / "scripts/make-debian-base"], capture_output=True, text=True, check=True)
+    folder = _place / "debian"
+    golden.lay(folder)
+    shutil.copy(made.stdout.strip(), folder / "base.tar")
+    (folder / "context" / "Dockerfile").write_text(DOCKERFILE)
+    (folder / "base.tar").chmod(0o644)
+    return folder
+
+
+@pytest.mark.parametrize(("who", "seen"), [("lent", "1234\n0\n"), ("bare", "0\n0\n")])
+def test_a_debian(request: pytest.FixtureRequest, debian: Path, who: str, seen: str) -> None:
+    """With one id a program that asks who it is hears root; whom files were given to is in the layers."""
+    user: Any = request.getfixturevalue(who)
+    assert user.pybuild("import", str(debian / "base.tar"), "debian").returncode == 0
+    done = user.pybuild("build", "--network=host", "-t", "done", str(debian / "context"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert user.pybuild("save", "-o", str(user.home / "done.tar"), "done").returncode == 0
+    files, contents = {}, {}
+    for layer in layers(user.home / "done.tar"):
+        for info in layer:
+            files[info.name] = info
+            if info.name == "tmp/seen":
+                contents[info.name] = layer.extractfile(info).read().decode()
+    found = {name: (files[name].uid, files[name].gid, files[name].mode) for name in OWNERS}
+    assert found == OWNERS
+    assert contents["tmp/seen"] == seen
+    assert "SCHILY.xattr.security.capability" in files["usr/bin/capable"].pax_headers
+    assert {"etc/passwd", "usr/sbin/uuidd"} <= set(files)
+
+
+def layers(archive: Path) -> list[Any]:
+    """The layers above the base, as open archives."""
+    with tarfile.open(archive) as outer:
+        manifest = json.load(outer.extractfile("manifest.json"))[0]  # type: ignore[arg-type]
+        return [
+            tarfile.open(fileobj=BytesIO(outer.extractfile(name).read()))  # type: ignore[union-attr]
+            for name in manifest["Layers"][1:]
+        ]
