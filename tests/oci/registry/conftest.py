@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from chaos import Proxy, chaos
 from small_registry import Registry, serving
-from specimens import BRISK, MakeClient, Waiting, noise
+from specimens import BRISK, MakeClient, Scene, Waiting, noise
 
 from oci.blobs import BlobStore
 from oci.image import Image
@@ -82,3 +82,10 @@ def other(memory: Path) -> BlobStore:
 def image(store: BlobStore) -> Image:
     """Three layers of noise, of 200, 70 and 0.1 KB, in `store`."""
     return noise(store, 200_000, 70_000, 100)
+
+
+@pytest.fixture
+def scene(
+    client: Client, proxy: Proxy, registry: Registry, store: BlobStore, image: Image, other: BlobStore
+) -> Scene:
+    return Scene(client, proxy, registry, store, image, other)

@@ -7,6 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from chaos import Proxy
+from small_registry import Registry
+
 from oci import media_types, platforms
 from oci.blobs import BlobStore
 from oci.image import Image
@@ -35,6 +38,29 @@ BRISK = Patience(connect=2.0, answer=1.0, commit=1.0, window=0.2, slowest=2000.0
 """Timeouts as a test can bear them."""
 
 MakeClient = Callable[..., Client]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All that a transfer takes: a client, a registry behind a proxy that spoils, `image` in `store`, and a
+    store to pull into."""
+
+    client: Client
+    proxy: Proxy
+    registry: Registry
+    store: BlobStore
+    image: Image
+    other: BlobStore
+
+    def publish(self) -> str:
+        """Push the image past the proxy; the digest of its largest layer."""
+        self.client.push(self.store, self.image.descriptor, [named(self.registry.address)])
+        return str(self.image.layers[0].digest)
+
+    def pull(self) -> None:
+        """Pull it through the proxy: it comes whole."""
+        self.client.pull(named(self.proxy.address), self.other, platforms.host())
+        assert visible(self.other) == everything(self.image)
 
 
 def noise(store: BlobStore, *sizes: int, seed: int = 1, platform: Platform | None = None) -> Image:
