@@ -13,6 +13,7 @@ to it is left alone, and root's builds lie at the top.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -81,7 +82,7 @@ class Groups:
         self._remember = remember
         self._mounted = mounted
         self._places: list[_Place] = []
-        self._number = 0
+        self._numbers = itertools.count(1)  # threads share it
 
     def __enter__(self) -> Groups:
         try:
@@ -105,8 +106,7 @@ class Groups:
     @contextmanager
     def step(self) -> Iterator[StepGroup]:
         """Cgroups for one step, gone when the block ends. Raises NotEnforceable, OSError."""
-        self._number += 1
-        name = str(self._number)
+        name = str(next(self._numbers))
         group = StepGroup([(place, os.path.join(place.directory, name)) for place in self._places])
         try:
             for place, path in group.places:
@@ -164,7 +164,13 @@ class Groups:
     def _begin(self, place: _Place) -> None:
         """Make the build's cgroup in one hierarchy, and try what every step will need."""
         try:
-            self._make(place)
+            for last in (False, False, True):
+                try:
+                    self._make(place)
+                    break
+                except FileNotFoundError:  # another build took its parent away just now
+                    if last:
+                        raise
         except OSError as error:
             self._places.remove(place)
             place.remove()
@@ -195,7 +201,8 @@ class Groups:
         self._remember(place.made)
         for each in reversed(path):
             if each in place.made:
-                os.mkdir(each)
+                with suppress(FileExistsError):
+                    os.mkdir(each)
             self._ready(place, each)
         os.mkdir(place.directory)
 

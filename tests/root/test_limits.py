@@ -11,7 +11,8 @@ import socket
 import subprocess
 import sysconfig
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,24 @@ def test_a_parent_is_made_and_taken_away(world: World) -> None:
         assert all(path.startswith(f"{place.here.mount}/{PARENT}/inner/") for place, path in group.places)
         assert run_in(world, group, "true")[0].status == 0
     assert not left()
+
+
+def test_many_steps_and_builds_at_once() -> None:
+    """Each has a cgroup of its own, and a parent that one takes away is made again by the next."""
+
+    def build(number: int) -> None:
+        for _ in range(5):
+            with groups(Limits(memory=64 * MIB), Limits(pids=9), parent=f"{PARENT}/shared") as made:
+                with ExitStack() as stack, ThreadPoolExecutor(8) as pool:
+                    steps = [pool.submit(stack.enter_context, made.step()) for _ in range(8)]
+                    paths = {path for each in steps for _, path in each.result().places}
+                    assert len(paths) == 8 * len(made._places) and all(os.path.isdir(path) for path in paths)
+
+    with ThreadPoolExecutor(4) as pool:
+        for each in [pool.submit(build, number) for number in range(4)]:
+            each.result()
+    for path in [*left("shared"), *left()]:
+        os.rmdir(path)  # the last to leave need not be the one that made it
 
 
 def test_a_parent_that_others_use_stays() -> None:
