@@ -204,10 +204,11 @@ class Scrub:
     def _compared(
         self, snapshots: Snapshots, directory: str, layer: Descriptor, lowers: tuple[str, ...]
     ) -> str:
-        """The first thing in which a directory differs from its layer unpacked anew; "" for none."""
+        """The first thing in which a directory differs from its layer unpacked anew; "" for none, and for a
+        layer that is damaged or not here: nothing can be said then."""
         from oci.layer import read_layer
 
-        with suppress(BlobNotFound), read_layer(self._blobs, layer.digest, layer.media_type) as reader:
+        with suppress(OciError), read_layer(self._blobs, layer.digest, layer.media_type) as reader:
             return snapshots.difference(directory, reader, lowers)
         return ""
 

@@ -96,6 +96,18 @@ def test_unpacked_layers_are_held_against_their_blobs(shop: Workshop) -> None:
     assert faults(shop.root) == [] and os.path.isdir(place)
 
 
+def test_directories_outlive_a_damaged_layer(shop: Workshop) -> None:
+    """Nothing can be said about a directory whose layer is damaged, so it is left."""
+    built = shop.build("FROM base\nRUN touch /x\n", tags=("app",))
+    base = shop.image(built).layers[0].digest
+    for how in ("flip", "cut"):
+        damage(shop.root, base, how)
+        (fault,) = faults(shop.root)
+        assert fault.startswith(f"blob {base}: damaged")
+    assert faults(shop.root, repair=True)[0].startswith("blob sha256:")
+    assert [name for name in os.listdir(f"{shop.root}/snapshots") if name.startswith("chain-")]
+
+
 def test_the_command(shop: Workshop) -> None:
     import subprocess
 
