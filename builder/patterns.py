@@ -26,6 +26,10 @@ from builder.source import SourceFile, SourceRange
 from oci.data import dataclass
 
 MAX_PATTERNS = 20_000
+MAX_PATTERN = 1 << 13
+"""Characters of one pattern: no path is as long, escapes included."""
+_MAX_WILD = 1 << 16
+"""Characters of all patterns with wildcards in an ignore file: those take long to prepare."""
 _MAX_SPLITS = 4
 _WILD = frozenset("*?[\\")
 _SPACE = (
@@ -82,6 +86,7 @@ class IgnoreFile:
     def __init__(self, lines: Iterable[str], source: SourceFile | None = None) -> None:
         """The lines of an ignore file. Raises PatternError."""
         self.patterns: list[tuple[_Component, ...]] = []
+        self._wild = 0
         self.group_of: list[int] = []
         self.left_out = [False]
         for number, line in enumerate(lines, 1):
@@ -116,6 +121,12 @@ class IgnoreFile:
                 raise PatternError("`!` without a pattern takes nothing back")
         if self.left_out[-1] is not left_out or len(self.left_out) == 1:
             self.left_out.append(left_out)
+        if len(text) > MAX_PATTERN:
+            raise _too_long(text)
+        if not _WILD.isdisjoint(text):
+            self._wild += len(text)
+            if self._wild > _MAX_WILD:
+                raise PatternError(f"more than {_MAX_WILD} characters of patterns with wildcards")
         for pattern in _compiled(posixpath.normpath(text).lstrip("/")):
             self.patterns.append(pattern)
             self.group_of.append(len(self.left_out) - 1)
@@ -264,7 +275,13 @@ def has_wildcards(path: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _go_match(pattern: str) -> re.Pattern[str]:
+    if len(pattern) > MAX_PATTERN:
+        raise _too_long(pattern)
     return re.compile(_expression(list(_tokens(pattern, doubled=False))), re.DOTALL)
+
+
+def _too_long(pattern: str) -> PatternError:
+    return PatternError(f"`{pattern[:80]}...` has {len(pattern)} characters, more than any path")
 
 
 def _compiled(text: str) -> list[tuple[_Component, ...]]:

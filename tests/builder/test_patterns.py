@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from builder.patterns import IgnoreFile, PatternError, glob_match, has_wildcards
+from builder.patterns import MAX_PATTERN, IgnoreFile, PatternError, glob_match, has_wildcards
 
 LEFT_OUT = [
     ("a", "a", True),
@@ -222,3 +222,19 @@ def test_a_file_costs_about_a_microsecond() -> None:
             ignore.step(state, name, False)
         best = min(best, time.perf_counter() - start)
     assert best / len(names) < 5e-6
+
+
+@pytest.mark.parametrize("pattern", ["a" * (MAX_PATTERN + 1), "?" * (MAX_PATTERN + 1), "[a]" * MAX_PATTERN])
+def test_a_pattern_longer_than_any_path(pattern: str) -> None:
+    with pytest.raises(PatternError, match="more than any path") as caught:
+        glob_match(pattern, "a")
+    assert len(str(caught.value)) < 200
+    with pytest.raises(PatternError, match="more than any path") as caught:
+        IgnoreFile.parse("x\n" + pattern)
+    assert caught.value.at is not None and caught.value.at.first == 2
+
+
+def test_more_wildcards_than_anybody_needs() -> None:
+    IgnoreFile.parse("?" * 8000 + "\n" + "a/b\n" * 5000)
+    with pytest.raises(PatternError, match="patterns with wildcards"):
+        IgnoreFile.parse(("?" * 8000 + "\n") * 9)
