@@ -186,7 +186,7 @@ def examine(asked: str = "auto", root: str = "") -> Isolation:
     if number == 2 and kind != "overlay":
         number = 3
     more = (_fuse_check(fuse),) if tried.overlay else ()
-    checks = (*checks, _overlay_check(tried.overlay, folder), *more, _proc_check(tried.proc))
+    checks = (*checks, _overlay_check(tried.overlay, folder or root), *more, _proc_check(tried.proc))
     notes = (PROC_NOTE,) if tried.proc else ()
     return Isolation(RUNGS[number - 1], mode, kind, maps, checks, notes)
 

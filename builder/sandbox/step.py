@@ -115,7 +115,10 @@ class Step:
         elif self.plan.network != "host":
             _loopback_up()
         self.doing = "hostname"
-        sys_.sethostname(self.plan.hostname)
+        try:
+            sys_.sethostname(self.plan.hostname)
+        except PermissionError:
+            pass  # podman's filter refuses it whatever the namespace: the step has the container's name
 
     def _tree(self) -> int:
         plan = self.plan

@@ -11,10 +11,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from builder.sandbox.owners import Owner, note, noted, read_notes
 from oci.tar import Entry, Kind
+
+if TYPE_CHECKING:
+    from builder.tree import Tree
 
 NAME = "owners"
 _KINDS = {b"c": Kind.CHAR, b"b": Kind.BLOCK}
@@ -67,10 +70,37 @@ def note_entry(directory: str, path: bytes, entry: Entry) -> None:
     """Note the owner of `entry`, just unpacked at `path` in the layer's `directory`."""
     full = os.path.join(os.fsencode(directory), path)
     st = os.lstat(full)
+    _note_at(directory, full, st, entry.uid, entry.gid)
+
+
+def claim(directory: str, below: Tree, uid: int, gid: int) -> None:
+    """Note `uid` and `gid` as the owner of what the layer in `directory` adds to `below` and nobody has been
+    given: with one id for all, a file does not tell who made it.
+    """
+    if not (uid or gid):
+        return
+    notes = notes_of(directory)
+    top = os.fsencode(directory)
+    for folder, folders, files in os.walk(top):
+        for name in (*folders, *files):
+            full = os.path.join(folder, name)
+            st = os.lstat(full)
+            if _is_free(full, st, notes) and below.lstat(os.path.relpath(full, top)) is None:
+                _note_at(directory, full, st, uid, gid)
+
+
+def _is_free(path: bytes, st: os.stat_result, notes: Notes | None) -> bool:
+    """Whether nobody owns a file but for want of another id. A whiteout is no file."""
+    owned = notes.owned(path, st) if notes else Owned(st.st_uid, st.st_gid)
+    whiteout = stat.S_ISCHR(st.st_mode) and st.st_rdev == 0
+    return not (owned.uid or owned.gid or whiteout)
+
+
+def _note_at(directory: str, path: bytes, st: os.stat_result, uid: int, gid: int) -> None:
     if stat.S_ISREG(st.st_mode) or stat.S_ISDIR(st.st_mode):
-        note(full, Owner(entry.uid, entry.gid))
+        note(path, Owner(uid, gid, noted(path).node))
     else:
-        tell(beside(directory), st.st_ino, entry.uid, entry.gid)
+        tell(beside(directory), st.st_ino, uid, gid)
 
 
 def give(path: str, uid: int, gid: int) -> None:

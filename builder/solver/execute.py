@@ -340,6 +340,7 @@ class Executor:
                 self._keep_failed(failed, stack)
                 raise
             snapshot = active.commit()
+            self.runner.own(op, self._view_of(parent), snapshot.path)
         if not os.listdir(snapshot.path):
             self.snapshots.remove(snapshot.name)
             self._remember(step, done(None), created)

@@ -99,6 +99,14 @@ class Runner:
             self._tell_weaker(exit_)
             self._judge(exit_, output, str(step.at or ""), lambda: self._advice(op, active))
 
+    def own(self, op: Exec, view: Callable[[], Tree], directory: str) -> None:
+        """Where owners are noted: what a step of another USER added in the layer `directory` is that user's."""
+        if self._isolation.notes_owners:
+            from builder.snapshot.noted import claim
+
+            identity = resolve_user(view(), op.user)
+            claim(directory, view(), identity.uid, identity.gid)
+
     def usage(self, digest: str) -> Usage | None:
         """What the step of that digest used, if it ran. To be asked once."""
         return self._usages.pop(digest, None)

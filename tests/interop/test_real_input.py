@@ -6,8 +6,6 @@ private network, and the image then runs under runc (a bundle unpacked by umoci)
 
 from __future__ import annotations
 
-import contextlib
-import glob
 import hashlib
 import json
 import os
@@ -24,6 +22,7 @@ from dataclasses import dataclass
 
 import pytest
 from judges.dockerd import Docker, private_docker, unmount_below
+from judges.podman import forget_podman
 from judges.pybuild import Pybuild
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
@@ -282,14 +281,6 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def forget_podman() -> None:
-    """The empty cgroups that podman leaves behind."""
-    for parent in glob.glob("/sys/fs/cgroup/*/libpod_parent") + glob.glob("/sys/fs/cgroup/libpod_parent"):
-        for directory, _, _ in os.walk(parent, topdown=False):
-            with contextlib.suppress(OSError):
-                os.rmdir(directory)
 
 
 def test_tools_are_here() -> None:
