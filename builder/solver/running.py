@@ -100,7 +100,7 @@ class Runner:
             self._judge(exit_, output, str(step.at or ""), lambda: self._advice(op, active))
 
     def own(self, op: Exec, view: Callable[[], Tree], directory: str) -> None:
-        """Where owners are noted: what a step of another USER added in the layer `directory` is that user's."""
+        """Where owners are noted: what a USER's step added in the layer `directory` is that user's."""
         if self._isolation.notes_owners:
             from builder.snapshot.noted import claim
 
