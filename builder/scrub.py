@@ -81,6 +81,7 @@ class Scrub:
         yield from self._names()
         if self._snapshots is not None:
             yield from self._directories(self._snapshots)
+            yield from self._of_steps(self._snapshots)
         if self._repair:
             self._blobs.clean()
 
@@ -193,6 +194,34 @@ class Scrub:
                         yield Fault("snapshot", name, why, self._taken_away(snapshots, name))
                         break
                 lowers = (directory, *lowers)
+
+    def _of_steps(self, snapshots: Snapshots) -> Iterator[Fault]:
+        """Each directory that a RUN left beside the layer that was made of it."""
+        from builder.snapshot.compare import lacking
+        from builder.solver.cache import Cache
+        from oci.layer import read_layer
+
+        cache = Cache(self._state.steps())
+        for key in [key for key, _ in self._state.steps().items() if not key.startswith("alias:")]:
+            record = cache.record(key)
+            if record is None or record.layer is None or not record.snapshot:
+                continue
+            directory = snapshots.existing(record.snapshot)
+            if not directory or record.layer.digest not in self._blobs:
+                continue
+            self.counts["snapshot"] += 1
+            why, layer = "", record.layer
+            with suppress(OciError), read_layer(self._blobs, layer.digest, layer.media_type) as reader:
+                why = lacking(directory, reader)
+            if why and self._is_sound(layer.digest):
+                yield Fault("snapshot", record.snapshot, why, self._taken_away(snapshots, record.snapshot))
+
+    def _is_sound(self, digest: Digest) -> bool:
+        try:
+            self._blobs.verify(digest)
+        except OciError:
+            return False
+        return True
 
     def _whole_images(self) -> Iterator[Image]:
         for entry in self._images.layout.descriptors():

@@ -1,12 +1,23 @@
-"""Two directories of layers, held against each other: everything but times."""
+"""Directories of layers, held against each other and against archives: everything but times."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+from oci import whiteout
+from oci.tar import Entry, Kind, TarReader
 
 _CHUNK = 1 << 20
+_FORMATS = {
+    Kind.FILE: stat.S_IFREG,
+    Kind.DIRECTORY: stat.S_IFDIR,
+    Kind.SYMLINK: stat.S_IFLNK,
+    Kind.CHAR: stat.S_IFCHR,
+    Kind.BLOCK: stat.S_IFBLK,
+    Kind.FIFO: stat.S_IFIFO,
+}
 _OVERLAY = ("trusted.overlay.", "user.overlay.")
 
 
@@ -22,6 +33,57 @@ def difference(found: str, wanted: str) -> str:
         if why := _unlike(here, there):
             return f"{shown} {why}"
     return ""
+
+
+def lacking(directory: str, reader: TarReader) -> str:
+    """The first member of a layer's archive that the overlay directory it was written from does not have, or
+    has otherwise; "" when it has all. It may hold more: a step's upper directory does."""
+    root = os.fsencode(directory)
+    for entry in reader:
+        try:
+            why = _unlike_entry(os.path.join(root, entry.name), root, entry, reader.read)
+        except (FileNotFoundError, NotADirectoryError):
+            why = "is missing"
+        if why:
+            return f"/{os.fsdecode(entry.name)} {why}"
+    return ""
+
+
+def _unlike_entry(path: bytes, root: bytes, entry: Entry, read: Callable[[int], bytes]) -> str:
+    base = entry.name.rpartition(b"/")[2]
+    if whiteout.is_whiteout(base):
+        if base == whiteout.OPAQUE:
+            return ""
+        status = os.lstat(os.path.join(os.path.dirname(path), whiteout.target(base)))
+        hides = stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+        return "" if hides or stat.S_ISDIR(status.st_mode) else "is there again"
+    status = os.lstat(path)
+    if entry.kind is Kind.HARDLINK:
+        same = os.path.samestat(status, os.lstat(os.path.join(root, entry.link)))
+        return "" if same else f"is no link to /{os.fsdecode(entry.link)}"
+    if stat.S_IFMT(status.st_mode) != _FORMATS[entry.kind]:
+        return "is another kind of file"
+    if entry.kind is Kind.SYMLINK:
+        return "" if os.readlink(path) == entry.link else "is a link to something else"
+    if stat.S_IMODE(status.st_mode) != entry.mode:
+        return f"has mode {stat.S_IMODE(status.st_mode):o} in place of {entry.mode:o}"
+    if (status.st_uid, status.st_gid) != (entry.uid, entry.gid):
+        return f"belongs to {status.st_uid}:{status.st_gid} in place of {entry.uid}:{entry.gid}"
+    if entry.kind is Kind.FILE and not _holds(path, entry.size, read):
+        return "has other content"
+    return ""
+
+
+def _holds(path: bytes, size: int, read: Callable[[int], bytes]) -> bool:
+    """Whether a file has the next `size` bytes of the archive, and no more."""
+    with open(path, "rb") as file:
+        left = size
+        while left:
+            chunk = read(min(left, _CHUNK))
+            if not chunk or file.read(len(chunk)) != chunk:
+                return False
+            left -= len(chunk)
+        return not file.read(1)
 
 
 def _pairs(

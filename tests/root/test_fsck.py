@@ -96,6 +96,31 @@ def test_unpacked_layers_are_held_against_their_blobs(shop: Workshop) -> None:
     assert faults(shop.root) == [] and os.path.isdir(place)
 
 
+def test_what_a_run_left_is_held_against_its_layer(shop: Workshop) -> None:
+    made = (
+        "mkdir -p /d/e; echo 1 > /d/f; ln /d/f /d/g; ln -s f /d/h; mkfifo /p; chmod 600 /d/f; chown 3:4 /d/e"
+    )
+    shop.build(f"FROM base\nRUN {made}; rm /etc/passwd; rm -r /tmp; mkdir /tmp\n", tags=("app",))
+    assert faults(shop.root) == []
+    (step,) = [name for name in os.listdir(f"{shop.root}/snapshots") if not name.startswith(("chain-", "."))]
+    place = f"{shop.root}/snapshots/{step}/fs/d"
+    f, h, i, e = (f"{place}/{name}" for name in "fhie")
+    for change, undo, said in (
+        (lambda: os.chmod(f, 0o644), lambda: os.chmod(f, 0o600), "/d/f has mode 644"),
+        (lambda: os.rename(h, i), lambda: os.rename(i, h), "is missing"),
+        (lambda: os.chown(e, 0, 0), lambda: os.chown(e, 3, 4), "belongs to 0:0"),
+    ):
+        change()
+        (fault,) = faults(shop.root)
+        assert fault.startswith(f"snapshot {step}: ") and said in fault
+        undo()
+    with open(f"{place}/f", "w") as file:
+        file.write("2\n")
+    assert "taken away" in faults(shop.root, repair=True)[0]
+    shop.build("FROM base\nRUN true\n")
+    assert faults(shop.root) == []
+
+
 def test_directories_outlive_a_damaged_layer(shop: Workshop) -> None:
     """Nothing can be said about a directory whose layer is damaged, so it is left."""
     built = shop.build("FROM base\nRUN touch /x\n", tags=("app",))
@@ -114,4 +139,4 @@ def test_the_command(shop: Workshop) -> None:
     shop.build("FROM base\nRUN touch /x\n")
     line = [sys.executable, "-m", "builder.cli.main", "--root", shop.root, "fsck"]
     done = subprocess.run(line, capture_output=True, text=True)
-    assert done.returncode == 0 and "1 unpacked layer: nothing wrong" in done.stderr, done
+    assert done.returncode == 0 and "2 unpacked layers: nothing wrong" in done.stderr, done
