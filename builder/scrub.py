@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from builder.images import Images
     from builder.snapshot.overlay import Snapshots
     from builder.state import StateDir
+    from oci.layer import Layer
     from oci.model import Descriptor
 
 AGAIN_S = 7 * 86400.0
@@ -196,25 +197,32 @@ class Scrub:
                 lowers = (directory, *lowers)
 
     def _of_steps(self, snapshots: Snapshots) -> Iterator[Fault]:
-        """Each directory that a RUN left beside the layer that was made of it."""
+        """Each directory that a step left, or that was unpacked of its layer, beside that layer."""
         from builder.snapshot.compare import lacking
-        from builder.solver.cache import Cache
         from oci.layer import read_layer
 
-        cache = Cache(self._state.steps())
-        for key in [key for key, _ in self._state.steps().items() if not key.startswith("alias:")]:
-            record = cache.record(key)
-            if record is None or record.layer is None or not record.snapshot:
-                continue
-            directory = snapshots.existing(record.snapshot)
-            if not directory or record.layer.digest not in self._blobs:
+        for name, layer in self._layers_of_steps(snapshots):
+            directory = snapshots.existing(name)
+            if not directory or layer.digest not in self._blobs:
                 continue
             self.counts["snapshot"] += 1
-            why, layer = "", record.layer
+            why = ""
             with suppress(OciError), read_layer(self._blobs, layer.digest, layer.media_type) as reader:
                 why = lacking(directory, reader)
             if why and self._is_sound(layer.digest):
-                yield Fault("snapshot", record.snapshot, why, self._taken_away(snapshots, record.snapshot))
+                yield Fault("snapshot", name, why, self._taken_away(snapshots, name))
+
+    def _layers_of_steps(self, snapshots: Snapshots) -> list[tuple[str, Layer]]:
+        """Snapshots by name, with their layers: RUN's by their records, COPY's by the digest in the name."""
+        from builder.solver.cache import Cache
+
+        cache = Cache(self._state.steps())
+        keys = [key for key, _ in self._state.steps().items() if not key.startswith("alias:")]
+        records = [record for key in keys if (record := cache.record(key)) is not None]
+        found = [(each.snapshot, each.layer) for each in records if each.snapshot and each.layer]
+        layers = {each.layer.digest.hex[:16]: each.layer for each in records if each.layer}
+        copies = [name for name in snapshots.names() if name.startswith("copy-")]
+        return found + [(name, layers[end]) for name in copies if (end := name.rpartition("-")[2]) in layers]
 
     def _is_sound(self, digest: Digest) -> bool:
         try:

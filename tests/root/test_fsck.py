@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.root
 
-STEPS = "FROM base\nRUN touch /x\nRUN echo 1 > /y\nCOPY a /\n"
+STEPS = "FROM base\nRUN touch /x\nCOPY a /\nRUN cat /a > /y\n"
 
 
 def archive(shop: Workshop) -> tuple[OutputSpec, ...]:
@@ -71,6 +71,10 @@ def test_unpacked_layers_are_held_against_their_blobs(shop: Workshop) -> None:
     shop.write("a", "text")
     shop.build(STEPS, tags=("app",))
     assert faults(shop.root) == []
+    (copied,) = [name for name in os.listdir(f"{shop.root}/snapshots") if name.startswith("copy-")]
+    with open(f"{shop.root}/snapshots/{copied}/fs/a", "w") as file:
+        file.write("texx")
+    assert "taken away" in faults(shop.root, repair=True)[0]
     (chain,) = [name for name in os.listdir(f"{shop.root}/snapshots") if name.startswith("chain-")]
     place = f"{shop.root}/snapshots/{chain}/fs"
     inner, aside = f"{place}/bin", f"{place}/nib"
