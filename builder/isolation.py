@@ -254,6 +254,10 @@ def _stored(found: Isolation, root: str, wanted: str) -> Isolation:
     if found.rung.number == 1 and wanted == "auto":
         return replace(found, storage="auto")  # a cached build makes no directory, and need not know
     kind, refused = _storage(found, root, wanted)
+    if kind == "fuse":
+        from builder.sandbox.fuse import share_mounts
+
+        share_mounts()
     if kind == "overlay":
         return found
     rung = RUNGS[2] if found.rung.number == 2 else found.rung

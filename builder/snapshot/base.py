@@ -1,6 +1,7 @@
 """What a snapshotter is: it gives steps directories to write in, and keeps what they wrote.
 
-`overlay` is the way; where overlay is refused, `copy` (reflinks, else copies) takes the place of its mounts.
+`overlay` is the way; where the kernel refuses, fuse-overlayfs or `copy` (reflinks, else copies) take
+its place.
 What a step leaves has overlay's form in any case.
 """
 
@@ -32,6 +33,10 @@ class Active(Protocol):
     lowers: tuple[str, ...]
     upper: str
     work: str
+
+    @property
+    def written(self) -> str:
+        """The host directory with what the step adds, while it runs."""
 
     def commit(self, name: str = "") -> Snapshot:
         """Keep the upper directory under `name` (a new one if empty)."""

@@ -15,8 +15,8 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from functools import partial
 from hashlib import sha256
 from threading import Lock
@@ -30,6 +30,7 @@ from oci.tar import Entry, TarReader
 
 if TYPE_CHECKING:
     from builder.isolation import Isolation, Storage
+    from builder.sandbox.fuse import FuseOverlay
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
 _LOCK_FILE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -51,6 +52,14 @@ class Active:
         os.mkdir(self.work)
         take_root(self.upper, lowers)
         self.notes = _begin_notes(self.upper) if snapshots.noting else ""
+
+    @property
+    def written(self) -> str:
+        """The host directory with what the step adds, while it runs."""
+        return self.upper
+
+    def close(self) -> None:
+        """Let go of what is mounted for the step; its processes are gone."""
 
     def scratch(self) -> str:
         """A private directory that is gone with the step."""
@@ -126,9 +135,52 @@ class CopiedActive(Active):
         Copied(lowers, path, userxattr=self._userxattr)
         return path
 
+    @property
+    def written(self) -> str:
+        return self.merged
+
     def commit(self, name: str = "") -> Snapshot:
         self._copied.move_changes(self.upper)
         return super().commit(name)
+
+
+class FuseActive(Active):
+    """A step's directories where fuse-overlayfs mounts what the kernel does not."""
+
+    def __init__(self, snapshots: Snapshots, place: str, lowers: tuple[str, ...]) -> None:
+        super().__init__(snapshots, place, lowers)
+        self._mounts: list[FuseOverlay] = []
+        self.merged = self._mount("root", lowers, self.upper, self.work)
+
+    def _mount(self, name: str, lowers: Sequence[str], upper: str, work: str) -> str:
+        from builder.sandbox.fuse import FuseOverlay
+
+        target, links = (os.path.join(self._place, f"{name}{part}") for part in ("", ".links"))
+        os.mkdir(target)
+        os.mkdir(links)
+        try:
+            self._mounts.append(FuseOverlay(lowers, upper, work, target, links))
+        except OSError as error:
+            raise SandboxError(f"the layers of a step cannot be mounted: {error.strerror}") from None
+        return target
+
+    def plain(self, name: str, lowers: Sequence[str]) -> str:
+        lowers = tuple(lowers) or (self._snapshots.empty(),)
+        return self._mount(f"{name}.mounted", lowers, *self.extra(name, lowers))
+
+    def commit(self, name: str = "") -> Snapshot:
+        from builder.snapshot.fused import normalise
+
+        self.close()
+        normalise(self.upper, self.lowers)
+        return super().commit(name)
+
+    def close(self) -> None:
+        while self._mounts:
+            self._mounts.pop().close()
+
+
+_ACTIVES: Mapping[str, type[Active]] = {"overlay": Active, "fuse": FuseActive, "copy": CopiedActive}
 
 
 class Snapshots:
@@ -234,9 +286,10 @@ class Snapshots:
         Its upper directory is discarded on exit unless committed; the work directory always is.
         """
         place = self._new_place()
-        kind = Active if self._storage() == "overlay" else CopiedActive
+        kind = _ACTIVES[self._storage()]
         try:
-            yield kind(self, place, tuple(lowers) or (self.empty(),))
+            with closing(kind(self, place, tuple(lowers) or (self.empty(),))) as active:
+                yield active
         finally:
             self._discard(place)
 

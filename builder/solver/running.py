@@ -149,7 +149,7 @@ class Runner:
         )
 
     def _owners(self, active: Active) -> Owners | None:
-        return Owners(active.merged or active.upper, active.notes) if active.notes else None
+        return Owners(active.written, active.notes) if active.notes else None
 
     def _root(self, active: Active) -> Overlay | Bind:
         if active.merged:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -45,6 +46,21 @@ class Ordinary:
         ids = [f"--reuid={self.entry.pw_uid}", f"--regid={self.entry.pw_gid}", "--clear-groups"]
         return ["setpriv", *ids, "--inh-caps=-all", *extra, *words]
 
+    def with_fuse(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run `pybuild words` where /dev/fuse is open to everybody, as distributions have it."""
+        return subprocess.run(
+            [
+                *fuse_for_all(self.home.parent),
+                *self.command(sys.executable, "-m", "builder.cli.main", *words),
+            ],
+            env=self.environment | more,
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
     @property
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name in ("PATH", "LANG", "TERM")}
@@ -82,6 +98,17 @@ class Ordinary:
         done = self.run(sys.executable, "-c", code, **more)
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+
+def fuse_for_all(place: Path) -> list[str]:
+    """What stands before a command so that it finds a /dev/fuse of our own, of mode 0666."""
+    if shutil.which("fuse-overlayfs") is None or not os.path.exists("/dev/fuse"):
+        pytest.skip("fuse-overlayfs or /dev/fuse is not there")
+    node = place / "fuse"
+    if not node.exists():
+        os.mknod(node, stat.S_IFCHR | 0o666, os.stat("/dev/fuse").st_rdev)
+        node.chmod(0o666)
+    return ["unshare", "-m", "sh", "-c", f'mount --bind {node} /dev/fuse && exec "$@"', "sh"]
 
 
 def readable_code(home: Path) -> Path:

@@ -58,12 +58,13 @@ def test_lent_ids(lent: Any, folder: Path, by_root: Layers) -> None:
     assert layers(lent.pybuild, folder, SETS) == by_root
 
 
-@pytest.mark.parametrize("storage", ["overlay", "copy"])
+@pytest.mark.parametrize("storage", ["overlay", "copy", "fuse"])
 def test_one_id(bare: Any, folder: Path, by_root: Layers, storage: str) -> None:
     """Owners are noted; a program that looks at them sees root (`seen`)."""
     names = [name for name in SETS if name != "seen"]
     root = ("--root", str(bare.home / storage))
-    found = layers(lambda *words: bare.pybuild(*root, *words, PYBUILD_SNAPSHOTTER=storage), folder, names)
+    run = bare.with_fuse if storage == "fuse" else bare.pybuild
+    found = layers(lambda *words: run(*root, *words, PYBUILD_SNAPSHOTTER=storage), folder, names)
     assert found == {name: by_root[name] for name in names}
 
 
@@ -83,6 +84,13 @@ def test_plain_directories(request: pytest.FixtureRequest, who: str, folder: Pat
         user = request.getfixturevalue("lent")
         root = ("--root", str(user.home / "copied"))
         found = layers(lambda *words: user.pybuild(*root, *words, **variable), folder, SETS)
+    assert found == by_root
+
+
+def test_fuse_overlayfs(lent: Any, folder: Path, by_root: Layers) -> None:
+    """Rung 3 with /dev/fuse."""
+    words = ("--root", str(lent.home / "fuse"))
+    found = layers(lambda *more: lent.with_fuse(*words, *more, PYBUILD_SNAPSHOTTER="fuse"), folder, SETS)
     assert found == by_root
 
 

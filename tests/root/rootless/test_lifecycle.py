@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from rootless import golden
+from rootless.conftest import fuse_for_all
 
 pytestmark = pytest.mark.root
 
@@ -157,3 +158,29 @@ def test_a_masked_proc(request: pytest.FixtureRequest, who: str, folder: Path) -
     refused = masked(user, folder, "--isolation=strict")
     assert refused.returncode == 1
     assert "a new /proc is refused, and isolation is strict" in refused.stderr
+
+
+def test_fuse_overlayfs_ends_with_a_killed_build(user: Any, folder: Path) -> None:
+    """It holds the build's mounts as long as it lives."""
+    (folder / "context" / "slow").write_text("FROM golden\nRUN busybox sleep 33.75\n")
+    (folder / "context" / "slow").chmod(0o644)
+    words = ("build", "--network=none", "-f", str(folder / "context" / "slow"), str(folder / "context"))
+    command = [
+        *fuse_for_all(user.home.parent),
+        *user.command(sys.executable, "-m", "builder.cli.main", *words),
+    ]
+    environment = user.environment | {"PYBUILD_SNAPSHOTTER": "fuse"}
+    process = subprocess.Popen(command, env=environment, cwd=user.home, stderr=subprocess.DEVNULL)
+    wait_for(lambda: processes(user, b"33.75"))
+    mine = [pid for pid in processes(user, b"/usr/bin/fuse-overlayfs") if _user_of(pid) == user.entry.pw_uid]
+    assert mine
+    process.kill()
+    process.wait(60)
+    wait_for(lambda: not set(mine) & set(processes(user, b"/usr/bin/fuse-overlayfs")))
+
+
+def _user_of(pid: int) -> int:
+    try:
+        return os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return -1
