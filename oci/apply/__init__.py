@@ -42,6 +42,9 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _ASK_SPACE = 16 << 20
 """From this size on, ask for free space before writing a file."""
 
+_MOST_MAJOR, _MOST_MINOR = 0xFFF, 0xFFFFF
+"""The largest numbers of a device (include/linux/kdev_t.h)."""
+
 _NODES = {Kind.CHAR: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK, Kind.FIFO: stat.S_IFIFO}
 
 
@@ -132,7 +135,13 @@ class _Applier:
         for read in self._reader:
             entry = self._edit(read) if self._edit else read
             if entry is not None:
-                self._entry(entry)
+                try:
+                    self._entry(entry)
+                except OSError as error:
+                    if error.errno != errno.ENAMETOOLONG:
+                        raise
+                    shown = str(entry)[:80]
+                    raise InvalidArchive(f"{shown}: a name or link is longer than Linux takes") from None
         self._finish_directories()
         return ApplyStats(self._reader.entries, self._size, self._removed, tuple(self._metadata.notes))
 
@@ -170,6 +179,8 @@ class _Applier:
         elif kind is Kind.DIRECTORY:
             self._tree.make(directory, base, entry)
         elif kind is Kind.SYMLINK:
+            if not entry.link:
+                raise InvalidArchive(f"{entry} is a symlink to nothing")
             self._replacing(directory, base, lambda: os.symlink(entry.link, base, dir_fd=directory.fd))
             self._metadata.set_by_name(directory, base, entry)
         else:
@@ -196,6 +207,9 @@ class _Applier:
             self._metadata.note(
                 entry, "is character device 0:0, which overlay takes for a whiteout; left out"
             )
+            return
+        if entry.major > _MOST_MAJOR or entry.minor > _MOST_MINOR:
+            self._metadata.note(entry, "is a device with a number that Linux does not have; left out")
             return
         device = os.makedev(entry.major, entry.minor)
         mode = _NODES[entry.kind] | 0o600

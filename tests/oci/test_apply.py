@@ -468,6 +468,13 @@ ATTACKS: dict[str, list[Item]] = {
     "hardlink to itself": [f("x"), hard("x", "x")],
     "hardlink into what it replaces": [f("x/y"), hard("x", "x/y")],
     "symlinks in a circle": [ln("a", "b"), ln("b", "a"), f("a/f")],
+    "symlink to nothing": [ln("l", "")],
+    "symlink to too much": [ln("l", "x/" * 2100)],
+    "name of too much": [f("x" * 300)],
+    "directory of too much": [f("x" * 300 + "/f")],
+    "whiteout of too much": [f(".wh." + "x" * 300)],
+    "hardlink to too much": [hard("h", "x" * 300)],
+    "through too much": [ln("l", "x" * 300), f("l/f")],
     "whiteout of dotdot": [f("a/.wh..")],
     "whiteout beyond": [f("../.wh.outside")],
     "opaque beyond": [f("../outside/.wh..wh..opq")],
@@ -494,6 +501,13 @@ def hostile(*items: Item) -> TarReader:
         tar.add(*item) if isinstance(item, tuple) else tar.add(item)
     tar.finish()
     return TarReader(io.BytesIO(b"".join(out)))
+
+
+@pytest.mark.parametrize("style", ["plain", "overlay"])
+@pytest.mark.parametrize(("major", "minor"), [(4096, 1), (1, 1 << 20), (0o7777777, 0o7777777)])
+def test_a_device_that_linux_cannot_have_is_left_out(place: str, style: str, major: int, minor: int) -> None:
+    stats = unpack(hostile(Entry(b"dev", Kind.CHAR, major=major, minor=minor)), place, style)
+    assert stats.notes == ("/dev is a device with a number that Linux does not have; left out",)
 
 
 @pytest.mark.parametrize("style", ["plain", "overlay"])
