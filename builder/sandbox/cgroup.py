@@ -107,17 +107,27 @@ class Groups:
     def step(self) -> Iterator[StepGroup]:
         """Cgroups for one step, gone when the block ends. Raises NotEnforceable, OSError."""
         name = str(next(self._numbers))
-        group = StepGroup([(place, os.path.join(place.directory, name)) for place in self._places])
+        paths = [each.directory if self._flat(each) else f"{each.directory}/{name}" for each in self._places]
+        group = StepGroup(list(zip(self._places, paths, strict=True)))
+        own = [(place, path) for place, path in group.places if path != place.directory]
         try:
-            for place, path in group.places:
+            for place, path in own:
                 os.mkdir(path)
                 self._fill(place, path, self.each)
             group.open()
             yield group
         finally:
             group.close()
-            for _, path in group.places:
+            for _, path in own:
                 remove(path)
+
+    def _flat(self, place: _Place) -> bool:
+        """Whether a build's limits would not hold below its cgroup: so it is for devices in version 1, where
+        the steps are in the build's own.
+        """
+        return "blkio" in place.here.controllers and any(
+            each.controller == "io" for each in writes(self.limits, place.here.version)
+        )
 
     def _found(self) -> list[_Place]:
         """A place for each hierarchy that is needed, with the controllers needed of it."""
@@ -175,8 +185,8 @@ class Groups:
             self._places.remove(place)
             place.remove()
             named = controllers(self.limits) | controllers(self.each)
-            for each in place.controllers:
-                self._refuse(_cannot(named[each], place, error))
+            for controller in place.controllers:
+                self._refuse(_cannot(named[controller], place, error))
             if self._parent and not self._places:
                 self._refuse(_cannot("--cgroup-parent", place, error))
             return
@@ -184,6 +194,14 @@ class Groups:
         if place.here.version == 2:
             enable(place.directory, place.controllers)
         if not writes(self.each, place.here.version):
+            return
+        if self._flat(place):
+            wanted = [each for each in writes(self.each, 1) if each.controller == "io"]
+            for each in wanted:
+                why = (
+                    "cgroups of version 1 bound a device for all steps together or for each of them, not both"
+                )
+                self._refuse(NotEnforceable(each.option, why, "leave out one of the two"))
             return
         trial = os.path.join(place.directory, "trial")
         os.mkdir(trial)

@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sysconfig
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -98,7 +99,10 @@ def test_a_fork_bomb_meets_its_limit_and_nothing_remains(world: World) -> None:
 def test_processors_and_shares(world: World) -> None:
     limits = Limits(cpus="0", mems="0", cpu_shares=128, cpu_quota=20_000, cpu_period=100_000)
     with groups(limits) as made, made.step() as group:
-        exit_, output, _ = run_in(world, group, "grep Cpus_allowed_list /proc/self/status")
+        busy = "i=0; while [ $i -lt 40000 ]; do i=$((i+1)); done"
+        exit_, output, _ = run_in(world, group, f"{busy}; grep Cpus_allowed_list /proc/self/status")
+        stats = [open_text(f"{place.directory}/cpu.stat") for place in made._places]
+        assert any("nr_throttled" in each and "nr_throttled 0" not in each for each in stats), stats
         assert exit_.status == 0 and output.split() == ["Cpus_allowed_list:", "0"]
         seen = {}
         for place in made._places:
@@ -108,6 +112,26 @@ def test_processors_and_shares(world: World) -> None:
                         seen[name] = file.read().strip()
     expected = {"cpu.shares": "128", "cpu.cfs_quota_us": "20000", "cpu.cfs_period_us": "100000"}
     assert seen == expected | {"cpuset.cpus": "0"}
+
+
+@pytest.mark.parametrize("scope", ["build", "step"])
+def test_bytes_of_a_device(world: World, tmp_path: Path, scope: str) -> None:
+    """What is read past the page cache cannot come faster than it may: 2 MiB at 2 MiB a second."""
+    device = os.stat(tmp_path).st_dev
+    numbers = f"{os.major(device)}:{os.minor(device)}"
+    if not os.path.exists(f"/sys/dev/block/{numbers}/queue"):
+        pytest.skip("temporary files are on no whole disk")
+    (tmp_path / "file").write_bytes(os.urandom(2 * MIB))
+    read = ("/usr/bin/dd", "if=/disk/file", "of=/dev/null", "bs=64k", "iflag=direct")
+    programs = [Bind(os.path.realpath(each), each, True) for each in ("/usr", "/lib", "/lib64")]
+    rate = Limits(io=((numbers, "rbps", 2 * MIB),))
+    limits, each = (rate, NONE) if scope == "build" else (NONE, rate)
+    with groups(limits, each) as made, made.step() as group:
+        sandbox = world.sandbox(*read, mounts=(*programs, Bind(str(tmp_path), "/disk")))
+        begun = time.monotonic()
+        exit_, output = world.start(sandbox, cgroup=group)
+    assert exit_.status == 0 and exit_.read >= 2 * MIB, output
+    assert time.monotonic() - begun > 0.5
 
 
 def test_the_step_sees_its_cgroup_as_the_top(world: World) -> None:
@@ -187,6 +211,18 @@ def test_what_cannot_be_enforced_is_said(limits: Limits, mounted: list[Hierarchy
         with pytest.raises(NotEnforceable, match=told):
             Groups(name, *scope, refuse=raising, mounted=mounted).__enter__()
         assert not left(name)
+
+
+def test_version_1_bounds_a_device_in_one_way_only() -> None:
+    if not any("blkio" in each.controllers for each in hierarchies()):
+        pytest.skip("no hierarchy of version 1 has blkio")
+    rate = Limits(io_weight=100)
+    with pytest.raises(NotEnforceable, match="for all steps together or for each of them, not both"):
+        Groups(new_name(), rate, rate, refuse=raising).__enter__()
+    with groups(rate) as made, made.step() as first, made.step() as second:
+        assert [path for _, path in first.places] == [path for _, path in second.places]
+    with groups(NONE, rate) as made, made.step() as first, made.step() as second:
+        assert [path for _, path in first.places] != [path for _, path in second.places]
 
 
 def test_what_cannot_be_enforced_is_left_out_when_that_is_wanted(world: World) -> None:
@@ -295,15 +331,15 @@ def test_a_step_that_takes_too_long(shop: Workshop) -> None:
         shop.build(text, limits=limiting(step=Limits(wall_s=0.4)))
     assert caught.value.exit_code == 1 and caught.value.log == ("begun",)
     assert "Dockerfile:2" in str(caught.value.at)
-    assert not [name for name in glob.glob("/proc/[0-9]*/cmdline") if "76543" in command_line(name)]
+    assert not [name for name in glob.glob("/proc/[0-9]*/cmdline") if "76543" in open_text(name)]
 
 
-def command_line(path: str) -> str:
+def open_text(path: str) -> str:
     try:
         with open(path) as file:
             return file.read()
     except OSError:
-        return ""  # it has ended meanwhile
+        return ""  # the process has ended meanwhile, or another hierarchy has no such file
 
 
 def test_a_build_that_waits_for_a_server_too_long(shop: Workshop) -> None:
