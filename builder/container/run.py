@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Literal
 
 from builder.entitlements import granted
 from builder.errors import UsageError
-from builder.events import discard
 from builder.graph import Exec
 from builder.isolation import current, need_runs
 from builder.limiting import Limiting, limited, met
 from builder.sandbox.spec import Exit
 from builder.snapshot.overlay import opened
 from builder.snapshot.view import DirectoryLayer, View
+from builder.solver.chrooted import furnished
 from builder.solver.result import Result, directories, parts_of, unpacker
 from builder.solver.running import Runner, ended
 from oci.data import dataclass
@@ -94,11 +94,12 @@ def run(
         allow = granted(request.allow, request.network)
         groups = stack.enter_context(limited(request.limits, state.cgroups, _warn))
         runner = stack.enter_context(
-            Runner(stubs=stubs, logs=lambda: "", emit=discard, allow=allow, groups=groups)
+            Runner(stubs=stubs, logs=lambda: "", emit=_warn, allow=allow, groups=groups)
         )
         sandbox = runner.sandbox(op, active, lambda: view)
         with_ = _with_terminal if request.terminal else _with_streams
-        exit_ = with_(runner, sandbox, request.interactive)
+        with furnished(sandbox, active):
+            exit_ = with_(runner, sandbox, request.interactive)
     if exit_.error:
         from builder.solver.foreign import advice
 

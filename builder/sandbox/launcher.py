@@ -40,7 +40,7 @@ _NAMESPACES = (
 class Running:
     """A step's process as its launcher sees it."""
 
-    __slots__ = ("answer", "noting", "pid", "pidfd", "report", "timed_out", "until")
+    __slots__ = ("answer", "chroot", "noting", "pid", "pidfd", "report", "timed_out", "until")
 
     def __init__(self, pid: int, pidfd: int, report: int, answer: _socket.socket, wall_s: float) -> None:
         self.pid = pid
@@ -49,6 +49,8 @@ class Running:
         self.answer = answer
         self.until = time.monotonic() + wall_s if wall_s else 0.0
         self.timed_out = False
+        self.chroot = b""
+        """The root of a step without namespaces, which leaves processes behind."""
         self.noting = 0
         """The process that notes its owners."""
 
@@ -108,6 +110,14 @@ class Launcher:
             self.poll.unregister(running.answer.fileno())
             del self.by_answer[running.answer.fileno()]
 
+    def end(self) -> None:
+        """End what a pid namespace does not end by itself."""
+        for running in self.by_pidfd.values():
+            if running.chroot:
+                sys_.pidfd_kill(running.pidfd)
+                os.waitpid(running.pid, 0)
+                end_orphans(running.chroot, [])
+
     def _order(self) -> bool:
         message, ancillary, _, _ = self.orders.recvmsg(MESSAGE + 1, 256, _socket.MSG_CMSG_CLOEXEC)
         fds = [fd for *_, data in ancillary for fd in struct.unpack(f"={len(data) // 4}i", data)]
@@ -140,6 +150,9 @@ class Launcher:
         errors = rest.pop(0) if plan.errors else output
         cgroup = rest.pop(0) if plan.cgroup else -1
         flags = _NAMESPACES | (sys_.CLONE_NEWNET if netns < 0 and plan.network != "host" else 0)
+        if plan.chroot:
+            flags = 0
+            sys_.prctl(sys_.PR_SET_CHILD_SUBREAPER, 1)
         if plan.cgroup or plan.tasks:
             flags &= ~sys_.CLONE_NEWCGROUP  # the step makes it when it is in its cgroups: its root
         report, tell = os.pipe2(os.O_CLOEXEC)
@@ -158,6 +171,7 @@ class Launcher:
         running = Running(pid, pidfd, report, answer, plan.wall_s)
         if here and there:
             running.noting = _note_owners(plan, pid, here, there)
+        running.chroot = plan.source if plan.chroot else b""
         self.by_pidfd[pidfd] = running
         self.by_answer[answer.fileno()] = running
         self.poll.register(pidfd, select.POLLIN)
@@ -165,6 +179,8 @@ class Launcher:
 
     def _ended(self, running: Running) -> None:
         _, code, usage = os.wait4(running.pid, 0)
+        if running.chroot:
+            end_orphans(running.chroot, [each.pid for each in self.by_pidfd.values()])
         if running.noting:
             os.waitpid(running.noting, 0)
         status, error, left, weaker = os.waitstatus_to_exitcode(code), "", [], []
@@ -213,6 +229,29 @@ def _note_owners(plan: Plan, step: int, here: _socket.socket, there: _socket.soc
     return pid
 
 
+def end_orphans(root: bytes, steps: list[int]) -> None:
+    """Kill what a step in the root directory `root` left running. It has become our child; `steps` are the
+    processes of other steps.
+    """
+    while True:
+        text = _read_all(os.open(f"/proc/self/task/{os.getpid()}/children", os.O_RDONLY | os.O_CLOEXEC))
+        pids = [int(word) for word in text.split() if int(word) not in steps]
+        ended = False
+        for pid in pids:
+            try:
+                if os.fsencode(os.readlink(f"/proc/{pid}/root")) != root:
+                    continue  # another step's
+            except PermissionError:
+                pass  # of a user: nobody else's but a step's
+            except OSError:
+                continue
+            os.kill(pid, 9)
+            os.waitpid(pid, 0)
+            ended = True
+        if not ended:
+            return
+
+
 def _read_all(fd: int) -> bytes:
     blocks = []
     while block := os.read(fd, 1 << 20):
@@ -239,7 +278,12 @@ def main(builder: int) -> None:
     sys_.new_keyring()
     # A mount namespace whose mounts send nothing back to the host, made once: copies of it for steps need
     # no further call.
-    sys_.unshare(sys_.CLONE_NEWNS)
-    sys_.mount(b"none", b"/", b"", sys_.MS_REC | sys_.MS_SLAVE)
-    Launcher(builder).serve()
+    try:
+        sys_.unshare(sys_.CLONE_NEWNS)
+        sys_.mount(b"none", b"/", b"", sys_.MS_REC | sys_.MS_SLAVE)
+    except PermissionError:
+        pass  # then steps have no namespaces either, or say that they cannot have them
+    launcher = Launcher(builder)
+    launcher.serve()
+    launcher.end()
     os._exit(0)

@@ -45,6 +45,7 @@ class Plan:
         "argv",
         "capabilities",
         "cgroup",
+        "chroot",
         "cwd",
         "env",
         "errors",
@@ -101,6 +102,7 @@ class Plan:
     shm_size: int
     stdin: bool
     strict: bool
+    chroot: bool
     terminal: tuple[int, int] | tuple[()]
     errors: bool
     netns: bool
@@ -147,6 +149,7 @@ def pack(
         "owners": _owners(sandbox),
         "privileged": sandbox.privileged,
         "strict": sandbox.strict,
+        "chroot": sandbox.chroot,
         "rlimits": [(_index(RLIMITS, name, "limit"), soft, hard) for name, soft, hard in sandbox.rlimits],
         "seccomp": _filter(sandbox),
         "shm_size": sandbox.shm_size,

@@ -170,7 +170,8 @@ class Sandbox:
     other end (`run.Running.terminal`). `no_new_privileges` takes their effect from setuid programs and file
     capabilities; `unfiltered` leaves out the filter of system calls. `rlimits` are (name, soft, hard) by
     getrlimit(2)'s names, -1 is no limit; of those not named, the number of open files and of processes is at
-    most 1,048,576 and core files are not written. A `strict` one does not
+    most 1,048,576 and core files are not written. A `chroot` one has no namespaces: it is kept in its root
+    (a Bind) by chroot(2) alone, and sees none of its mounts. A `strict` one does not
     begin where its /proc would have to be the one outside.
     """
 
@@ -192,6 +193,7 @@ class Sandbox:
     no_new_privileges: bool = False
     unfiltered: bool = False
     strict: bool = False
+    chroot: bool = False
     limits: Limits = field(default_factory=Limits)
     owners: Owners | None = None
 

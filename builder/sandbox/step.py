@@ -98,14 +98,28 @@ class Step:
     def _become(self) -> None:
         self.doing = "resource limits"
         self.bounds.enter()
-        self._network()
-        null = self._tree()
+        if self.plan.chroot:
+            null = self._chroot()
+        else:
+            self._network()
+            null = self._tree()
         self._stdio(null)
         self._working_directory()
         self._rlimits()
         self._identity()
         self._die_with_launcher()  # changing ids has cleared it
         self._exec()
+
+    def _chroot(self) -> int:
+        """No namespace and no mount: the root directory alone."""
+        sys_.new_keyring()
+        self.doing = "root directory"
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        os.chdir(self.plan.source)
+        os.chroot(".")
+        os.chdir("/")
+        os.umask(0o022)
+        return null
 
     def _network(self) -> None:
         sys_.new_keyring()

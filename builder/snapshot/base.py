@@ -41,6 +41,9 @@ class Active(Protocol):
     def commit(self, name: str = "") -> Snapshot:
         """Keep the upper directory under `name` (a new one if empty)."""
 
+    def unchanged(self, path: bytes) -> None:
+        """The file at `path` in `merged`, moved away and back by the builder, is as it was."""
+
     def scratch(self) -> str:
         """A private directory that is gone with the step."""
 

@@ -133,6 +133,10 @@ class Copied:
             self._clones = False
         return self._clones
 
+    def unchanged(self, path: bytes) -> None:
+        """Take the file at `path` as it is now for what it was: the builder itself moved it away and back."""
+        self._seen[path] = _seen(os.lstat(join(self.root, path)))
+
     # ---- after it ----
 
     def move_changes(self, upper: str) -> None:

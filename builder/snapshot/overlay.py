@@ -61,6 +61,9 @@ class Active:
     def close(self) -> None:
         """Let go of what is mounted for the step; its processes are gone."""
 
+    def unchanged(self, path: bytes) -> None:
+        """The file at `path` in `merged`, moved away and back by us, is as it was."""
+
     def scratch(self) -> str:
         """A private directory that is gone with the step."""
         path = os.path.join(self._place, "scratch")
@@ -125,6 +128,9 @@ class CopiedActive(Active):
         self.merged = os.path.join(place, "root")
         os.mkdir(self.merged)
         self._copied = Copied(lowers, self.merged, userxattr=self._userxattr, notes=self.notes)
+
+    def unchanged(self, path: bytes) -> None:
+        self._copied.unchanged(path)
 
     def plain(self, name: str, lowers: Sequence[str]) -> str:
         """`lowers` as one directory, for one more mount; gone with the step."""

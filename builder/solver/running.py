@@ -14,7 +14,8 @@ from builder.events import Emit, Usage, Warning_
 from builder.graph import Exec, Step
 from builder.isolation import PROC_MEND, PROC_NOTE, Isolation, current, need_runs, unmapped
 from builder.sandbox.run import Launcher, Running
-from builder.sandbox.spec import Bind, Exit, File, Limits, Overlay, Owners, Sandbox
+from builder.sandbox.spec import DEFAULT_CAPABILITIES, Bind, Exit, File, Limits, Overlay, Owners, Sandbox
+from builder.solver.chrooted import WARNING, WITHOUT, furnished
 from builder.solver.identity import resolve_user
 from builder.solver.logs import StepOutput
 from builder.solver.shown import NOTHING, Shown
@@ -91,7 +92,7 @@ class Runner:
         sandbox = self.sandbox(op, active, view, shown)
         path = os.path.join(self._logs(), f"{step.digest[:32]}.log")
         with StepOutput(path, step.digest, self._emit) as output:
-            with self.begin(sandbox, output.write_fd) as running:
+            with furnished(sandbox, active), self.begin(sandbox, output.write_fd) as running:
                 output.close_writer()
                 output.drain()
                 exit_ = ended(running)
@@ -142,7 +143,9 @@ class Runner:
             shm_size=op.shm_size,
             privileged=op.security == "insecure",
             no_new_privileges=entitlements.NO_NEW_PRIVILEGES in op.security_opts,
-            unfiltered=entitlements.UNFILTERED in op.security_opts,
+            unfiltered=entitlements.UNFILTERED in op.security_opts or self._isolation.chroot,
+            chroot=self._isolation.chroot,
+            capabilities=DEFAULT_CAPABILITIES - (WITHOUT if self._isolation.chroot else frozenset()),
             limits=self._groups.each if self._groups else Limits(),
             owners=self._owners(active),
             strict=self._isolation.asked == "strict",
@@ -228,6 +231,8 @@ class Runner:
 
     def network(self, wanted: str) -> Literal["none", "host", "private"]:
         """The sandbox's network for RUN's; a private one makes the pool ready."""
+        if self._isolation.chroot:
+            return self._shared_network(wanted)
         if wanted == "host":
             return "host"
         if wanted == "none":
@@ -236,6 +241,19 @@ class Runner:
             if self._pool is None:
                 self._pool = self._exit.enter_context(self._new_pool())
         return "private"
+
+    def _shared_network(self, wanted: str) -> Literal["host"]:
+        """Without namespaces there is the host's network alone."""
+        if wanted == "none":
+            raise SandboxError(
+                "--isolation=chroot cannot keep a step from the network",
+                hint="leave --network=none out, or build where there are namespaces (pybuild doctor)",
+            )
+        with self._lock:
+            told, self._told_weaker = self._told_weaker, True
+        if not told:
+            self._emit(Warning_("WeakerIsolation", WARNING))
+        return "host"
 
     def _new_pool(self) -> NetworkPool:
         """What makes private networks here: with root's means, or (the same interface) with an ordinary
