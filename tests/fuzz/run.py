@@ -75,12 +75,13 @@ def _slice(name: str, given: argparse.Namespace, count: list[float]) -> None:
     after = os.times()
     runs = int(Path(given.corpus, f"{name}.runs").read_text() or 0)
     count[0] += runs
-    count[1] += after.children_user + after.children_system - before.children_user - before.children_system
+    seconds = after.children_user + after.children_system - before.children_user - before.children_system
+    count[1] += seconds
     failed = not told and process.returncode != 0
     count[2] += failed
     coverage = re.findall(r"cov: (\d+)", text)
     print(
-        f"{name}: {runs} runs, coverage {coverage[-1] if coverage else '?'}",
+        f"{name}: {runs} runs, {seconds:.0f} s of CPU, coverage {coverage[-1] if coverage else '?'}",
         end="",
     )
     print(f", FAILED\n{text[-3000:]}" if failed else "", flush=True)
