@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Sequence
 from functools import cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from oci.data import dataclass
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
 KINDS = ("descriptor", "manifest", "index", "config", "layout")
+MOST = 1000
+"""Findings in one document; a large one may have half a million mistakes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +46,13 @@ def check(kind: str, document: bytes | Any) -> None:
 
 
 def findings(kind: str, document: bytes | Any) -> list[Finding]:
-    """All that is wrong with a document, by path. Raises InvalidDocument for what is no JSON at all."""
+    """What is wrong with a document, by path: all of it, or the first MOST. Raises InvalidDocument for what
+    is no JSON at all.
+    """
     value = loads(document, kind) if isinstance(document, bytes) else document
     errors = sorted(
-        _validator(kind).iter_errors(value), key=lambda error: [str(part) for part in error.absolute_path]
+        islice(_validator(kind).iter_errors(value), MOST),
+        key=lambda error: [str(part) for part in error.absolute_path],
     )
     return [Finding("error", _path(kind, error.absolute_path), _message(error)) for error in errors]
 

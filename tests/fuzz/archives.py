@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import io
 import tarfile
+from collections.abc import Mapping
 
 
-def tar(*members: tuple[str, bytes, str], form: int = tarfile.PAX_FORMAT) -> bytes:
-    """An archive of (name, type flag, content or link target)."""
+def tar(
+    *members: tuple[str, bytes, str], form: int = tarfile.PAX_FORMAT, pax: Mapping[str, str] | None = None
+) -> bytes:
+    """An archive of (name, type flag, content or link target), each with these records."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=form) as archive:
         for name, kind, text in members:
             info = tarfile.TarInfo(name)
             info.type = kind
             info.mode = 0o755
+            info.pax_headers = dict(pax or {})
             if kind == tarfile.REGTYPE:
                 content = text.encode()
                 info.size = len(content)

@@ -4,6 +4,7 @@ Pushing Manifests, Listing Referrers)."""
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -103,9 +104,9 @@ def _texts(mapping: dict[str, Any]) -> dict[str, str]:
 
 def _pointers(value: Any) -> Iterator[Digest]:
     """Every digest that stands where a descriptor's would."""
-    waiting = [value]
+    waiting = deque([value])
     while waiting:
-        item = waiting.pop(0)
+        item = waiting.popleft()
         if isinstance(item, list):
             waiting += item
         elif isinstance(item, dict):
