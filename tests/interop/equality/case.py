@@ -22,7 +22,8 @@ class Case:
     `platforms`, `{platform}` and `{arch}` in ours are what the image is for).
     `stubs` are mount points that Docker leaves in the tree and pybuild must not.
     `bases` are Dockerfiles built and tagged first, by name; `beside` are directories next to the context,
-    which `args` names as `{name}`. `web` are files behind `{web}`, in Dockerfile, args and history. `context`
+    which `args` names as `{name}`. `web` are files behind `{web}`, `repository` those of the branch `main`
+    of the git repository `{repository}`, in Dockerfile, args and history. `context`
     is how the files reach the builder: as an archive on standard input or behind a URL, or in a repository
     on a branch `main`. With `platforms` and `targets` pybuild makes all of them in one build, and Docker
     builds each of them alone. `fails` is a pattern for stderr: the build must fail, with that said.
@@ -44,6 +45,7 @@ class Case:
     dockerfile_name: str = "Dockerfile"
     stubs: Sequence[str] = ()
     web: Mapping[str, Entry] = field(default_factory=dict)
+    repository: Mapping[str, Entry] = field(default_factory=dict)
     context: Literal["directory", "stdin", "url", "git"] = "directory"
     platforms: Sequence[str] = ()
     targets: Sequence[str] = ()

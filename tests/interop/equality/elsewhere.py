@@ -7,14 +7,14 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 from equality.case import Case
-from judges.files import File, pack_tree, write_tree
+from judges.files import Entry, File, pack_tree, write_tree
 
 _GIT = {
     "PATH": os.environ.get("PATH", os.defpath),
@@ -39,21 +39,25 @@ def elsewhere(case: Case, place: str) -> Iterator[tuple[Case, str, bytes]]:
             root = os.path.join(place, "web")
             write_tree(root, {**case.web, "context.tar.gz": File(packed)})
             address = stack.enter_context(_served(root))
-            case = _addressed(case, address)
+            case = _addressed(case, "{web}", address)
             if case.context == "url":
                 yield case, f"{address}/context.tar.gz", b""
                 return
+        if case.repository:
+            address = stack.enter_context(_repository(case.repository, place))
+            case = _addressed(case, "{repository}", address)
         if case.context == "git":
-            yield case, stack.enter_context(_repository(case, text, place)) + "#main", b""
+            files = {**case.files, case.dockerfile_name: File(text)}
+            yield case, stack.enter_context(_repository(files, place)) + "#main", b""
         elif case.context == "stdin":
             yield case, "-", packed
         else:
             yield case, os.path.join(place, "context"), b""
 
 
-def _addressed(case: Case, address: str) -> Case:
+def _addressed(case: Case, name: str, address: str) -> Case:
     def said(text: str) -> str:
-        return text.replace("{web}", address)
+        return text.replace(name, address)
 
     assert isinstance(case.dockerfile, str)
     return replace(
@@ -87,9 +91,9 @@ def _served(root: str) -> Iterator[str]:
 
 
 @contextmanager
-def _repository(case: Case, text: str, place: str) -> Iterator[str]:
+def _repository(files: Mapping[str, Entry], place: str) -> Iterator[str]:
     root = os.path.join(place, "repositories")
-    write_tree(os.path.join(root, "r.git"), {**case.files, case.dockerfile_name: File(text)})
+    write_tree(os.path.join(root, "r.git"), files)
     for words in (("init", "-q", "-b", "main", "."), ("add", "-A", "-f", "."), ("commit", "-q", "-m", "x")):
         subprocess.run(["git", *words], cwd=os.path.join(root, "r.git"), env=_GIT, check=True)
     with socket.socket() as probe:

@@ -65,9 +65,9 @@ ROWS: Mapping[str, tuple[str, ...]] = {
     "I27 --exclude": ("copy-exclude",),
     "I28 ADD of archives": ("add-*archive*", "add-recognises-*", "add-to-*", "add-several-*"),
     "I29 ADD of URLs": ("add-url*", "fails-add-url-*"),
-    "I30 ADD of repositories": (),
+    "I30 ADD of repositories": ("add-repository", "fails-add-repository-*"),
     "I31 --checksum": ("add-url-with-a-checksum", "fails-add-url-checksum"),
-    "I32 --unpack, --keep-git-dir": ("add-unpack-*", "add-url-unpack", "context-git-*"),
+    "I32 --unpack, --keep-git-dir": ("add-unpack-*", "add-url-unpack", "add-repository-keep-*"),
     "I33 secrets of ADD": (),
     "I34 bind mounts": ("mount-*", "fails-mount-*"),
     "I35 cache mounts": ("mount-cache*",),
@@ -89,10 +89,9 @@ ROWS: Mapping[str, tuple[str, ...]] = {
 }
 
 ELSEWHERE = {
-    "I30 ADD of repositories": "tests/root/test_add_remote.py",
     "I33 secrets of ADD": "tests/root/test_add_remote.py",
 }
-"""Rows that need a server with passwords, or a repository of their own."""
+"""Rows that need a server with passwords."""
 
 
 def held(cases: Sequence[Case], row: str) -> list[str]:
