@@ -84,7 +84,7 @@ def _receive(source: Repository, descriptor: Descriptor, partial: Partial, track
         _place(source, answer, descriptor, partial)
         partial.etag = answer.headers.get("ETag", "")
         track.at(partial.size)
-        for piece in answer.pieces():
+        for piece in answer.views():
             if partial.size + len(piece) > descriptor.size:
                 partial.reset()
                 raise WrongContent(

@@ -41,7 +41,7 @@ class Partial:
         if not self.complete:
             self._take_in()
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes | memoryview) -> None:
         """Add bytes at the end."""
         self._hasher.update(data)
         write_all(self._fd, data)

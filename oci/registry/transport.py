@@ -11,9 +11,10 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import Any, ClassVar
+from http.client import HTTPResponse
+from typing import Any, ClassVar, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -29,6 +30,8 @@ from oci.registry.body import Outgoing
 from oci.registry.config import HostConfig, host_name, is_loopback
 from oci.registry.patience import Interrupted, Pace, Patience, Stop
 from oci.registry.redact import redact
+
+T = TypeVar("T", bound=bytes | memoryview)
 
 PIECE = 1 << 20
 """The most bytes taken from a connection at once."""
@@ -75,12 +78,23 @@ class Answer:
 
     def pieces(self) -> Iterator[bytes]:
         """The body as it arrives, undecoded. Raises Interrupted when it breaks off or stalls."""
-        pace = Pace(self._patience)
         read = getattr(self._raw, "read1", None) or self._raw.read
+        return self._arriving(lambda: read(PIECE, decode_content=False))
+
+    def views(self) -> Iterator[bytes | memoryview]:
+        """The same in one buffer that is used again and again: each piece is gone when the next one comes."""
+        response = getattr(self._raw, "_fp", None)
+        if not isinstance(response, _Response) or not response.is_plain():
+            return self.pieces()
+        buffer = memoryview(bytearray(PIECE))
+        return self._arriving(lambda: buffer[: response.take(buffer)])
+
+    def _arriving(self, read: Callable[[], T]) -> Iterator[T]:
+        pace = Pace(self._patience)
         while True:
             self._stop.check()
             try:
-                piece = read(PIECE, decode_content=False)
+                piece = read()
             except (HTTPError, OSError, ValueError) as error:
                 self._broken = True
                 self._stop.check()
@@ -252,10 +266,30 @@ class _Adapter(HTTPAdapter):
         """The context knows it all; requests would read certifi's file again for every connection."""
 
 
+class _Response(HTTPResponse):
+    """The standard library's answer, whose body can also be had in a buffer of the caller's as it comes."""
+
+    def is_plain(self) -> bool:
+        """Whether the body is so many bytes, just as they are."""
+        return not self.chunked and self.length is not None and self.fp is not None
+
+    def take(self, buffer: memoryview) -> int:
+        """What is there of the body, at most one read of the connection; 0 at its end. See `read1`, which
+        makes a new object each time."""
+        if self.fp is None or not self.length:
+            return 0
+        count: int = self.fp.readinto1(buffer[: self.length])
+        self.length -= count
+        if not count or not self.length:
+            self._close_conn()  # type: ignore[attr-defined]
+        return count
+
+
 class _Plain(HTTPConnection):
     """urllib3's connection, which lets bodies write themselves and gives the head of an answer its time."""
 
     transport: ClassVar[Transport]
+    response_class = _Response
 
     def request(self, *args: Any, **keywords: Any) -> None:
         self.transport._busy[self] = self.transport._current.stop
@@ -337,7 +371,7 @@ def _drained(raw: Any) -> bool:
     """Whether a body ends soon: what is left of it is small and here."""
     if raw.closed or raw._fp is None or getattr(raw._fp, "closed", True):
         return True
-    left = getattr(raw, "length_remaining", None)
+    left = getattr(raw._fp, "length", None)
     if left is None or left > 65536:
         return False
     deadline = time.monotonic() + 1.0

@@ -157,6 +157,32 @@ def test_a_registry_may_know_a_blob_from_elsewhere(
         assert not any("mount=" in seen.path for seen in registry.seen[before:])
 
 
+@pytest.mark.parametrize("end", ["chunks", "close"])
+def test_bodies_without_a_length(
+    end: str, client: Client, registry: Registry, store: BlobStore, image: Image, other: BlobStore
+) -> None:
+    client.push(store, image.descriptor, [named(registry.address)])
+
+    def send(handler: Handler) -> bool:
+        digest = handler.path.rpartition("/")[2]
+        data = registry.blobs.get(("app", digest))
+        if handler.command != "GET" or data is None:
+            return False
+        handler.close_connection = True
+        kind = b"Transfer-Encoding: chunked" if end == "chunks" else b"Connection: close"
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n" + kind + b"\r\n\r\n")
+        for start in range(0, len(data), 30_000):
+            piece = data[start : start + 30_000]
+            framed = b"%x\r\n%b\r\n" % (len(piece), piece) if end == "chunks" else piece
+            handler.wfile.write(framed)
+        handler.wfile.write(b"0\r\n\r\n" if end == "chunks" else b"")
+        return True
+
+    registry.hooks.append(send)
+    client.pull(named(registry.address), other, HOST)
+    assert visible(other) == everything(image)
+
+
 def test_skip(client: Client, registry: Registry, store: BlobStore, image: Image) -> None:
     client.push(store, image.descriptor, [named(registry.address)])
     before = len(registry.seen)
