@@ -23,6 +23,9 @@ _TABLE, _UPLINK = "pybuild_", "pybuild_uplink_"
 _NETWORKS = [bytes((10, second, third)) for second in (213, 117) for third in range(256)]
 _GUESTS = range(2, 255)
 _SYSCTL = "/proc/sys/net/ipv4/"
+_SIX = "/proc/sys/net/ipv6/conf/all/"
+_SIX_NETWORKS = [bytes((0xFD, first, 0x70, 0x79, 0x62, 0x75)) for first in (0x6C, 0x21, 0xB3)]
+"""Of each builder's network the first 48 bits (RFC 4193); the next 16 are the number of its /24."""
 
 
 class Gateway:
@@ -35,9 +38,11 @@ class Gateway:
         self._route = Route()
         self._nft = nft.Nft()
         self._made = 0
+        self._six = b""
         try:
             with _Exclusive():
                 self._claim()
+                self._claim_six()
                 self._drop_leftovers()
                 self._open_firewalls()
                 self._forward()
@@ -88,18 +93,56 @@ class Gateway:
             raise
         return True
 
+    def _claim_six(self) -> None:
+        """IPv6 too where the host has a way out and forwards it already. Switching that on would make the
+        host deaf to router advertisements, from which it may have its own address: it is left as it is.
+        """
+        if read_file(_SIX + "forwarding").strip() != b"1" or read_file(_SIX + "disable_ipv6").strip() != b"0":
+            return
+        routes = self._route.routes(six=True)
+        if not any(not length and index in self._route.links() and index != 1 for _, length, index in routes):
+            return
+        for first in _SIX_NETWORKS:
+            network = first + struct.pack(">H", self._number)
+            if not any(_overlap_six(network, to, length) for to, length, _ in routes if length):
+                break
+        else:
+            return
+        nat = nft.source_network(network) + nft.masquerade()
+        guard = nft.interface("oif", PREFIX, prefix=True) + nft.not_an_answer() + nft.verdict(nft.DROP)
+        chains = (
+            ("postrouting", "nat", nft.POSTROUTING, 100, nat),
+            ("forward", "filter", nft.FORWARD, 0, guard),
+        )
+        try:
+            self._nft.make_table(f"{_TABLE}{self._number}", chains, owned=True, family=nft.IPV6)
+        except OSError:
+            return  # a kernel without its NAT
+        self._six = network
+
+    def address_six(self, host: int) -> bytes:
+        """An IPv6 address in our network."""
+        return self._six + struct.pack(">Q", host)
+
+    @property
+    def has_six(self) -> bool:
+        """Whether namespaces have IPv6."""
+        return bool(self._six)
+
     @property
     def _comment(self) -> str:
         return f"{_TABLE}{self._number}"
 
-    def _foreign(self) -> list[nft.Chain]:
+    def _foreign(self, *, every: bool = False) -> list[nft.Chain]:
         chains = self._nft.base_chains(nft.FORWARD)
-        return [chain for chain in chains if not chain.table.startswith(_TABLE)]
+        six = every or self._six
+        others = [chain for chain in chains if not chain.table.startswith(_TABLE)]
+        return [chain for chain in others if six or chain.family != nft.IPV6]
 
     def _drop_leftovers(self) -> None:
         """Rules whose builder was killed: no table has the name in their comment any more."""
         alive = self._nft.tables() - {self._comment}
-        for chain in self._foreign():
+        for chain in self._foreign(every=True):
             for rule in self._nft.rules(chain.family, chain.table, chain.name):
                 if rule.comment.startswith(_TABLE) and rule.comment not in alive:
                     self._nft.delete_rule(chain, rule.handle)
@@ -150,8 +193,12 @@ class Gateway:
             inside.up(1)
             index = inside.index("eth0")
             inside.address(index, self.address(host), 24)
+            if self._six:
+                inside.address(index, self.address_six(host), 64)
             inside.up(index)
             inside.route(via=self.address(1))
+            if self._six:
+                inside.route(via=self.address_six(1))
         except BaseException:
             os.close(fd)
             raise
@@ -181,6 +228,9 @@ class Gateway:
             index = self._route.index(name)
             self._route.address(index, self.address(1), 32)
             self._route.route(to=self.address(host), index=index)
+            if self._six:
+                self._route.address(index, self.address_six(1), 128)
+                self._route.route(to=self.address_six(host), index=index)
             return name, host
         raise OSError(errno.EADDRNOTAVAIL, "connect network: 253 namespaces of this build are alive")
 
@@ -246,6 +296,13 @@ def overlap(network: bytes, to: bytes, length: int) -> bool:
     """Whether the /24 of the three bytes `network` and the network `to` have addresses in common."""
     ours, theirs = struct.unpack(">I", network + b"\0")[0], struct.unpack(">I", to)[0]
     shift = 32 - min(24, length)
+    return bool(ours >> shift == theirs >> shift)
+
+
+def _overlap_six(network: bytes, to: bytes, length: int) -> bool:
+    """Whether the /64 of the eight bytes `network` and the network `to` have addresses in common."""
+    ours, theirs = struct.unpack(">Q", network)[0], struct.unpack(">Q", to[:8])[0]
+    shift = 64 - min(64, length)
     return bool(ours >> shift == theirs >> shift)
 
 

@@ -23,6 +23,7 @@ _ACK_TLVS = 0x200
 
 _NEWLINK, _GETLINK, _NEWADDR, _NEWROUTE, _GETROUTE = 16, 18, 20, 24, 26
 _IFF_UP = 1
+_IFA_F_NODAD = 2
 
 
 def attr(kind: int, payload: bytes) -> bytes:
@@ -170,26 +171,29 @@ class Route(Netlink):
         self.request("set link up", _NEWLINK, _link(index, _IFF_UP, _IFF_UP))
 
     def address(self, index: int, address: bytes, prefix: int) -> None:
-        """Give an interface an IPv4 address."""
-        body = struct.pack("=BBBBI", _socket.AF_INET, prefix, 0, 0, index)
+        """Give an interface an address; of IPv6 without the second that looking for duplicates takes."""
+        family, flags = (_socket.AF_INET, 0) if len(address) == 4 else (_socket.AF_INET6, _IFA_F_NODAD)
+        body = struct.pack("=BBBBI", family, prefix, flags, 0, index)
         self.request("add address", _NEWADDR, body + attr(2, address) + attr(1, address), CREATE | EXCL)
 
     def route(self, *, to: bytes = b"", via: bytes = b"", index: int = 0) -> None:
         """A route to the host `to` (empty: the default route), by a gateway or straight out of an
         interface.
         """
-        scope = 0 if via else 253
-        body = struct.pack("=BBBBBBBBI", _socket.AF_INET, 8 * len(to), 0, 0, 254, 4, scope, 1, 0)
+        six = 16 in (len(to), len(via))
+        family, scope = (_socket.AF_INET6, 0) if six else (_socket.AF_INET, 0 if via else 253)
+        body = struct.pack("=BBBBBBBBI", family, 8 * len(to), 0, 0, 254, 4, scope, 1, 0)
         for kind, value in ((1, to), (5, via), (4, struct.pack("=I", index) if index else b"")):
             body += attr(kind, value) if value else b""
         self.request("add route", _NEWROUTE, body, CREATE | EXCL)
 
-    def routes(self) -> list[tuple[bytes, int, int]]:
-        """(destination, prefix length, interface index or 0) of every IPv4 route in every table."""
+    def routes(self, *, six: bool = False) -> list[tuple[bytes, int, int]]:
+        """(destination, prefix length, interface index or 0) of every IPv4 (or IPv6) route in every table."""
         found = []
-        body = struct.pack("=BBBBBBBBI", _socket.AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
+        family = _socket.AF_INET6 if six else _socket.AF_INET
+        body = struct.pack("=BBBBBBBBI", family, 0, 0, 0, 0, 0, 0, 0, 0)
         for answer in self.ask("list routes", _GETROUTE, body):
             has = dict(attributes(answer[12:]))
             index = int(struct.unpack("=I", has[4])[0]) if 4 in has else 0
-            found.append((has.get(1, bytes(4)), answer[1], index))
+            found.append((has.get(1, bytes(16 if six else 4)), answer[1], index))
         return found

@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
 
 class NetworkPool:
-    """Ready network namespaces with outbound IPv4. Use it in `with`; `start` begins in the background.
+    """Ready network namespaces with a way out, by IPv6 too where the host has that.
 
-    `take` gives a descriptor that the caller passes to `Launcher.run` and closes: the namespace ends with
-    its last descriptor and is never used twice. `size` namespaces are kept ready. `rootless` is for a process
-    that owns its user namespace but not the host.
+    Use it in `with`; `start` begins in the background. `take` gives a descriptor that the caller passes to
+    `Launcher.run` and closes: the namespace ends with its last descriptor and is never used twice. `size`
+    namespaces are kept ready. `rootless` is for a process that owns its user namespace but not the host.
     """
 
     def __init__(self, size: int = 3, *, rootless: bool = False) -> None:
@@ -97,7 +97,7 @@ class NetworkPool:
             assert self._uplink is not None
             text = b"nameserver %s\n" % self._uplink.resolver.encode()
             return text + _without_resolvers(read_file("/etc/resolv.conf"))
-        text = resolv_conf()
+        text = resolv_conf(six=self._wait_for_gateway().has_six)
         if b"nameserver" not in text and (local := _resolvers(read_file("/etc/resolv.conf"), local=True)):
             from builder.sandbox.dns import Relay
 
@@ -207,30 +207,36 @@ def _without_resolvers(text: bytes) -> bytes:
     return b"".join(line + b"\n" for line in lines)
 
 
-def resolv_conf(path: str = "/etc/resolv.conf", upstream: str = "/run/systemd/resolve/resolv.conf") -> bytes:
-    """The host's resolv.conf without resolvers on loopback or IPv6, which a private namespace cannot reach.
+def resolv_conf(
+    path: str = "/etc/resolv.conf",
+    upstream: str = "/run/systemd/resolve/resolv.conf",
+    *,
+    six: bool = False,
+) -> bytes:
+    """The host's resolv.conf without resolvers that a private namespace cannot reach: those on loopback, and
+    on IPv6 unless `six`.
 
     With nothing but systemd-resolved's stub in it, the servers behind the stub are read from `upstream`.
     """
     text = read_file(path)
-    if not _resolvers(text, local=False) and _resolvers(text, local=True):
+    if not _resolvers(text, local=False, six=six) and _resolvers(text, local=True):
         text = read_file(upstream) or text
-    keep = set(_resolvers(text, local=False))
+    keep = set(_resolvers(text, local=False, six=six))
     lines = [
         line for line in text.splitlines() if not line.startswith(b"nameserver") or _server(line) in keep
     ]
     return b"".join(line + b"\n" for line in lines)
 
 
-def _resolvers(text: bytes, *, local: bool) -> list[str]:
-    """IPv4 resolvers in the text: those on loopback, or the others."""
+def _resolvers(text: bytes, *, local: bool, six: bool = False) -> list[str]:
+    """Resolvers in the text, with `six` those of IPv6 too: the ones on loopback, or the others."""
     found = []
     for server in filter(None, map(_server, text.splitlines())):
         try:
             address = ipaddress.ip_address(server)
         except ValueError:
             continue
-        if address.version == 4 and address.is_loopback == local:
+        if address.version in (4, 6 if six else 4) and address.is_loopback == local:
             found.append(server)
     return found
 

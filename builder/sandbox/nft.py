@@ -32,7 +32,7 @@ _NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN = 0, 1, 2, 3, 4
 _NEWRULE, _GETRULE, _DELRULE = 6, 7, 8
 _BATCH_BEGIN, _BATCH_END = 16, 17
 _OWNER = 2
-INET, IPV4 = 1, 2
+INET, IPV4, IPV6 = 1, 2, 10
 FORWARD, POSTROUTING = 2, 4
 DROP, ACCEPT = 0, 1
 
@@ -79,8 +79,9 @@ def interface(key: str, name: str, *, prefix: bool = False, equal: bool = True) 
 
 
 def source_network(first: bytes) -> bytes:
-    """Match packets whose source address begins with these bytes."""
-    load = _expr("payload", attr(1, _u32(1)), attr(2, _u32(1)), attr(3, _u32(12)), attr(4, _u32(len(first))))
+    """Match packets whose source address begins with these bytes: three of IPv4, or eight of IPv6."""
+    at = 12 if len(first) < 4 else 8
+    load = _expr("payload", attr(1, _u32(1)), attr(2, _u32(1)), attr(3, _u32(at)), attr(4, _u32(len(first))))
     return load + _expr("cmp", attr(1, _u32(1)), attr(2, _u32(0)), nest(3, _value(first)))
 
 
@@ -128,21 +129,26 @@ class Nft(Netlink):
         self.send(what, [*packed, self.message(_BATCH_END, border, 0)])
 
     def make_table(
-        self, name: str, chains: Sequence[tuple[str, str, int, int, bytes]], *, owned: bool
+        self,
+        name: str,
+        chains: Sequence[tuple[str, str, int, int, bytes]],
+        *,
+        owned: bool,
+        family: int = IPV4,
     ) -> None:
-        """An IPv4 table with one rule in each chain of (name, type, hook, priority, expressions). All of it
+        """A table with one rule in each chain of (name, type, hook, priority, expressions). All of it
         or nothing.
 
         OSError with EEXIST or EPERM: the name is taken.
         """
         flags = attr(2, _u32(_OWNER)) if owned else b""
-        messages = [(_NEWTABLE, IPV4, text(1, name) + flags, CREATE | EXCL)]
+        messages = [(_NEWTABLE, family, text(1, name) + flags, CREATE | EXCL)]
         for chain, kind, hook, priority, expressions in chains:
             where = nest(4, attr(1, _u32(hook)), attr(2, struct.pack(">i", priority)))
             body = text(1, name) + text(3, chain) + where + text(7, kind)
-            messages.append((_NEWCHAIN, IPV4, body, CREATE))
+            messages.append((_NEWCHAIN, family, body, CREATE))
             rule = text(1, name) + text(2, chain) + nest(4, expressions)
-            messages.append((_NEWRULE, IPV4, rule, CREATE | APPEND))
+            messages.append((_NEWRULE, family, rule, CREATE | APPEND))
         self._batch(f"make nftables table {name}", messages)
 
     def delete_table(self, name: str) -> None:
@@ -154,11 +160,11 @@ class Nft(Netlink):
         return {_name(answer, 1) for answer in self._list(_GETTABLE, IPV4)}
 
     def base_chains(self, hook: int) -> list[Chain]:
-        """Base chains of that hook that IPv4 packets pass."""
+        """Base chains of that hook that IPv4 or IPv6 packets pass."""
         found = []
         for answer in self._list(_GETCHAIN, 0):
             has = dict(attributes(answer[4:]))
-            if answer[0] in (INET, IPV4) and 4 in has:
+            if answer[0] in (INET, IPV4, IPV6) and 4 in has:
                 where = dict(attributes(has[4]))
                 policy = struct.unpack(">I", has[5])[0] if 5 in has else ACCEPT
                 if struct.unpack(">I", where[1])[0] == hook:

@@ -212,6 +212,90 @@ def test_a_step_reaches_out(host: Host, pool: NetworkPool, world: Any) -> None:
     assert "default via 10.213.0.1 dev eth0" in output
 
 
+SIX_OUTSIDE, SIX_HOST = (socket.inet_pton(socket.AF_INET6, f"2001:db8::{n}") for n in (1, 2))
+
+
+def _give_six(host: Host, forwarding: str = "1") -> socket.socket:
+    """IPv6 between the host and the outside, where a server listens."""
+    host.command("sh", "-c", f"echo {forwarding} > /proc/sys/net/ipv6/conf/all/forwarding")
+
+    def inner() -> None:
+        route = Route()
+        route.address(route.index("up0"), SIX_HOST, 64)
+        route.route(via=SIX_OUTSIDE)
+        route.close()
+
+    def outer() -> socket.socket:
+        route = Route()
+        route.address(route.index("out0"), SIX_OUTSIDE, 64)
+        route.close()
+        return socket.create_server(("::", PORT + 1), family=socket.AF_INET6)
+
+    server: socket.socket = inside(host.outside, outer)
+    host.do(inner)
+    return server
+
+
+def _serve_once(server: socket.socket, seen: list[str]) -> None:
+    if select.select([server], [], [], 10)[0]:
+        connection, address = server.accept()
+        seen.append(str(address[0]))
+        connection.sendall(b"by six\n")
+        connection.close()
+
+
+@pytest.mark.parametrize("wall", [False, True])
+def test_the_way_out_by_ipv6(host: Host, wall: bool) -> None:
+    server = _give_six(host)
+    if wall:
+        host.command("ip6tables", "-P", "FORWARD", "DROP")
+    before = host.state()
+    seen: list[str] = []
+    with NetworkPool() as pool:
+        host.do(pool.start)
+        first, second = pool.take(), pool.take()
+        serving = threading.Thread(target=_serve_once, args=(server, seen))
+        serving.start()
+        assert inside(first, fetch("2001:db8::1", PORT + 1, timeout=8)) == b"by six\n"
+        serving.join()
+        assert seen == ["2001:db8::2"], "the outside sees the host's address"
+        listening = inside(first, lambda: socket.create_server(("::", PORT), family=socket.AF_INET6))
+        address = inside(first, lambda: _address_six())
+        assert address.startswith("fd6c:7079:6275")
+        assert isinstance(inside(second, fetch(address, timeout=0.3)), OSError), "steps do not meet"
+        listening.close()
+        assert reaches_out(host, second) == "198.51.100.2"
+        os.close(first)
+        os.close(second)
+    server.close()
+    assert host.settled(before)
+
+
+def _address_six() -> str:
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+        probe.connect(("2001:db8::1", 9))
+        return str(probe.getsockname()[0])
+
+
+def _addresses_six() -> str:
+    with open("/proc/thread-self/net/if_inet6", encoding="ascii") as file:
+        return file.read()
+
+
+@pytest.mark.parametrize("what", ["not forwarded", "no way out"])
+def test_where_the_host_has_no_ipv6_for_others(host: Host, what: str) -> None:
+    """A switch that would change how the host gets its own address is not touched."""
+    if what == "not forwarded":
+        _give_six(host, "0").close()
+    with NetworkPool() as pool:
+        host.do(pool.start)
+        netns = pool.take()
+        assert isinstance(inside(netns, fetch("2001:db8::1", PORT + 1, timeout=0.5)), OSError)
+        assert "fd6c" not in inside(netns, _addresses_six)
+        os.close(netns)
+    assert host.command("nft", "list", "tables").count("ip6 pybuild") == 0
+
+
 def test_host_and_no_network(host: Host, world: Any) -> None:
     host.do(world.launcher.start)
     assert "up0" in world.sh("ip -o link", network="host")
@@ -569,7 +653,7 @@ def test_an_ordinary_user_has_a_way_out(
     done.set()
     answering.join()
     resolver.close()
-    assert host.settled(before)
+    assert host.settled(before), host.state()
 
 
 @pytest.mark.parametrize("program", ["pasta", "slirp4netns"])
