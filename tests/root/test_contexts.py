@@ -15,7 +15,7 @@ from builder import BuildRequest, Built, build
 from builder.errors import BuildError, UsageError
 from builder.events import Event, StepDone, StepStarted, Warning_
 from builder.export.base import OutputSpec
-from builder.finishing import Finish
+from builder.finishing import Annotation, Finish
 from builder.images import Images
 from builder.state import StateDir
 from oci.image import Image
@@ -299,7 +299,8 @@ def test_squash_leaves_the_base_alone(shop: Shop) -> None:
 
 def test_settings_are_taken_back_and_annotations_given(shop: Shop) -> None:
     text = "FROM scratch\nENV A=1 B=2\nLABEL l=1\nVOLUME /data\nCMD x\n"
-    wanted = Finish(("env.A", "label.l", "volume./data", "cmd", "env.NONE"), False, {"k": "v"}, {"d": "w"})
+    notes = (Annotation("manifest", "k", "v"), Annotation("manifest-descriptor", "d", "w"))
+    wanted = Finish(("env.A", "label.l", "volume./data", "cmd", "env.NONE"), False, notes)
     built = shop.lines(text, finish=wanted)
     image = shop.image(built)
     config = image.config.value.config

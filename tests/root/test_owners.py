@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +40,14 @@ print(json.dumps([ended.status, ended.error, os.read(reading, 1 << 16).decode()]
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def place() -> Iterator[Path]:
     """An image of busybox that belongs to somebody, and room for a step."""
+    fast = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="pybuild-owners-", dir=fast) as path:  # pytest's is root's alone
+        yield _furnished(Path(path))
+
+
+def _furnished(tmp_path: Path) -> Path:
     for name in ("root/bin", "root/etc", "root/tmp", "empty", "upper", "work"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "root/etc/passwd").write_text("root:x:0:0::/:/bin/sh\napp:x:1000:1000::/:/bin/sh\n")
@@ -49,8 +57,6 @@ def place(tmp_path: Path) -> Path:
     for folder, folders, files in os.walk(tmp_path):
         for name in (*folders, *files, "."):
             os.chown(os.path.join(folder, name), SOMEBODY, SOMEBODY, follow_symlinks=False)
-    for each in (tmp_path, *tmp_path.parents[:2]):
-        each.chmod(0o755)
     return tmp_path
 
 

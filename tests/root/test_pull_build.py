@@ -175,7 +175,7 @@ def test_between_registries_layers_are_streamed_and_not_kept(shop: Shop) -> None
         # Now the other registry is known to have them: the next repository there mounts them.
         shop.forget()
         shop.build("FROM REG/base:1\nLABEL a=c\n", tags=(f"{other.address}/app2:1",), outputs=PUSH)
-        assert shop.registry.seen == [] and other.count("POST", "mount=") == 4
+        assert shop.registry.seen == [] and other.count("POST", "mount=.*from=") == 4
 
 
 def test_a_run_fetches_each_layer_once(shop: Shop) -> None:
