@@ -138,6 +138,8 @@ class Inputs:
         if os.path.normpath(path.lstrip("/") or ".").startswith("../"):
             raise ContextError("it leads out of the context", hint="paths begin at the context's root")
         wanted, tree = clean(path), self.tree("")
+        if not wanted:
+            raise ContextError("it is the context itself", hint="name a file of it")
         content = read_text(tree, wanted)
         if content is None:
             ignore = self.ignore()
