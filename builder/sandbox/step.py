@@ -21,7 +21,7 @@ from builder.sandbox.extra import add_mount
 from builder.sandbox.mounts import Stage, Tree, enter, mount_root
 from builder.sandbox.owners import Owner, note
 from builder.sandbox.stubs import StubMaker
-from builder.sandbox.terminal import hand_over, open_terminal, take_terminal
+from builder.sandbox.terminal import hand_over, open_foreign_terminal, open_terminal, take_terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,6 +115,8 @@ class Step:
         sys_.new_keyring()
         self.doing = "root directory"
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        if self.plan.terminal:
+            self._terminal(-1)
         os.chdir(self.plan.source)
         os.chroot(".")
         os.chdir("/")
@@ -163,9 +165,10 @@ class Step:
         return null
 
     def _terminal(self, root: int) -> None:
-        """Before the mounts, of which one may cover /dev/pts."""
+        """Before the mounts, of which one may cover /dev/pts. -1 is no root: the caller's /dev then."""
         self.doing = "terminal"
-        master, slave = open_terminal(root, *self.plan.terminal)
+        size = self.plan.terminal
+        master, slave = open_foreign_terminal(*size) if root < 0 else open_terminal(root, *size)
         hand_over(self.answer, master)
         os.close(master)
         self.stdin = self.output = self.errors = slave

@@ -18,6 +18,7 @@ from builder.sandbox.syscalls import open_in_root
 MASTER = b"T"
 """The message that brings the master's descriptor; the answer at the end is never this."""
 
+_OPEN = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
 _DEVPTS_SUPER_MAGIC = 0x1CD1
 _TIOCSPTLCK, _TIOCGPTN, _TIOCGPTPEER, _TIOCSCTTY, _TIOCSWINSZ = 0x40045431, 0x80045430, 0x5441, 0x540E, 0x5414
 
@@ -30,13 +31,22 @@ def open_terminal(root: int, rows: int, columns: int) -> tuple[int, int]:
     pts = open_in_root(root, b"/dev/pts", os.O_PATH | os.O_DIRECTORY)
     if sys_.file_system_type(pts) != _DEVPTS_SUPER_MAGIC:
         raise OSError(19, "terminal: /dev/pts is no devpts")
-    master = os.open(b"ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=pts)
-    fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("=i", 0))
+    master, slave = _pair(os.open(b"ptmx", _OPEN, dir_fd=pts), rows, columns)
     number = struct.unpack("=I", fcntl.ioctl(master, _TIOCGPTN, bytes(4)))[0]
-    slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    set_size(master, rows, columns)
     _console(root, open_tree(pts, b"%d" % number))
     os.close(pts)
+    return master, slave
+
+
+def open_foreign_terminal(rows: int, columns: int) -> tuple[int, int]:
+    """The same out of the caller's devpts, for a step that has none: a new one all the same."""
+    return _pair(os.open(b"/dev/ptmx", _OPEN), rows, columns)
+
+
+def _pair(master: int, rows: int, columns: int) -> tuple[int, int]:
+    fcntl.ioctl(master, _TIOCSPTLCK, struct.pack("=i", 0))
+    slave = fcntl.ioctl(master, _TIOCGPTPEER, _OPEN)
+    set_size(master, rows, columns)
     return master, slave
 
 

@@ -146,6 +146,14 @@ def test_in_other_isolations(desk: Desk, flags: tuple[str, ...], env: dict[str, 
         assert person.ask("cat /cache/f; ls /x 2>&1") == "c\nls: /x: No such file or directory\n"
 
 
+def test_without_namespaces(desk: Desk) -> None:
+    dockerfile = "FROM base\nRUN echo made > /made; exit 3\n"
+    with desk.entered(dockerfile, "--isolation=chroot", "--network=host") as person:
+        assert person.ask("cat /made; busybox stty size; echo x > /made") == "made\n30 100\n"
+        person.type("exit\r")
+        assert person.end() == 1 and person.attributes() == person.before
+
+
 STATUS = "grep -E '^(Cap|Seccomp|NoNewPrivs|Uid|Gid|Groups)' /proc/self/status; ulimit -n; cat /proc/1/mounts"
 
 

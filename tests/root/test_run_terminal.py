@@ -82,6 +82,15 @@ def test_only_a_terminal(run: Run) -> None:
         assert "/dev/pts/0\n30 100\nready\n" in person.said
 
 
+def test_without_namespaces(run: Run) -> None:
+    with run(
+        "-it", "--network=host", "--isolation=chroot", "bb", "sh", "-c", "read x; stty size; exit $x"
+    ) as person:
+        person.type("4\r")
+        assert person.end() == 4, person.said
+        assert "30 100\n" in person.said and person.attributes() == person.before
+
+
 def test_ctrl_c_without_input_ends_it(run: Run) -> None:
     with run("-t", "bb", "sh", "-c", "echo ready; sleep 1000") as person:
         person.expect("ready\n")
