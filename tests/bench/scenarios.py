@@ -100,6 +100,13 @@ def thirty_private(bench: Bench) -> Outcome:
     return _outcome("30-private", "30 RUN, private networks", pairs, 0.35, None, memory, note)
 
 
+def thirty_rootless(bench: Bench) -> Outcome:
+    """The same in a user namespace, where an ordinary user's steps run."""
+    pairs, memory = _thirty(bench, "host", "--isolation=rootless")
+    note = "base: busybox; ours in a user namespace (--isolation=rootless)"
+    return _outcome("30-rootless", "30 RUN, user namespace", pairs, 0.35, None, memory, note)
+
+
 def many_files(bench: Bench) -> Outcome:
     """COPY of 40,000 small files to an archive; nothing cached on either side."""
     return _cold_copy(bench, "40k-files", "COPY 40,000 files, archive", _many(bench), 0.15, 0.08)
@@ -146,6 +153,7 @@ SCENARIOS: dict[str, Callable[[Bench], Outcome]] = {
     "one-run": one_run,
     "30-runs": thirty_runs,
     "30-private": thirty_private,
+    "30-rootless": thirty_rootless,
     "40k-files": many_files,
     "1gb-file": big_file,
     "cached": cached,
@@ -166,12 +174,15 @@ class _Build:
         archive: bool,
         cold: bool = True,
         network: str = "host",
+        ours: tuple[str, ...] = (),
     ) -> None:
+        self._only_ours = ours
         self._bench, self._file, self._context = bench, file, context
         self._archive, self._cold, self._network = archive, cold, network
 
     def ours(self) -> list[str]:
-        words = ["build", "--progress", "plain", "--network", self._network, *self._common()]
+        words = ["build", "--progress", "plain", "--network", self._network, *self._only_ours]
+        words += self._common()
         if self._archive:
             words += ["-o", f"type=oci,dest={self._bench.archive('ours')}"]
         return [*words, self._context]
@@ -210,10 +221,10 @@ class _Build:
             yield from ("--no-cache", "--build-arg", f"UNIQUE={time.monotonic_ns()}")
 
 
-def _thirty(bench: Bench, network: str) -> tuple[Pairs, int]:
+def _thirty(bench: Bench, network: str, *ours: str) -> tuple[Pairs, int]:
     file = material.dockerfile(bench.area, "30-runs", material.many_runs(BUSYBOX, 30))
     store = bench.stores.fresh([(bench.base(BUSYBOX), BUSYBOX)])
-    build = _Build(bench, file, material.empty(bench.area), archive=False, network=network)
+    build = _Build(bench, file, material.empty(bench.area), archive=False, network=network, ours=ours)
     store.run(*build.ours())
     return build.compare(lambda: store), build.memory(store)
 
