@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from builder.sandbox.fuse import FuseOverlay
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
+_SUFFIXED = re.compile(r"\.[0-9a-f]{8}\Z")
 _LOCK_FILE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -349,8 +350,11 @@ class Snapshots:
         self._discard(self._place(name))
 
     def names(self) -> list[str]:
-        """The snapshots there are, sorted."""
-        return sorted(name for name in os.listdir(self.root) if _NAME.match(name))
+        """The snapshots there are for this kind of root, sorted."""
+        found = [name for name in os.listdir(self.root) if _NAME.match(name)]
+        if not self._suffix:
+            return sorted(name for name in found if not _SUFFIXED.search(name))
+        return sorted(name.removesuffix(self._suffix) for name in found if name.endswith(self._suffix))
 
     def empty_trash(self) -> None:
         """Delete what was renamed away."""

@@ -159,3 +159,19 @@ def test_what_a_killed_build_left_is_cleaned_by_the_next(tmp_path: Path) -> None
     with Snapshots(str(tmp_path)):
         assert not os.path.exists(upper)
     assert tidy(tmp_path)
+
+
+def test_kinds_of_roots_keep_their_own(tmp_path: Path) -> None:
+    """Files with other owners or other marks are other snapshots; nobody takes or removes another's."""
+    with Snapshots(str(tmp_path)) as plain, Snapshots(str(tmp_path), stamp=" uid 0:5:1") as mapped:
+        for snapshots in (plain, mapped):
+            with snapshots.prepare([]) as active:
+                active.commit("same")
+        assert plain.names() == mapped.names() == ["same"]
+        assert plain.existing("same") != mapped.existing("same")
+        plain.remove("same")
+        assert plain.names() == [] and mapped.names() == ["same"]
+    with Snapshots(str(tmp_path), stamp=" uid 0:6:1") as other:
+        assert other.names() == [] and other.existing("same") == ""
+    with Snapshots(str(tmp_path), stamp=" uid 0:5:1") as mapped:
+        assert mapped.existing("same")
