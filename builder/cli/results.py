@@ -58,6 +58,8 @@ class Results:
             _write(self._iidfile, str(built.image_id))
         if self._metadata:
             document = metadata(built)
+            if not built.targets:
+                document["pybuild.isolation"] = _isolation()
             if self._warnings is not None:
                 document["buildx.build.warnings"] = [_warning(each) for each in self._warnings]
             _write(self._metadata, json.dumps(document, indent=2) + "\n")
@@ -87,6 +89,16 @@ def metadata(built: Built) -> dict[str, object]:
     if built.names:
         found["image.name"] = ",".join(built.names)
     return found
+
+
+def _isolation() -> dict[str, object]:
+    """What the steps ran in (SECURITY.md S97)."""
+    from builder.doctor import downgrades
+    from builder.isolation import current
+
+    here = current()
+    found = {"rung": here.rung.number, "name": here.rung.name, "snapshots": here.storage}
+    return {**found, "weaker": downgrades(here)}
 
 
 def _warning(event: Warning_) -> dict[str, object]:

@@ -248,8 +248,9 @@ def test_metadata_as_buildx_writes_it(
     pybuild.ok("-q", "-t", "x", "--metadata-file", str(path), context)
     assert list(json.loads(path.read_text())) == [
         "buildx.build.ref", "containerimage.config.digest", "containerimage.descriptor",
-        "containerimage.digest", "image.name",
+        "containerimage.digest", "image.name", "pybuild.isolation",
     ]  # fmt: skip
+    assert json.loads(path.read_text())["pybuild.isolation"]["rung"] in (1, 2, 3, 4, 5)
     monkeypatch.setenv("BUILDX_METADATA_WARNINGS", "true")
     pybuild.ok("-q", "-t", "x", "--label", "warn", "--metadata-file", str(path), context)
     (warning,) = json.loads(path.read_text())["buildx.build.warnings"]
