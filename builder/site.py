@@ -17,6 +17,7 @@ from builder.registries import Registries
 from builder.secrets import Agent, Secrets, checked_agents
 from builder.solver.cache import Cache
 from builder.solver.execute import Executor
+from builder.solver.means import Means
 from builder.state import Lease, StateDir, build_name, default_root
 from oci.compress import codec
 from oci.data import dataclass
@@ -114,7 +115,7 @@ def opened(
         remotes = stack.enter_context(_remotes(request, images, state, lending, emit))
         registries = stack.enter_context(Registries(request.access, images, emit))
         inputs = stack.enter_context(Inputs(request, images, emit, remotes, registries, ahead))
-        executor = Executor(
+        means = Means(
             state=state,
             blobs=images.layout.blobs,
             cache=Cache(state.steps()),
@@ -129,4 +130,6 @@ def opened(
             name=name,
             **lending,
         )
-        yield Site(state, lease, images, registries, remotes, inputs, stack.enter_context(executor), name)
+        yield Site(
+            state, lease, images, registries, remotes, inputs, stack.enter_context(Executor(means)), name
+        )
