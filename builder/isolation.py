@@ -330,7 +330,7 @@ def unmapped(found: Isolation, what: str) -> tuple[str, str]:
     have = "0 alone" if last == 0 else f"0 to {last}"
     text = f"{what} has no id in this user namespace, which has {have}"
     if last == 0:
-        mends = [each.mend for each in found.blocking() if each.mend]
+        mends = [each.mend for each in found.blocking() if each.mend and each.rung == 4]
         return text, "; ".join(mends) or "have more ids lent to you (subuid(5))"
     return text, "have more ids lent to you: lines in /etc/subuid and /etc/subgid (subuid(5))"
 

@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 
+from builder.snapshot.noted import Notes, Owned, notes_of
 from oci import whiteout
 from oci.tar import Entry, Kind, TarReader
 
@@ -39,9 +40,10 @@ def lacking(directory: str, reader: TarReader) -> str:
     """The first member of a layer's archive that the overlay directory it was written from does not have, or
     has otherwise; "" when it has all. It may hold more: a step's upper directory does."""
     root = os.fsencode(directory)
+    notes = notes_of(directory)
     for entry in reader:
         try:
-            why = _unlike_entry(os.path.join(root, entry.name), root, entry, reader.read)
+            why = _unlike_entry(os.path.join(root, entry.name), root, entry, reader.read, notes)
         except (FileNotFoundError, NotADirectoryError):
             why = "is missing"
         if why:
@@ -49,7 +51,9 @@ def lacking(directory: str, reader: TarReader) -> str:
     return ""
 
 
-def _unlike_entry(path: bytes, root: bytes, entry: Entry, read: Callable[[int], bytes]) -> str:
+def _unlike_entry(
+    path: bytes, root: bytes, entry: Entry, read: Callable[[int], bytes], notes: Notes | None
+) -> str:
     base = entry.name.rpartition(b"/")[2]
     if whiteout.is_whiteout(base):
         if base == whiteout.OPAQUE:
@@ -61,14 +65,16 @@ def _unlike_entry(path: bytes, root: bytes, entry: Entry, read: Callable[[int], 
     if entry.kind is Kind.HARDLINK:
         same = os.path.samestat(status, os.lstat(os.path.join(root, entry.link)))
         return "" if same else f"is no link to /{os.fsdecode(entry.link)}"
-    if stat.S_IFMT(status.st_mode) != _FORMATS[entry.kind]:
+    owned = notes.owned(path, status) if notes else Owned(status.st_uid, status.st_gid)
+    found = _FORMATS[owned.kind] if owned.kind else stat.S_IFMT(status.st_mode)
+    if found != _FORMATS[entry.kind]:
         return "is another kind of file"
     if entry.kind is Kind.SYMLINK:
         return "" if os.readlink(path) == entry.link else "is a link to something else"
     if stat.S_IMODE(status.st_mode) != entry.mode:
         return f"has mode {stat.S_IMODE(status.st_mode):o} in place of {entry.mode:o}"
-    if (status.st_uid, status.st_gid) != (entry.uid, entry.gid):
-        return f"belongs to {status.st_uid}:{status.st_gid} in place of {entry.uid}:{entry.gid}"
+    if (owned.uid, owned.gid) != (entry.uid, entry.gid):
+        return f"belongs to {owned.uid}:{owned.gid} in place of {entry.uid}:{entry.gid}"
     if entry.kind is Kind.FILE and not _holds(path, entry.size, read):
         return "has other content"
     return ""

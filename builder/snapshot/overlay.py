@@ -340,7 +340,7 @@ class Snapshots:
                 style="overlay",
                 userxattr=self._userxattr,
                 lower=View(chain) if chain else None,
-                unmapped=self._unmapped,
+                unmapped=self._without_id(active.upper),
             )
             return difference(directory, active.upper)
 
@@ -398,10 +398,8 @@ class Snapshots:
         files = os.path.join(place, "keep", "fs")
         os.makedirs(files)
         take_root(files, lowers)
-        unmapped = self._unmapped
         if self._noting:
             _begin_notes(files)
-            unmapped = partial(noted.note_entry, files)
         chain = [DirectoryLayer(each, userxattr=self._userxattr) for each in reversed(lowers)]
         below = View(chain) if chain else None
         with layer() as reader:
@@ -412,9 +410,13 @@ class Snapshots:
                 userxattr=self._userxattr,
                 lower=below,
                 filter=edit,
-                unmapped=unmapped,
+                unmapped=self._without_id(files),
             )
         return self.keep(os.path.join(place, "keep"), name)
+
+    def _without_id(self, files: str) -> Callable[[bytes, Entry], None] | None:
+        """What is done about an owner without an id here, when a layer is unpacked into `files`."""
+        return partial(noted.note_entry, files) if self._noting else self._unmapped
 
     def _inner(self, name: str) -> str:
         return os.path.join(self.root, name)

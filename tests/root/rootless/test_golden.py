@@ -56,6 +56,8 @@ def as_root(store: Path, *words: str, **more: str) -> subprocess.CompletedProces
 
 def test_lent_ids(lent: Any, folder: Path, by_root: Layers) -> None:
     assert layers(lent.pybuild, folder, SETS) == by_root
+    checked = lent.pybuild("fsck")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 @pytest.mark.parametrize("storage", ["overlay", "copy", "fuse"])
@@ -66,6 +68,8 @@ def test_one_id(bare: Any, folder: Path, by_root: Layers, storage: str) -> None:
     run = bare.with_fuse if storage == "fuse" else bare.pybuild
     found = layers(lambda *words: run(*root, *words, PYBUILD_SNAPSHOTTER=storage), folder, names)
     assert found == {name: by_root[name] for name in names}
+    checked = run(*root, "fsck", PYBUILD_SNAPSHOTTER=storage)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_root_in_a_user_namespace(folder: Path, by_root: Layers, tmp_path: Path) -> None:
