@@ -144,10 +144,21 @@ def mount_overlay_by_options(plan: Stacked, stage: int, name: bytes) -> None:
     """mount(2), at `name` in the stage, for kernels before 6.8. Layers are descriptor numbers, relative to
     /proc/self/fd: nothing to escape, and some 700 of them fit into the one page the kernel reads.
     """
-    lowers = [_open_layer(path) for path in plan.lowers]
-    options = b"lowerdir=" + b":".join(b"%d" % fd for fd in lowers)
+    held: list[int] = []
+    try:
+        _mount_by_options(plan, stage, name, held)
+    finally:
+        for fd in held:
+            os.close(fd)
+
+
+def _mount_by_options(plan: Stacked, stage: int, name: bytes, held: list[int]) -> None:
+    lowers = plan.lowers
+    for path in (*lowers, *((plan.upper, plan.work) if plan.upper else ())):
+        held.append(_open_layer(path))
+    options = b"lowerdir=" + b":".join(b"%d" % fd for fd in held[: len(lowers)])
     if plan.upper:
-        options += b",upperdir=%d,workdir=%d" % (_open_layer(plan.upper), _open_layer(plan.work))
+        options += b",upperdir=%d,workdir=%d" % (held[-2], held[-1])
     options += b"".join(b"," + flag for flag in _flags(plan)) + b",index=off,xino=off"
     if not plan.userxattr:
         options += b",metacopy=off,redirect_dir=off"
@@ -155,6 +166,7 @@ def mount_overlay_by_options(plan: Stacked, stage: int, name: bytes) -> None:
         text = f"mount overlay: {len(lowers)} layers are more than this kernel takes ({_MOST_LAYERS})"
         raise OSError(errno.E2BIG, text)
     target = os.open(name, _O_DIR, dir_fd=stage)
+    held.append(target)
     flags = (0 if plan.privileged else 4) | (1 if plan.read_only else 0)  # MS_NODEV, MS_RDONLY
     os.chdir("/proc/self/fd")
     try:
@@ -162,5 +174,3 @@ def mount_overlay_by_options(plan: Stacked, stage: int, name: bytes) -> None:
     except OSError as error:
         raise OSError(error.errno, f"mount overlay: {os.strerror(error.errno or 0)}") from None
     os.chdir("/")
-    for fd in (*lowers, target):
-        os.close(fd)

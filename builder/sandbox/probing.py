@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 
 from builder.sandbox import syscalls as sys_
 from builder.sandbox.overlay import Bare, mount_overlay, mount_overlay_by_options
@@ -45,15 +46,18 @@ def _mount(place: str, userxattr: bool) -> str:
     if mount >= 0:
         os.close(mount)
         return ""
-    # Before Linux 6.8 a mount has to be attached somewhere: in a child, whose mounts die with it.
-    return _in_child(lambda: _attach(stack, place))
+    # Before Linux 6.8 a mount has to be attached somewhere: where it goes away by itself.
+    return _in_thread(lambda: _attach(stack, place))
 
 
 def _attach(stack: Bare, place: str) -> str:
     sys_.unshare(sys_.CLONE_NEWNS)
     sys_.mount(b"none", b"/", b"", sys_.MS_REC | sys_.MS_PRIVATE)
     fd = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    mount_overlay_by_options(stack, fd, b"lower")
+    try:
+        mount_overlay_by_options(stack, fd, b"lower")
+    finally:
+        os.close(fd)
     return ""
 
 
@@ -137,6 +141,25 @@ def _attempt(maps: Maps | None, folder: str) -> dict[str, str]:
         "overlay": overlay_refused(folder, userxattr=maps is not None),
         "proc": fresh_proc_refused(),
     }
+
+
+def _in_thread(work: Callable[[], str]) -> str:
+    """What `work` gives, done in a thread that may have a mount namespace of its own, which ends with it; an
+    OSError's text when it raises one. In a process with threads a forked child could wait for ever, for a
+    lock that another thread held.
+    """
+    said: list[str] = []
+
+    def run() -> None:
+        try:
+            said.append(work())
+        except OSError as error:
+            said.append(error.strerror or str(error))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    return said[0] if said else "it could not be tried"
 
 
 def _in_child(work: Callable[[], str]) -> str:

@@ -40,6 +40,11 @@ def test_steps_on_a_kernel_of_2019() -> None:
     assert "skipped" not in output
 
 
+def test_threads_on_a_kernel_of_2019() -> None:
+    """Whether overlay can be had is tried without a fork: many threads build at once."""
+    assert "2 passed" in _run("5.1", str(HERE / "test_build.py"), "-k", "many_builds")
+
+
 @pytest.mark.corpus
 @pytest.mark.parametrize("version", ["5.1", "5.8", "5.11"])
 def test_every_step_on_older_kernels(version: str) -> None:
