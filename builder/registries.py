@@ -123,18 +123,18 @@ class Registries:
         self.emit(Transfer(what, what, 0, 0, stamp()))
         with told(reference):
             found, root, content = self.client.pull_chosen(reference, self._images.layout.blobs, platform)
-        self._name(reference, found, root, content)
+        self._name(reference, found.descriptor, root, content)
         self.emit(Transfer(what, what, 0, 0, stamp(), done=True))
         return found
 
-    def _name(self, reference: Reference, found: Image, root: Descriptor, content: bytes) -> None:
+    def _name(self, reference: Reference, found: Descriptor, root: Descriptor, content: bytes) -> None:
         """Let a name mean the image that was found; one that means another image of the same index means the
         index then, of which those two are here."""
         came_from = {ROOT: str(root.digest)}
         if root.media_type not in media_types.INDEXES:
-            self._images.pulled(reference, found.descriptor, _pulled_from(reference) | came_from)
+            self._images.pulled(reference, found, _pulled_from(reference) | came_from)
             return
-        digest = found.manifest.digest
+        digest = found.digest
         before = self._images.find(reference)
         if before is not None and before.digest == root.digest:
             self._images.pulled(reference, root, _pulled_from(reference, digest) | came_from)
@@ -146,7 +146,7 @@ class Registries:
             self._images.layout.blobs.write(content)
             self._images.pulled(reference, root, _pulled_from(reference, before.digest, digest) | came_from)
         else:
-            self._images.pulled(reference, found.descriptor, _pulled_from(reference) | came_from)
+            self._images.pulled(reference, found, _pulled_from(reference) | came_from)
 
     def root(self, reference: Reference) -> Digest:
         """What a name means now: an index, or the manifest of an image. Nothing is stored."""
@@ -174,10 +174,16 @@ class Registries:
 
     def pull(self, reference: Reference, platform: Platform | None) -> Descriptor:
         """Bring an image whole, for one platform or for all, and name it; its manifest or index."""
+        self._check_online(reference)
         blobs = self._images.layout.blobs
-        found = self.bring(reference, blobs, platform)
-        parts = [each.digest for each in images(blobs, found)]
-        self._images.pulled(reference, found, _pulled_from(reference, *parts))
+        watch = self._watch(f"pulling {reference.familiar()}")
+        with told(reference):
+            found, root, content = self.client.pull_of(reference, blobs, platform, watch)
+        if found.media_type in media_types.INDEXES:
+            parts = [each.digest for each in images(blobs, found)]
+            self._images.pulled(reference, found, _pulled_from(reference, *parts) | {ROOT: str(root.digest)})
+        else:
+            self._name(reference, found, root, content)
         return found
 
     def bring(self, reference: Reference, store: BlobStore, platform: Platform | None) -> Descriptor:

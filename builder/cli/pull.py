@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from typing import Any
 
@@ -33,7 +34,8 @@ def command(session: Session, /, names: tuple[str, ...], **flags: Any) -> None:
         raise UsageError("--platform and --all-platforms cannot both be")
     if flags["unpack"] and flags["all_platforms"]:
         raise UsageError("--unpack takes one platform's image, not --all-platforms")
-    wanted = platforms.parse(flags["platform"]) if flags["platform"] else platforms.host()
+    asked = flags["platform"] or os.environ.get("DOCKER_DEFAULT_PLATFORM")
+    wanted = platforms.parse(asked) if asked else platforms.host()
     references = [remote.reference(name) for name in names]
     access = remote.asked(session, flags, *(each.domain for each in references))
     if flags["unpack"]:
@@ -46,7 +48,8 @@ def command(session: Session, /, names: tuple[str, ...], **flags: Any) -> None:
                 for name in _tagged(registries, each) if flags["all_tags"] else [each.with_default_tag()]:
                     before = session.images.find(name)
                     found = registries.pull(name, None if flags["all_platforms"] else wanted)
-                    new = before is None or before.digest != found.digest
+                    after = session.images.find(name) or found
+                    new = before is None or before.digest not in (found.digest, after.digest)
                     if flags["unpack"]:
                         _unpack(session, registries, found)
                     lines.append((f"{name}\n", "" if flags["quiet"] else _told(name, str(found.digest), new)))

@@ -135,6 +135,7 @@ def _entry(session: Session, name: str, pull: str, platform: str | None) -> Entr
     """The image to run, with all its layers: the store's, or pulled as docker run does it."""
     from oci import platforms
 
+    platform = platform or os.environ.get("DOCKER_DEFAULT_PLATFORM")
     wanted = platforms.parse(platform) if platform else None
     try:
         if pull == "always":
@@ -147,7 +148,7 @@ def _entry(session: Session, name: str, pull: str, platform: str | None) -> Entr
             raise
         entry = _pulled(session, name, wanted or platforms.host())
     _warn_if_foreign(entry, wanted or platforms.host(), asked=wanted is not None)
-    session.complete(entry.descriptor)
+    session.complete(entry.image.descriptor)
     return entry
 
 

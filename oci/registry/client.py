@@ -123,12 +123,19 @@ class Client:
         Returns what was brought: the platform's manifest, or the index. Nothing in `store` points at what is
         not there; what was received of a blob before an interruption is used by the next pull.
         """
+        return self.pull_of(reference, store, platform, watch)[0]
+
+    def pull_of(
+        self, reference: Reference, store: BlobStore, platform: Platform | None, watch: Watch = unwatched
+    ) -> tuple[Descriptor, Descriptor, bytes]:
+        """The same, and what it was chosen from: what the name means, and its very bytes."""
         with self._reading(reference) as sources:
             read = pulling.reader(sources, store)
-            root = self._root(sources, reference)
+            root = found = self._root(sources, reference)
             if platform is not None:
-                root = pulling.select(root, platform, read, sources)
-            return pulling.bring(sources, pulling.tree(root, read), store, watch)
+                found = pulling.select(root, platform, read, sources)
+            brought = pulling.bring(sources, pulling.tree(found, read), store, watch)
+            return brought, root.descriptor, root.content
 
     def pull_documents(self, reference: Reference, store: BlobStore, platform: Platform) -> Image:
         """The image for `platform` without its layers: manifest and config alone are stored. `fetch_blob`

@@ -556,6 +556,24 @@ def test_two_platforms_of_a_base_are_both_kept(shop: Shop) -> None:
         assert found is not None and found.digest == newer.digest
 
 
+def test_pulls_of_two_platforms_leave_the_index(shop: Shop) -> None:
+    own = image_of(shop.elsewhere, [packed({}, busybox=True), packed({"who": b"host\n"})])
+    other = image_of(shop.elsewhere, [packed({}, busybox=True), packed({"who": b"arm\n"})], ARM)
+    content = index_of((other.descriptor, own.descriptor)).content
+    pointer = shop.elsewhere.put(media_types.OCI_INDEX, content)
+    shop.push("multi:1", pointer)
+    name = shop.name("multi:1")
+    assert shop.command("pull", name).returncode == 0
+    done = shop.command("run", "--network=none", "--platform", "linux/arm64", name, "cat", "/who")
+    assert done.stdout == "arm\n", "a program of this machine: only the image's platform is another"
+    done = shop.command("run", "--network=none", name, "cat", "/who")
+    assert done.stdout == "host\n" and not done.stderr
+    with StateDir(shop.root) as state:
+        (entry,) = Images(state).entries()
+        assert entry.descriptor.digest == pointer.digest
+    assert "up to date" in shop.command("pull", name).stderr
+
+
 def test_what_is_nowhere(shop: Shop) -> None:
     shop.publish("base:1")
     with pytest.raises(RegistryFailed, match="MANIFEST_UNKNOWN") as caught:
