@@ -7,6 +7,7 @@ is answered with a failure and never reaches the agent (SECURITY.md S63). The do
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -50,7 +51,12 @@ class Door:
         mode, uid, gid = self._looks
         # By the descriptor's name: a socket's path has 107 bytes at most, and ours may be longer.
         self._listener.bind(f"/proc/self/fd/{self._folder}/{self._name}")
-        os.chown(self._name, uid, gid, dir_fd=self._folder, follow_symlinks=False)
+        try:
+            os.chown(self._name, uid, gid, dir_fd=self._folder, follow_symlinks=False)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            # In a namespace of one id all processes of a step are root, whose it is already.
         os.chmod(self._name, mode, dir_fd=self._folder)
         self._listener.listen(_MOST_CLIENTS)
         self._begin(self._accept)

@@ -184,3 +184,34 @@ def _user_of(pid: int) -> int:
         return os.stat(f"/proc/{pid}").st_uid
     except OSError:
         return -1
+
+
+@pytest.mark.parametrize(
+    ("who", "storage"), [("lent", "overlay"), ("lent", "copy"), ("lent", "fuse"), ("bare", "overlay")]
+)
+def test_mounts_and_outputs(request: pytest.FixtureRequest, who: str, storage: str, folder: Path) -> None:
+    """Every type of mount, and files that belong to the user outside."""
+    user = request.getfixturevalue(who)
+    run = user.with_fuse if storage == "fuse" else user.pybuild
+    root = ("--root", str(user.home / f"mounts-{storage}"))
+    assert run(*root, "import", str(folder / "base.tar"), "golden").returncode == 0
+    key = user.home / "key"
+    if not key.exists():
+        made = user.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
+        assert made.returncode == 0, made.stderr
+    (user.home / "secret").write_text("hush")
+    file = folder / "context" / "mounts"
+    file.write_text(
+        "FROM golden\nRUN --mount=type=secret,id=s,uid=1000,mode=0400 --mount=type=cache,target=/c,uid=1 \\\n"
+        " --mount=type=tmpfs,target=/t --mount=type=bind,target=/b,rw --mount=type=ssh,uid=1000 \\\n"
+        " cat /run/secrets/s > /seen && touch /b/new /c/x /t/y && test -S /run/buildkit/ssh_agent.0\n"
+    )
+    file.chmod(0o644)
+    out = user.home / f"out-{storage}"
+    lent = ("--secret", f"id=s,src={user.home / 'secret'}", "--ssh", f"default={key}")
+    words = ("--network=none", "-f", str(file), "-o", f"type=local,dest={out}", *lent)
+    done = run(*root, "build", *words, str(folder / "context"), PYBUILD_SNAPSHOTTER=storage)
+    assert done.returncode == 0, done.stderr
+    assert (out / "seen").read_text() == "hush"
+    assert {path.lstat().st_uid for path in (out, *out.rglob("*"))} == {user.entry.pw_uid}
+    assert not (folder / "context" / "new").exists()
