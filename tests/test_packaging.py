@@ -31,6 +31,42 @@ def test_the_top_level_is_exactly_our_two_packages(wheel: zipfile.ZipFile) -> No
     assert {name for name in top if not name.endswith(".dist-info")} == {"builder", "oci"}
 
 
+def test_s94_s98_pure_python_and_nothing_setuid(wheel: zipfile.ZipFile) -> None:
+    """No compiled part, nothing setuid, no program but the entry point (SECURITY.md S94, S98)."""
+    names = [info for info in wheel.infolist() if ".dist-info/" not in info.filename]
+    assert {os.path.splitext(info.filename)[1] for info in names} <= {".py", ".json", ".typed", ""}
+    assert [info.filename for info in names if not os.path.splitext(info.filename)[1]] == []
+    assert [info.filename for info in wheel.infolist() if info.external_attr >> 16 & 0o7111] == []
+    (meta,) = (name for name in wheel.namelist() if name.endswith(".dist-info/WHEEL"))
+    assert b"Tag: py3-none-any" in wheel.read(meta)
+
+
+def test_s98_no_host_is_named_but_the_registry_that_names_stand_for() -> None:
+    """Nothing is asked of the network that nobody named: no telemetry, no update check."""
+    import re
+
+    found = set()
+    for package in ("builder", "oci"):
+        for directory, _, names in os.walk(os.path.join(ROOT, package)):
+            for name in (each for each in names if each.endswith(".py")):
+                with open(os.path.join(directory, name), encoding="utf-8") as file:
+                    found |= set(re.findall(r"https?://([A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+)", file.read()))
+    meant = {
+        "index.docker.io",
+        "github.com",
+    }  # docker.io's key; a context's
+    shown = {
+        "docs.docker.com",
+        "no-color.org",
+        "example.org",
+        "registry.example",
+        "slsa.dev",
+        "spdx.org",
+        "in-toto.io",
+    }
+    assert found <= meant | shown, found - meant - shown
+
+
 def test_every_module_and_every_schema_of_the_checkout_is_there(wheel: zipfile.ZipFile) -> None:
     ours = set()
     for package in ("builder", "oci"):

@@ -484,3 +484,113 @@ def test_s40_no_descriptor_socket_or_path_of_the_builder(world: Any) -> None:
         "ls /proc | grep -E '^[0-9]+$' | wc -l"
     ).split()
     assert output[:2] == ["0", "1"], output
+
+
+# --- S25: what is covered
+
+
+COVERED = """
+/proc/acpi /proc/asound /proc/interrupts /proc/kcore /proc/keys /proc/latency_stats /proc/sched_debug
+/proc/scsi /proc/timer_list /proc/timer_stats /sys/devices/virtual/powercap /sys/firmware /sys/fs/selinux
+"""
+READ_ONLY = "/proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger"
+"""SECURITY.md, section 2: Docker's lists, and what buildah adds."""
+
+
+def test_s25_the_lists_are_those_of_the_anchors() -> None:
+    from builder.sandbox import mounts
+
+    masked = [f"/proc/{os.fsdecode(name)}" for name in mounts.MASKED_PROC]
+    masked += [f"/sys/{os.fsdecode(name)}" for name in mounts.MASKED_SYS]
+    assert sorted(masked) == sorted(COVERED.split())
+    assert [f"/proc/{os.fsdecode(name)}" for name in mounts.READ_ONLY_PROC] == READ_ONLY.split()
+
+
+def test_s25_covered_and_read_only(world: Any) -> None:
+    """Each that this kernel has, seen by root in a step: nothing is read, nothing is written."""
+    there = [path for path in COVERED.split() if os.path.exists(path)]
+    assert len(there) > 3
+    for path in there:
+        look = f"if [ -d {path} ]; then ls -A {path}; else cat {path}; fi; touch {path} {path}/x 2>&1"
+        output = world.run("sh", "-c", look)[1]
+        assert "Read-only file system" in output and len(output.splitlines()) == 2, (path, output)
+    points = world.sh("cat /proc/self/mountinfo")
+    for path in [path for path in READ_ONLY.split() if os.path.exists(path)]:
+        assert f" {path} ro," in points
+    for path in ("/proc/sys/kernel/hostname", "/proc/sys/vm/overcommit_memory"):
+        assert "Read-only" in world.run("sh", "-c", f"echo 1 > {path}")[1]
+
+
+def test_s25_side_channels_that_this_machine_has_not(world: Any, tmp_path: Any) -> None:
+    """powercap and each processor's thermal_throttle, covered in a directory that looks like /sys."""
+    sys_like = tmp_path / "sys"
+    names = ["devices/virtual/powercap"] + [f"devices/system/cpu/cpu{n}/thermal_throttle" for n in (0, 1, 10)]
+    for name in names:
+        (sys_like / name).mkdir(parents=True)
+        (sys_like / name / "secret").write_text("x")
+    (sys_like / "devices/system/cpu/cpufreq/thermal_throttle").mkdir(parents=True)
+    code = textwrap.dedent(
+        f"""
+        import os
+        from builder.sandbox import mounts, syscalls as s
+        s.unshare(s.CLONE_NEWNS)
+        s.mount(b"none", b"/", b"", s.MS_REC | s.MS_PRIVATE)
+        class Plan: overlay_by, mounts, owners = 1, [], ()
+        base = os.open({str(sys_like)!r}, os.O_PATH | os.O_DIRECTORY)
+        tree = mounts.Tree(base, mounts.Stage(Plan()), None)
+        for name in (*mounts.MASKED_SYS, *mounts._throttles(base)):
+            tree.mask(base, name)
+        for name in {names!r}:
+            fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=base)
+            print(name, os.listdir(fd), bool(os.fstatvfs(fd).f_flag & os.ST_RDONLY))
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.splitlines() == [f"{name} [] True" for name in names], done.stderr
+
+
+# --- S16, S45: between the new root and the program
+
+
+def test_s16_what_is_no_procfs_is_not_written_to(tmp_path: Any) -> None:
+    from builder.sandbox.syscalls import write_proc
+
+    place = tmp_path / "uid_map"
+    place.write_text("before")
+    with pytest.raises(OSError, match="no file of procfs"):
+        write_proc(str(place), b"0 0 1")
+    assert place.read_text() == "before"
+    os.symlink("/proc/self/oom_score_adj", tmp_path / "link")
+    with pytest.raises(OSError):
+        write_proc(str(tmp_path / "link"), b"0")
+    with open("/proc/self/oom_score_adj") as file:
+        now = file.read().strip()
+    write_proc("/proc/self/oom_score_adj", now.encode())
+
+
+def test_s45_nothing_of_the_image_is_opened_before_its_program(world: Any, tmp_path: Any) -> None:
+    """Told by strace: from pivot_root to execve the step opens no file, loads nothing and starts nothing; and
+    every descriptor above 4 is closed before the working directory is entered (S12).
+    """
+    trace = str(tmp_path / "trace")
+    root = world.overlay()
+    code = (
+        "from builder.sandbox.run import Launcher\nfrom builder.sandbox.spec import *\n"
+        f"root = Overlay({root.lowers!r}, {root.upper!r}, {root.work!r})\n"
+        "box = Sandbox(root, ('true',), env=(('PATH', '/bin'),), cwd='/new', uid=7, network='none')\n"
+        f"with Launcher({world.path('stubs2')!r}) as launcher:\n"
+        "    assert launcher.run(box, output_fd=2).status == 0\n"
+    )
+    subprocess.run(["strace", "-f", "-o", trace, sys.executable, "-c", code], check=True, capture_output=True)
+    with open(trace) as file:
+        rows = [line.split(" ", 1) for line in file]
+    (pid,) = {pid for pid, text in rows if text.strip().startswith("pivot_root(")}
+    calls = [text.strip() for each, text in rows if each == pid]
+    first = next(at for at, text in enumerate(calls) if text.startswith("pivot_root("))
+    last = next(at for at, text in enumerate(calls) if at > first and text.startswith("execve("))
+    names = [text.split("(")[0] for text in calls[first:last]]
+    assert not {"open", "openat", "openat2", "execve", "clone", "fork", "vfork", "connect"} & {*names}
+    entered = next(at for at, text in enumerate(calls[first:last]) if text.startswith('chdir("/new")'))
+    assert names.index("close_range") < entered
+    assert names.index("seccomp") < names.index("setresuid")
+    assert calls[last].startswith('execve("/bin/true"')
