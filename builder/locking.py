@@ -14,7 +14,7 @@ from builder.errors import BuildError, NotFound, UsageError
 from builder.events import Emit, Note, discard, stamp
 from builder.graph import Copy, GitSource, HttpSource, Step, walk
 from builder.lock import Lock, git_key, image_key, url_key
-from builder.origins import RESOLVED, ROOT
+from builder.origins import PUSHED, RESOLVED, ROOT, known
 from builder.site import Site, lent, opened
 from oci import media_types
 from oci.data import dataclass
@@ -129,9 +129,9 @@ class _Pins:
         """What an image's name means: a registry says it, or the store of an image that was made here."""
         stored = self._site.images.find(reference)
         if stored is not None and RESOLVED not in stored.annotations:
-            self._emit(
-                Note(f"{reference.familiar()} is an image of this store, which others have not", stamp())
-            )
+            if all(each.place.repository != reference.repository for each in known(stored, PUSHED)):
+                text = f"{reference.familiar()} is an image of this store, which others have not"
+                self._emit(Note(text, stamp()))
             return str(stored.digest)
         if not self._site.registries.access.offline:
             return str(self._site.registries.root(reference))

@@ -18,6 +18,7 @@ from small_registry import Registry, serving
 from builder import BuildRequest, Built, build
 from builder.cli import main
 from builder.errors import FetchFailed, NotFound, RegistryFailed, UsageError
+from builder.events import Event, Note
 from builder.export.base import OutputSpec
 from builder.images import Images
 from builder.lock import Lock
@@ -288,6 +289,18 @@ def test_an_image_of_the_store_alone(shop: Shop) -> None:
         Images(state).remove(str(made.image_id))
     with pytest.raises(NotFound, match=str(made.descriptor.digest)):
         shop.build("FROM mine\n", access=Access(offline=True))
+
+
+def test_an_image_that_was_pushed_is_told_as_no_secret_of_this_store(shop: Shop) -> None:
+    (shop.context / "a").write_text("a")
+    events: list[Event] = []
+    for outputs, notes in (((), 1), ((OutputSpec("registry"),), 0)):
+        text = "FROM scratch\nCOPY a /\n"
+        made = build(shop.request(text, tags=(shop.name("mine:1"),), outputs=outputs))
+        events.clear()
+        found = lock(shop.request("FROM REG/mine:1\n"), events.append)
+        assert made.descriptor and found.after.images[shop.name("mine:1")] == str(made.descriptor.digest)
+        assert len([event for event in events if isinstance(event, Note)]) == notes
 
 
 def test_offline_only_what_is_known_for_sure(shop: Shop) -> None:

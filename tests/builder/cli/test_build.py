@@ -267,6 +267,18 @@ def test_metadata_of_several(tmp_path: Path) -> None:
     assert "containerimage.config.digest" not in metadata(two), "an index has no config"
 
 
+def test_the_platform_of_the_environment(
+    pybuild: Pybuild, requests: list[BuildRequest], context: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_DEFAULT_PLATFORM", "linux/arm64")
+    pybuild.ok(context)
+    pybuild.ok("--platform", "linux/amd64,local", "--platform", "linux/s390x", context)
+    assert [each.platforms for each in requests] == [
+        ("linux/arm64",),
+        ("linux/amd64", "local", "linux/s390x"),
+    ]
+
+
 def test_one_file_for_one_id(
     pybuild: Pybuild, requests: list[BuildRequest], context: str, tmp_path: Path
 ) -> None:
