@@ -16,7 +16,7 @@ import pytest
 
 from builder import Built
 from builder.errors import ExportError, NotFound, StepFailed, UsageError
-from builder.events import StepStarted
+from builder.events import StepStarted, Warning_
 from builder.export.base import OutputSpec
 from builder.finishing import Annotation, Finish
 from builder.images import Images
@@ -100,6 +100,12 @@ def test_a_platform_given_twice_is_one(shop: Workshop) -> None:
     shop.write("a", "1")
     built = shop.build("FROM scratch\nCOPY a /\n", platforms=("linux/arm64", "arm64", "linux/aarch64/v8"))
     assert not built.is_index and shop.image(built).platform == ARM
+
+
+def test_a_warning_is_told_once_for_all_platforms(shop: Workshop) -> None:
+    shop.write("a", "1")
+    shop.build("FROM scratch\nMAINTAINER me\nCOPY a /\n", platforms=BOTH)
+    assert [event.code for event in shop.events if isinstance(event, Warning_)] == ["MaintainerDeprecated"]
 
 
 def test_an_index_of_one(shop: Workshop) -> None:

@@ -547,6 +547,10 @@ def test_two_platforms_of_a_base_are_both_kept(shop: Shop) -> None:
     shop.forget()
     for platform in (*both, "linux/s390x"):
         shop.build(text, platforms=(platform,), access=Access(offline=True))
+    shop.forget()
+    shop.build("FROM --platform=$BUILDPLATFORM REG/multi:1\nENV A=1\n", platforms=both, pull=True)
+    asked = [each.path for each in shop.registry.seen if each.path.endswith("/manifests/1")]
+    assert len(asked) == 1, "a build asks once what a name means for a platform"
     newer = index_of((image_of(shop.elsewhere, [packed({"who": b"new\n"})], ARM).descriptor, own.descriptor))
     shop.push("multi:1", shop.elsewhere.put(media_types.OCI_INDEX, newer.content))
     shop.build(text, platforms=both, pull=True)
