@@ -34,6 +34,19 @@ SEEDS = (
     b"\x03" + tar(("x" * 120, REG, "y"), ("y" * 120, SYM, "z" * 120), form=tarfile.GNU_FORMAT),
     b"\x00"
     + tar(("a", REG, "x"), ("a", DIR, ""), ("a/../../b", REG, ""), ("/etc/x", REG, ""), ("h", HARD, "../x")),
+    b"\x00" + tar(("a/b", REG, "x"), pax={"SCHILY.xattr.user.x": "y", "mtime": "1.5", "uid": "7"}),
+    b"\x01" + tar(("a", REG, "xyz"), pax={"GNU.sparse.size": "9", "GNU.sparse.map": "0,1,5,2"}),
+    b"\x00"
+    + tar(
+        ("a", REG, "2\n0\n1\n5\n2\n".ljust(515, "\0")),
+        pax={
+            "GNU.sparse.major": "1",
+            "GNU.sparse.minor": "0",
+            "GNU.sparse.name": "b",
+            "GNU.sparse.realsize": "9",
+        },
+    ),
+    b"\x04" + tar(("a", REG, "x"), ("l", SYM, "y"), pax={"path": "p/../q", "linkpath": "/r", "size": "1"}),
 )
 WORDS = (
     b".wh.",

@@ -1,8 +1,9 @@
 """Where the path of a mount leads inside a tree of somebody else's making: our own walk, for kernels without
-openat2, against the kernel's."""
+openat2, against the kernel's; and the mount points that are made there and removed again."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -10,7 +11,7 @@ import tempfile
 from harness import Bits, scratch
 
 from builder.sandbox.spec import Bind, File, Sandbox, Tmpfs
-from builder.sandbox.stubs import stub_tree
+from builder.sandbox.stubs import StubMaker, remove_stubs, stub_tree
 from builder.sandbox.syscalls import open_in_root
 from builder.sandbox.walk import open_by_walking
 
@@ -50,6 +51,7 @@ def target(data: bytes) -> None:
                     _found(way, root, path, flags, links) for way in (open_by_walking, open_in_root)
                 )
                 assert ours == kernels, (path, flags, links, ours, kernels)
+            _mount_points(base, root, bits)
             assert len(os.listdir("/proc/self/fd")) == descriptors
         finally:
             os.close(root)
@@ -57,6 +59,40 @@ def target(data: bytes) -> None:
         assert sorted(os.listdir(top)) == ["root", "secret", "stubs"]
     finally:
         shutil.rmtree(top, ignore_errors=True)
+
+
+def _mount_points(base: bytes, root: int, bits: Bits) -> None:
+    """Each is where its path leads, inside; and when they are removed, all is as it was."""
+    before = _tree(base)
+    maker = StubMaker(root, b"", base)
+    for _ in range(bits.number(4)):
+        path, directory = _path(bits), bits.flag()
+        try:
+            fd, place = maker.make(path, directory=directory)
+        except OSError as error:
+            assert error.errno is not None
+            continue
+        try:
+            assert (os.readlink(f"/proc/self/fd/{fd}") + "/").startswith(os.fsdecode(base) + "/")
+            status = os.fstat(fd)
+            same = (status.st_dev, status.st_ino)
+            led = _found(open_in_root, root, path, os.O_PATH, True)
+            assert led in (same, errno.ENOTDIR), (path, place, led)  # `file/..` is its directory to us
+            assert _found(open_in_root, root, place or b".", os.O_PATH, False) == same
+        finally:
+            os.close(fd)
+    assert remove_stubs(maker.made, maker.copied) == []
+    assert _tree(base) == before
+
+
+def _tree(base: bytes) -> list[object]:
+    found: list[object] = []
+    for directory, below, files in os.walk(base):
+        for name in (b"", *below, *files):
+            path = os.path.join(directory, name)
+            status = os.lstat(path)
+            found.append((path, status.st_mode, status.st_ino, status.st_mtime_ns, status.st_size))
+    return sorted(found, key=repr)
 
 
 def _furnish(base: bytes, bits: Bits) -> None:
