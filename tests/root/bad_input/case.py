@@ -24,7 +24,7 @@ class Case:
     """One bad input. `make` lays it into the working directory, `argv` hands it to pybuild.
 
     `check` is a piece of the `raise` statement, anywhere in the program, that finds the mistake. `says` are
-    pieces that standard error must hold: where, what, and what to do. `fault`: what is still wrong here.
+    pieces that standard error must hold: where, what, and what to do.
     """
 
     name: str
@@ -33,7 +33,6 @@ class Case:
     says: tuple[str, ...]
     check: str
     code: int = 2
-    fault: str = ""
 
     def __str__(self) -> str:
         return self.name

@@ -11,10 +11,8 @@ from bad_input.case import Case
 from bad_input.laying import files, link, resealed, tar, written
 
 
-def _import(
-    name: str, content: Callable[[], bytes], says: tuple[str, ...], check: str, fault: str = ""
-) -> Case:
-    return Case(name, written("bad.tar", content), ("import", "bad.tar", "bad:1"), says, check, fault=fault)
+def _import(name: str, content: Callable[[], bytes], says: tuple[str, ...], check: str) -> Case:
+    return Case(name, written("bad.tar", content), ("import", "bad.tar", "bad:1"), says, check)
 
 
 def _add(name: str, content: Callable[[], bytes], says: tuple[str, ...], check: str, code: int) -> Case:
