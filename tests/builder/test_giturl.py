@@ -76,6 +76,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("text", "message"), REFUSED)
 def test_refused(text: str, message: str) -> None:
+    """SECURITY.md S50."""
     with pytest.raises(GitUrlError, match=message):
         parse(text)
 
@@ -103,6 +104,7 @@ def test_remote_or_path() -> None:
 
 @given(st.text(max_size=60), st.sampled_from(["https://h/r.git", "git@h:r", "git://h/", "ssh://", ""]))
 def test_nothing_dangerous_gets_through(text: str, head: str) -> None:
+    """SECURITY.md S50."""
     try:
         git = parse(head + text)
     except GitUrlError:

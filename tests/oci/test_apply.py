@@ -217,6 +217,7 @@ def test_setgid_directories_and_default_acls_change_nothing(place: str) -> None:
 
 
 def test_xattrs_are_set_but_for_those_that_steer_the_kernel(place: str) -> None:
+    """SECURITY.md S44."""
     pairs = ((b"user.kept", b"\0\xff"), (b"user.overlay.opaque", b"y"), (b"trusted.overlay.opaque", b"y"),
              (b"security.selinux", b"x"))  # fmt: skip
     stats = lay(place, d("dir", xattrs=pairs), f("file", b"x", xattrs=pairs), d("", xattrs=pairs))
@@ -251,6 +252,7 @@ def test_gnu_tar_made_and_compared(place: str) -> None:
 @pytest.mark.parametrize("second", ["file", "dir", "link", "hard", "fifo"])
 @pytest.mark.parametrize("first", ["file", "dir", "link", "hard", "fifo"])
 def test_the_last_one_wins(place: str, first: str, second: str) -> None:
+    """SECURITY.md S46."""
     kinds: dict[str, Item] = {
         "file": f("x", b"new", 0o600),
         "dir": d("x", 0o700),
@@ -367,6 +369,7 @@ def test_overlay_whiteouts(place: str, layer: list[Item], state: dict[str, str])
 
 
 def test_an_opaque_root(place: str) -> None:
+    """SECURITY.md S44."""
     lay(place, f(".wh..wh..opq"), f("a"), style="overlay")
     assert os.getxattr(place, "user.overlay.opaque") == b"y"
 
@@ -374,6 +377,7 @@ def test_an_opaque_root(place: str) -> None:
 @pytest.mark.parametrize("name", [".wh.", "a/.wh.", ".wh..", "a/.wh...", ".wh.a/b", "a/.wh.b/.wh.c"])
 @pytest.mark.parametrize("style", ["plain", "overlay"])
 def test_whiteouts_without_sense(place: str, name: str, style: str) -> None:
+    """SECURITY.md S44."""
     os.mkdir(f"{place}/a")
     with pytest.raises(InvalidArchive, match="whiteout"):
         lay(place, f(name), style=style)
@@ -513,11 +517,13 @@ def test_a_device_that_linux_cannot_have_is_left_out(place: str, style: str, maj
 @pytest.mark.parametrize("style", ["plain", "overlay"])
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_attacks_that_are_refused(place: str, attack: str, style: str) -> None:
+    """SECURITY.md S41."""
     with pytest.raises(InvalidArchive):
         unpack(hostile(*ATTACKS[attack]), place, style)
 
 
 def test_the_root_can_only_be_a_directory(place: str) -> None:
+    """SECURITY.md S42."""
     for attack in ("root is a symlink", "root is a symlink, dot", "root is a file", "root is a hardlink"):
         with pytest.raises(UnsafePath, match="can only be a directory"):
             unpack(hostile(*ATTACKS[attack]), place)
@@ -565,6 +571,7 @@ CONFINED: dict[str, tuple[list[Item], set[str]]] = {
 
 @pytest.mark.parametrize("attack", CONFINED)
 def test_attacks_that_stay_inside(place: str, attack: str) -> None:
+    """SECURITY.md S41, S43."""
     items, left = CONFINED[attack]
     lay(place, *items)
     assert names(place) == left
@@ -593,6 +600,7 @@ anything = st.one_of(
 
 @given(st.lists(anything, max_size=12), st.sampled_from(["plain", "overlay"]))
 def test_no_sequence_of_entries_reaches_outside(items: list[Item], style: str) -> None:
+    """SECURITY.md S41, S43."""
     base = tempfile.mkdtemp(dir="/dev/shm")
     os.makedirs(f"{base}/outside/dir")
     os.mkdir(f"{base}/root")
@@ -673,6 +681,7 @@ def test_a_descriptor_serves_as_destination(place: str) -> None:
 
 
 def test_more_than_the_disk_holds_is_said_before_writing(place: str) -> None:
+    """SECURITY.md S48."""
     status = os.statvfs(place)
     size = status.f_bavail * status.f_frsize + (1 << 30)
     archive = TarReader(io.BytesIO(header(Entry(b"huge", Kind.FILE, size=size))))

@@ -182,6 +182,7 @@ def test_an_empty_stream_is_an_empty_content() -> None:
 
 @pytest.mark.parametrize("name", PACKED)
 def test_several_members_are_one_content(name: str) -> None:
+    """SECURITY.md S47."""
     packed = PACKERS[name](b"one") + PACKERS[name](b"") + PACKERS[name](b"two")
     assert unpack(packed) == b"onetwo"
 
@@ -193,6 +194,7 @@ def test_zeros_behind_the_end_are_padding(name: str) -> None:
 
 @pytest.mark.parametrize("name", PACKED)
 def test_something_else_behind_the_end_is_an_error(name: str) -> None:
+    """SECURITY.md S47."""
     for tail in (b"x", b"garbage", PACKERS[name](b"y")[:3]):
         with pytest.raises(InvalidArchive):
             unpack(PACKERS[name](b"one") + tail)
@@ -200,6 +202,7 @@ def test_something_else_behind_the_end_is_an_error(name: str) -> None:
 
 @pytest.mark.parametrize("name", PACKED)
 def test_every_truncation_is_an_error(name: str) -> None:
+    """SECURITY.md S47."""
     packed = PACKERS[name](TEXT[:3000])
     start = {"gzip": 2, "zstd": 4, "xz": 6, "bzip2": 3}[name]
     for cut in range(start, len(packed)):
@@ -210,6 +213,7 @@ def test_every_truncation_is_an_error(name: str) -> None:
 @pytest.mark.parametrize("name", ["gzip", "xz", "bzip2"])
 @given(data=st.data())
 def test_damage_gives_the_content_or_an_error(name: str, data: st.DataObject) -> None:
+    """SECURITY.md S47."""
     packed = bytearray(PACKERS[name](TEXT[:3000]))
     at = data.draw(st.integers(6, len(packed) - 1))
     packed[at] ^= data.draw(st.integers(1, 255))
@@ -262,6 +266,7 @@ def test_a_bomb_is_met_early(name: str) -> None:
 
 
 def test_ten_gigabytes_in_ten_megabytes_do_not_pass_the_defaults() -> None:
+    """SECURITY.md S48."""
     limits = Limits()
     with pytest.raises(LimitExceeded):
         limits.check_size(10 << 30, 10 << 20)

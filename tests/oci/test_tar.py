@@ -268,6 +268,7 @@ def test_reads_long_names_and_large_ids(tmp_path: os.PathLike[str], form: str) -
 def test_reads_sparse_files_expanded(
     tmp_path: os.PathLike[str], options: list[str], regions: list[int]
 ) -> None:
+    """SECURITY.md S46."""
     with open(f"{tmp_path}/holes", "wb") as out:
         for at in regions:
             out.seek(at * 65536)
@@ -439,11 +440,13 @@ def test_what_is_no_tar_is_said_so(archive: bytes, text: str) -> None:
     ],
 )
 def test_limits(archive: bytes, limits: Limits) -> None:
+    """SECURITY.md S46, S48."""
     with pytest.raises(LimitExceeded):
         unpack(archive + END, limits)
 
 
 def test_a_size_that_lies_costs_no_memory() -> None:
+    """SECURITY.md S46."""
     reader = TarReader(io.BytesIO(raw(size=b"\x80" + (1 << 60).to_bytes(11, "big"))))
     assert next(iter(reader)).size == 1 << 60
     with pytest.raises(InvalidArchive, match="too early"):

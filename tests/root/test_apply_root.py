@@ -79,6 +79,7 @@ def place() -> Iterator[str]:
 
 @pytest.mark.parametrize("style", ["overlay", "plain"])
 def test_owners_modes_devices_capabilities_and_times(place: str, style: str) -> None:
+    """SECURITY.md S49."""
     stats = apply(TarReader(io.BytesIO(archive(ENTRIES))), place, style=style)  # type: ignore[arg-type]
     assert stats.notes == ()
     assert read_back(place) == ENTRIES
@@ -161,6 +162,7 @@ def unmapped(place: str, code: str) -> str:
 
 
 def test_rootless_owners_are_told_and_devices_noted(place: str) -> None:
+    """SECURITY.md S46, S49."""
     said = unmapped(
         place,
         "import os, sys; from oci.apply import apply; from oci.tar import TarReader\n"

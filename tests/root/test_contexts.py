@@ -226,6 +226,7 @@ def test_if_exists(shop: Shop) -> None:
 
 
 def test_git_and_likely_secrets_are_told_of_once(shop: Shop) -> None:
+    """SECURITY.md S55."""
     for name in (".git/HEAD", "app/.env", "keys/server.pem", ".aws/credentials", "plain", "deep/id_rsa"):
         write(shop.top, name)
     text = "FROM scratch\nCOPY . /a/\nCOPY . /b/\n"

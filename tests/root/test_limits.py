@@ -65,6 +65,7 @@ def run_in(world: World, group: StepGroup, script: str) -> tuple[Exit, str, Used
 
 
 def test_a_hog_is_killed_at_its_limit(world: World) -> None:
+    """SECURITY.md S95."""
     with groups(each=Limits(memory=32 * MIB)) as made, made.step() as group:
         exit_, _, used = run_in(world, group, HOG.format(100))
     assert exit_.status == 137
@@ -86,6 +87,7 @@ def test_steps_share_what_the_build_may_have(world: World) -> None:
 
 
 def test_a_fork_bomb_meets_its_limit_and_nothing_remains(world: World) -> None:
+    """SECURITY.md S95."""
     with groups(each=Limits(pids=24)) as made, made.step() as group:
         exit_, output, used = run_in(world, group, f"{BOMB}; exit 3")
         assert "can't fork" in output
@@ -206,6 +208,7 @@ def test_a_parent_that_others_use_stays() -> None:
     ],
 )
 def test_what_cannot_be_enforced_is_said(limits: Limits, mounted: list[Hierarchy], told: str) -> None:
+    """SECURITY.md S95."""
     name = new_name()
     for scope in ((limits, Limits()), (Limits(), limits)):
         with pytest.raises(NotEnforceable, match=told):

@@ -375,6 +375,7 @@ def test_limits_that_cannot_be_given_are_an_error_before_anything_runs(shop: Wor
 
 @pytest.mark.parametrize("name", ["../../../../etc", "/etc", "..", ".", "a/../../b", b"\\x00".hex()])
 def test_a_caches_name_is_no_path(shop: Workshop, name: str) -> None:
+    """SECURITY.md S33."""
     shop.build(f"FROM base\nRUN --mount=type=cache,target=/c,id={name} ls -A /c; touch /c/mine\n")
     assert shop.output() == ""
     (folder,) = os.listdir(os.path.join(shop.root, "caches"))
@@ -394,7 +395,7 @@ def outside(world: Any) -> str:
 @pytest.mark.parametrize("link", ["/", "../../../../../../..", "{outside}", "/proc/1/root", "/proc/self/cwd"])
 @pytest.mark.parametrize("read_only", [True, False])
 def test_links_in_a_source_stay_inside(world: Any, outside: str, link: str, read_only: bool) -> None:
-    """CVE-2024-1753, and the same for a cache."""
+    """CVE-2024-1753, and the same for a cache (S33)."""
     cache = world.path("cache")
     os.makedirs(cache + "/real")
     os.symlink(link.format(outside=outside), cache + "/link")
@@ -410,7 +411,10 @@ def test_links_in_a_source_stay_inside(world: Any, outside: str, link: str, read
 
 
 def test_a_source_that_is_swapped_all_the_time_shows_nothing_of_the_host(world: Any, outside: str) -> None:
-    """CVE-2024-23651, CVE-2024-11218: a parallel step exchanges the path that is being mounted for a link."""
+    """CVE-2024-23651, CVE-2024-11218: a parallel step exchanges the path that is being mounted for a link.
+
+    SECURITY.md S33.
+    """
     cache = world.path("cache")
     os.makedirs(cache + "/here/sub")
     with open(cache + "/here/sub/canary", "w", encoding="ascii") as file:
@@ -444,7 +448,10 @@ while True:
 
 
 def test_mount_points_made_in_a_cache_that_others_change(world: Any, outside: str) -> None:
-    """A stub is made in a shared cache and its parent exchanged for a link out: nothing there is touched."""
+    """A stub is made in a shared cache and its parent exchanged for a link out: nothing there is touched.
+
+    SECURITY.md S34.
+    """
     cache = world.path("cache")
     os.makedirs(cache + "/d")
     os.mkdir(outside + "/stub")
@@ -457,7 +464,7 @@ def test_mount_points_made_in_a_cache_that_others_change(world: Any, outside: st
 
 @pytest.mark.parametrize("before", ["true", "rm -rf /a; mkdir /a", "mkdir -p /a/b"])
 def test_a_mount_points_parent_exchanged_for_a_link(shop: Workshop, tmp_path: Path, before: str) -> None:
-    """CVE-2024-23652: taking away the mount point follows a link out of the root."""
+    """CVE-2024-23652: taking away the mount point follows a link out of the root (S34)."""
     victim = tmp_path / "victim"
     (victim / "b").mkdir(parents=True)
     shop.build(

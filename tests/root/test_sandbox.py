@@ -47,6 +47,7 @@ def test_a_step_is_alone(world: Any) -> None:
 
 
 def test_no_terminal_and_its_own_session(world: Any) -> None:
+    """SECURITY.md S30."""
     exit_, _ = world.run("sh", "-c", "cat < /dev/tty")
     assert exit_.status != 0
     assert world.sh("cat /proc/1/stat").split()[5:7] == ["1", "0"]
@@ -101,6 +102,8 @@ def test_masked_and_read_only_paths(world: Any) -> None:
 
 
 def test_capabilities(world: Any) -> None:
+    """SECURITY.md S23."""
+
     def sets(**rest: Any) -> dict[str, int]:
         lines = world.sh("grep Cap /proc/self/status", **rest).splitlines()
         return {line.split(":")[0]: int(line.split()[1], 16) for line in lines}
@@ -435,6 +438,7 @@ def test_nobody_waits_any_more(world: Any) -> None:
 
 
 def test_a_killed_launcher_takes_its_steps_along(world: Any) -> None:
+    """SECURITY.md S96."""
     with world.launcher.begin(world.sandbox("sh", "-c", "sleep 71003; true"), output_fd=2) as running:
         _wait_alive("71003")
         os.kill(world.launcher.pid, signal.SIGKILL)
@@ -446,6 +450,7 @@ def test_a_killed_launcher_takes_its_steps_along(world: Any) -> None:
 
 
 def test_a_killed_builder_takes_everything_along(world: Any) -> None:
+    """SECURITY.md S96."""
     root = world.overlay()
     code = (
         "from builder.sandbox.run import Launcher; from builder.sandbox.spec import *\n"

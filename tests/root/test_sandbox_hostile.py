@@ -44,6 +44,7 @@ def _targets(victim: str) -> list[str]:
 def test_directories_that_are_links(
     world: Any, victim: str, tree_of: Callable[[str], Any], name: str
 ) -> None:
+    """SECURITY.md S17."""
     before = tree_of(victim)
     for number, target in enumerate(_targets(victim)):
         image = world.image(f"hostile{number}")
@@ -61,6 +62,7 @@ def test_directories_that_are_links(
 
 @pytest.mark.parametrize("name", ["etc/resolv.conf", "etc/hosts", "run/secrets/x"])
 def test_files_that_are_links(world: Any, victim: str, tree_of: Callable[[str], Any], name: str) -> None:
+    """SECURITY.md S17."""
     before = tree_of(victim)
     for number, target in enumerate(
         [f"{where}/{leaf}" for where in _targets(victim) for leaf in ("hosts", "new")]
@@ -115,7 +117,7 @@ def test_a_file_where_a_directory_belongs(world: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["file", "link", "other device"])
 def test_masks_do_not_come_from_the_image(world: Any, victim: str, kind: str) -> None:
-    """CVE-2025-31133: /dev/null of the image is not what /proc/kcore is covered with."""
+    """CVE-2025-31133: /dev/null of the image is not what /proc/kcore is covered with (S14)."""
     null = world.path("image/dev/null")
     os.mkdir(os.path.dirname(null))
     if kind == "file":
@@ -149,7 +151,10 @@ def test_the_own_program_again(world: Any) -> None:
 def test_mount_points_in_a_directory_that_others_change(
     world: Any, victim: str, tree_of: Callable[[str], Any]
 ) -> None:
-    """A neighbour exchanges a directory of a shared cache for a link while mount points are made in it."""
+    """A neighbour exchanges a directory of a shared cache for a link while mount points are made in it.
+
+    SECURITY.md S18.
+    """
     cache = world.path("cache")
     os.makedirs(cache + "/d")
     os.symlink(victim, cache + "/link")

@@ -46,6 +46,7 @@ def test_where_nothing_can_be_run(pybuild: Pybuild, found: dict[str, Any]) -> No
 
 
 def test_security(pybuild: Pybuild, found: dict[str, Any]) -> None:
+    """SECURITY.md S97."""
     ran = pybuild("doctor", "--security")
     assert "--isolation=chroot: root, without namespaces\n" in ran.out
     assert "  weaker: snapshots by copy" in ran.out and "  system calls:   no filter\n" in ran.out

@@ -235,6 +235,7 @@ def trap(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_submodule_of_this_machine(top: Path, daemon: str, repositories: Repositories, trap: Path) -> None:
+    """SECURITY.md S51."""
     secret = Repository(top, "secret")
     secret.commit({"s": "of this machine"})
     for number, place in enumerate(
@@ -253,6 +254,7 @@ def test_a_submodule_of_this_machine(top: Path, daemon: str, repositories: Repos
 def test_a_submodule_that_runs_its_update(
     top: Path, daemon: str, repositories: Repositories, trap: Path
 ) -> None:
+    """SECURITY.md S51."""
     library = Repository(top, "plain.git")
     library.commit({"l": "x"})
     hostile = Repository(top, "hostile-update.git")
@@ -267,6 +269,7 @@ def test_a_submodule_that_runs_its_update(
 
 
 def test_filters_run_nothing(top: Path, daemon: str, repositories: Repositories, trap: Path) -> None:
+    """SECURITY.md S51."""
     hostile = Repository(top, "hostile-filter.git")
     hostile.commit({"f": "text", "big.bin": "version https://git-lfs.github.com/spec/v1\n"})
     (hostile.path / ".gitattributes").write_text("f filter=evil\n*.bin filter=lfs diff=lfs\n")
@@ -285,6 +288,7 @@ def test_our_users_own_settings_do_not_count(
     trap: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """SECURITY.md S51."""
     app = Repository(top, "settings.git")
     app.commit({"f": "text", ".gitattributes": "f filter=mine\n"})
     (tmp_path / ".gitconfig").write_text(
@@ -308,6 +312,7 @@ def test_our_users_own_settings_do_not_count(
 
 
 def test_a_subdirectory_behind_a_link(top: Path, daemon: str, repositories: Repositories) -> None:
+    """SECURITY.md S52."""
     hostile = Repository(top, "hostile-link.git")
     (hostile.path / "etc").symlink_to("/etc")
     hostile.commit({"real/x": "x", "file": "y"})
@@ -352,5 +357,6 @@ def _tree(repository: Repository, listing: bytes) -> str:
     "ref", ["--upload-pack=touch pwned", "-c core.x", "a b", "a..b", "@{-1}", "x\n", ":/x"]
 )
 def test_refs_that_are_options(ref: str) -> None:
+    """SECURITY.md S50."""
     with pytest.raises(GitUrlError):
         parse(f"git://127.0.0.1:1/x?ref={ref}")

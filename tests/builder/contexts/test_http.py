@@ -113,6 +113,7 @@ def test_a_checksum_that_is_known_asks_nobody(server: Site, client: Client) -> N
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
 def test_checksums(server: Site, client: Client, algorithm: str) -> None:
+    """SECURITY.md S54."""
     right = f"{algorithm}:{hashlib.new(algorithm, b'content').hexdigest()}"
     wrong = f"{algorithm}:{hashlib.new(algorithm, b'other').hexdigest()}"
     server.headers["d/f.txt"] = {"ETag": '"1"'}
@@ -133,6 +134,7 @@ def test_a_file_that_breaks_off_is_taken_again(server: Site, client: Client) -> 
 def test_nothing_is_kept_of_what_is_too_large(
     server: Site, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """SECURITY.md S54."""
     from builder.contexts import http
 
     monkeypatch.setattr(http, "Wanted", partial(Wanted, limit=5))
@@ -176,6 +178,7 @@ def test_content_disposition(header: str, name: str) -> None:
 
 
 def test_redirects(server: Site, client: Client) -> None:
+    """SECURITY.md S54."""
     server.redirects["go"] = server.url("d/f.txt")
     assert content(client.build(), server.url("go")) == b"content"
     server.redirects["round"] = server.url("round")
@@ -188,6 +191,7 @@ def test_redirects(server: Site, client: Client) -> None:
 
 
 def test_credentials_go_to_their_host_alone(server: Site, client: Client) -> None:
+    """SECURITY.md S54."""
     server.wanted["d/f.txt"] = "Bearer canary"
     with pytest.raises(FetchFailed, match="wants to know who asks") as caught:
         client.build().find(server.url("d/f.txt"))

@@ -66,6 +66,7 @@ def test_ignored(root: Path, ignore: str, shown: list[str]) -> None:
 
 
 def test_ignored_directories_are_never_opened(root: Path) -> None:
+    """SECURITY.md S55."""
     os.chmod(root / "a", 0)
     opened: list[str] = []
     import sys
@@ -84,6 +85,7 @@ def test_ignored_directories_are_never_opened(root: Path) -> None:
 
 
 def test_opening_never_follows(root: Path, tmp_path: Path) -> None:
+    """SECURITY.md S53."""
     (tmp_path / "secret").write_text("secret")
     (root / "out").symlink_to("../secret")
     (root / "up").symlink_to("..")

@@ -120,6 +120,7 @@ def attempt(content: bytes, triggers: tuple[str, ...] = ()) -> Plan | BuildError
 @settings(max_examples=300, deadline=2000)
 @given(_BYTES, st.booleans())
 def test_any_bytes_are_a_plan_or_an_error(content: bytes, with_from: bool) -> None:
+    """SECURITY.md S36."""
     made = attempt(b"FROM a\n" + content if with_from else content)
     if isinstance(made, Plan):
         made.config.to_json()
@@ -162,6 +163,7 @@ LARGE = {
 
 @pytest.mark.parametrize("name", LARGE)
 def test_a_megabyte_of_anything_ends_soon(name: str) -> None:
+    """SECURITY.md S36."""
     start = time.process_time()
     attempt(LARGE[name].encode())
     assert time.process_time() - start < 5

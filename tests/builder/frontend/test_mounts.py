@@ -162,6 +162,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("text", "message", "advice"), WRONG)
 def test_what_cannot_be_says_where_and_why(text: str, message: str, advice: str) -> None:
+    """SECURITY.md S38."""
     with pytest.raises(DockerfileError) as caught:
         build(
             f"FROM a AS here\nARG A=a\nARG T=cache\nRUN --mount={text} x\nFROM a AS later\nRUN y\nFROM here\n"
@@ -177,6 +178,7 @@ def test_options_count_in_stages_that_are_not_built() -> None:
 
 
 def test_every_option_belongs_to_a_type() -> None:
+    """SECURITY.md S38."""
     assert set(forms_mount.ALIASES.values()) < set(forms_mount.NAMES)
     assert set(forms_mount.FLAGS) < set(forms_mount.NAMES)
 

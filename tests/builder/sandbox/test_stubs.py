@@ -63,6 +63,7 @@ def _made(base: Path, path: str) -> tuple[bytes, bytes, int, int]:
 
 
 def test_only_what_was_made_is_removed(tmp_path: Path) -> None:
+    """SECURITY.md S34."""
     base = tmp_path / "upper"
     for folder in ("run/secrets", "kept/full", "swapped"):
         (base / folder).mkdir(parents=True)
@@ -90,7 +91,7 @@ def test_only_what_was_made_is_removed(tmp_path: Path) -> None:
 
 
 def test_removal_follows_no_link(tmp_path: Path) -> None:
-    """CVE-2024-23652: a parent that became a link must not lead to a file of the host."""
+    """CVE-2024-23652: a parent that became a link must not lead to a file of the host (S34)."""
     base, victim = tmp_path / "upper", tmp_path / "victim"
     for folder in (base / "d", victim):
         folder.mkdir(parents=True)

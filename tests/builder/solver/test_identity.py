@@ -47,6 +47,7 @@ def image(tmp_path: Path) -> View:
     ],
 )
 def test_user(image: View, spec: str, expected: Identity) -> None:
+    """SECURITY.md S31."""
     assert resolve_user(image, spec) == expected
 
 
@@ -59,6 +60,7 @@ def test_owner(image: View, spec: str, ids: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("spec", ["2147483648", "-1", "4294967296", "0:99999999999", "1:-5", "+2147483648"])
 def test_ids_that_no_kernel_takes(image: View, spec: str) -> None:
+    """SECURITY.md S31."""
     for resolve in (resolve_user, resolve_owner):
         with pytest.raises(SandboxError, match="is no user or group id"):
             resolve(image, spec)
@@ -72,6 +74,7 @@ def test_unknown_names(image: View, spec: str) -> None:
 
 
 def test_special_files_do_not_hang(tmp_path: Path) -> None:
+    """SECURITY.md S32."""
     (tmp_path / "etc").mkdir()
     os.mkfifo(tmp_path / "etc" / "passwd")
     (tmp_path / "etc" / "group").mkdir()
@@ -90,6 +93,7 @@ def test_a_link_stays_in_the_image(tmp_path: Path) -> None:
 
 
 def test_a_huge_passwd_is_refused(tmp_path: Path) -> None:
+    """SECURITY.md S32."""
     (tmp_path / "etc").mkdir()
     with open(tmp_path / "etc" / "passwd", "wb") as file:
         file.truncate((16 << 20) + 1)
