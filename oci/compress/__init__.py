@@ -330,13 +330,14 @@ def _content(form: str, source: _Counted) -> Stream:
 
 class _ZstdContent:
     """Content of zstd frames. libzstd's reader takes an early end for the end, so frames are followed here
-    too.
+    too, and what they promise is counted.
     """
 
     def __init__(self, source: _Counted) -> None:
         import zstandard
 
         self._error = zstandard.ZstdError
+        self._given = 0
         self._frames = Frames(source)
         # 128 MiB is the window a conforming decoder may refuse beyond; `zstd --ultra -22` needs all of it.
         unpack = zstandard.ZstdDecompressor(max_window_size=1 << 27)
@@ -346,6 +347,10 @@ class _ZstdContent:
 
     def read(self, size: int, /) -> bytes:
         try:
-            return self._reader.read(size)
+            found = self._reader.read(size)
         except self._error as error:
             raise InvalidArchive(f"the zstd stream is damaged: {error}") from None
+        self._given += len(found)
+        if size and not found and self._given < self._frames.promised:
+            raise InvalidArchive("the zstd stream is damaged: it has less content than it says")
+        return found

@@ -122,6 +122,8 @@ class Frames:
         self._skip = 0
         self._inside = False
         self._checksum = 0
+        self.promised = 0
+        """How many bytes of content the frames so far have at least: what their headers say."""
 
     def read(self, size: int) -> bytes:
         data = self._source.read(size)
@@ -171,3 +173,13 @@ class Frames:
         else:
             self._inside = True
             self._checksum = 4 if header[4] >> 2 & 1 else 0
+            self.promised += _content_size(header)
+
+
+def _content_size(header: bytes) -> int:
+    """The size of its content that a whole frame header tells; 0 when it tells none."""
+    flags = header[4]
+    single = flags >> 5 & 1
+    length = (single, 2, 4, 8)[flags >> 6]
+    size = int.from_bytes(header[len(header) - length :], "little") if length else 0
+    return size + 256 if length == 2 else size

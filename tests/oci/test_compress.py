@@ -236,6 +236,21 @@ def test_damaged_zstd_is_noticed_by_its_checksum(data: st.DataObject) -> None:
     assert got == TEXT[:3000]
 
 
+class Dripping(io.BytesIO):
+    """A source that gives seven bytes at a time, as a slow connection may."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(7)
+
+
+@pytest.mark.parametrize("source", [io.BytesIO, Dripping])
+def test_a_zstd_frame_with_less_than_it_promises_is_damaged(source: type[io.BytesIO]) -> None:
+    """One byte is promised, and three empty blocks follow; libzstd takes that for the end when it drips."""
+    with pytest.raises(InvalidArchive, match="damaged"):
+        open_compressed(source(bytes.fromhex("28b52ffd3001000000000000010000"))).read()
+    assert open_compressed(source(zstandard.compress(b"x" * 1000))).read() == b"x" * 1000
+
+
 @pytest.mark.parametrize("options", [{}, {"write_checksum": True}, {"write_content_size": False}], ids=str)
 @pytest.mark.parametrize("size", [0, 1, 255, 256, 70_000, 400_000])
 def test_zstd_frames_of_every_shape_are_followed(options: dict[str, bool], size: int) -> None:
