@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from builder.errors import BuildError, NotFound
+from builder.errors import BuildError, NotFound, RegistryFailed
 from builder.frontend.broken import broken
 from builder.frontend.scope import DEFAULT_PATH
 from builder.frontend.stage import Shared, StageBuild
@@ -71,7 +71,7 @@ class Bases:
     def _found(self, name: str, reference: str, platform: Platform, at: SourceRange) -> Image:
         try:
             return self._resolve(reference, platform, at)
-        except NotFound as error:
+        except (NotFound, RegistryFailed) as error:
             stage = closest(name, self._stage_names)
             if stage:
                 error.hint = f"did you mean the stage {stage}? {error.hint}".rstrip()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from builder.errors import DockerfileError, NotFound, UsageError
+from builder.errors import BuildError, DockerfileError, NotFound, RegistryFailed, UsageError
 from builder.events import Warning_
 from builder.frontend.lower import PlanOptions, plan
 from builder.frontend.reader import decode
@@ -784,14 +784,16 @@ def test_a_bad_trigger_points_at_the_from_that_brought_it() -> None:
         assert caught.value.at is not None and caught.value.at.first == 2
 
 
-def test_a_base_that_is_nowhere_may_have_been_a_stage() -> None:
+@pytest.mark.parametrize("kind", [NotFound, RegistryFailed])
+@pytest.mark.parametrize("line", ["FROM biuld", "FROM a\nCOPY --from=biuld / /"])
+def test_a_base_that_is_nowhere_may_have_been_a_stage(kind: type[BuildError], line: str) -> None:
     def nowhere(reference: str, platform: Platform) -> Image:
         if "biuld" in reference:
-            raise NotFound(f"{reference} is not here", hint="load it")
+            raise kind(f"{reference} is not here", hint="load it")
         return image()
 
-    with pytest.raises(NotFound) as caught:
-        build("FROM a AS build\nFROM biuld", nowhere)
+    with pytest.raises(kind) as caught:
+        build(f"FROM a AS build\n{line}", nowhere)
     assert caught.value.hint == "did you mean the stage build? load it"
 
 
