@@ -6,12 +6,13 @@ SHELL := bash
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
 
-.PHONY: help demo test test-corpus test-differential lint bench unit venv packages wheel clean
+.PHONY: help demo test test-corpus test-differential test-endurance lint bench unit venv packages wheel clean
 
 help:
 	@echo "make demo         install what is missing, build an example image and run it"
 	@echo "make test         lint and all tests (under 10 minutes)"
 	@echo "make test-corpus  the long comparisons with other tools"
+	@echo "make test-endurance  races of 10,000 turns, and every step on older kernels"
 	@echo "make test-differential  20,000 made-up Dockerfiles and words beside the Go parser and Docker"
 	@echo "make lint         ruff, mypy --strict, import contracts"
 	@echo "make unit         only the tests that need neither root nor other tools"
@@ -43,6 +44,9 @@ test-corpus: packages venv
 	@scripts/run-corpus
 
 # What `make test` tries 500 times.
+test-endurance: packages venv
+	$(PYTEST) --timeout 1800 -m endurance tests/root
+
 test-differential: packages venv
 	PYBUILD_EXAMPLES=20000 $(PYTEST) --timeout 1800 tests/builder/frontend/test_differential.py tests/interop/test_words_docker.py
 

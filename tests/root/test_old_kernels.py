@@ -45,11 +45,12 @@ def test_threads_on_a_kernel_of_2019() -> None:
     assert "2 passed" in _run("5.1", str(HERE / "test_build.py"), "-k", "many_builds")
 
 
-@pytest.mark.corpus
+@pytest.mark.endurance
 @pytest.mark.parametrize("version", ["5.1", "5.8", "5.11"])
 def test_every_step_on_older_kernels(version: str) -> None:
     names = "test_sandbox.py test_sandbox_hostile.py test_confinement.py test_mounts.py test_build.py"
     unlike = (
         "not (s10 and mount) and not without_a_filter"  # which tell of this filter and of no mount for s10
     )
-    _run(version, *(str(HERE / name) for name in names.split()), "-m", "not corpus", "-k", unlike)
+    quick = "not corpus and not endurance"
+    _run(version, *(str(HERE / name) for name in names.split()), "-m", quick, "-k", unlike)

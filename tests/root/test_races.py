@@ -19,7 +19,7 @@ from builder.sandbox.spec import Bind, File, Tmpfs
 
 pytestmark = pytest.mark.root
 
-TURNS = [300, pytest.param(10_000, marks=[pytest.mark.corpus, pytest.mark.timeout(1200)])]
+TURNS = [300, pytest.param(10_000, marks=[pytest.mark.endurance, pytest.mark.timeout(1200)])]
 CANARY = "of the host alone"
 
 EXCHANGE = r"""
