@@ -12,7 +12,7 @@ help:
 	@echo "make demo         install what is missing, build an example image and run it"
 	@echo "make test         lint and all tests (under 10 minutes)"
 	@echo "make test-corpus  the long comparisons with other tools"
-	@echo "make test-endurance  races of 10,000 turns, and every step on older kernels"
+	@echo "make test-endurance  10,000 races, 1,000 builds, 10 GB of output, steps on older kernels"
 	@echo "make test-differential  20,000 made-up Dockerfiles and words beside the Go parser and Docker"
 	@echo "make lint         ruff, mypy --strict, import contracts"
 	@echo "make unit         only the tests that need neither root nor other tools"

@@ -94,7 +94,7 @@ def test_plain_progress_writes_it_all(shop: Any, tmp_path: Path) -> None:
     assert os.path.getsize(log_of(shop)) == 20_000_000 + len("the end\n")
 
 
-@pytest.mark.corpus
+@pytest.mark.endurance
 @pytest.mark.parametrize(("script", "progress"), [(LINES, "tty"), (NO_LINES, "none")])
 def test_ten_gigabytes_of_output(shop: Any, typist: Any, script: str, progress: str) -> None:
     with printing(shop, typist, script.format(10 * GB), progress) as person:
