@@ -57,6 +57,13 @@ def beside(directory: str | bytes) -> str:
     return os.path.join(os.path.dirname(os.fsdecode(directory)), NAME)
 
 
+def begin(directory: str) -> str:
+    """An empty file of notes for the layer in `directory`: that it is there says that owners are noted."""
+    path = beside(directory)
+    open(path, "xb").close()
+    return path
+
+
 def notes_of(directory: str | bytes) -> Notes | None:
     """The notes of the layer in the host directory `directory`; None where there are none."""
     try:

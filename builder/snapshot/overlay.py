@@ -15,7 +15,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from functools import partial
 from hashlib import sha256
@@ -24,78 +24,17 @@ from typing import TYPE_CHECKING
 
 from builder.errors import SandboxError
 from builder.snapshot import noted
-from builder.snapshot.base import Snapshot
+from builder.snapshot.active import ACTIVES, Active, take_root
 from builder.snapshot.view import DirectoryLayer, View
 from oci.tar import Entry, TarReader
 
 if TYPE_CHECKING:
     from builder.isolation import Isolation, Storage
-    from builder.sandbox.fuse import FuseOverlay
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
 _SUFFIXED = re.compile(r"\.[0-9a-f]{8}\Z")
 _LOCK_FILE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
-
-
-class Active:
-    """A step's directories while it runs: mount `lowers` (topmost first), `upper` and `work` as its root."""
-
-    def __init__(self, snapshots: Snapshots, place: str, lowers: tuple[str, ...]) -> None:
-        self._snapshots = snapshots
-        self._place = place
-        self._committed = False
-        self.merged = ""
-        self.lowers = lowers
-        self.upper = os.path.join(place, "keep", "fs")
-        self.work = os.path.join(place, "work")
-        os.makedirs(self.upper)
-        os.mkdir(self.work)
-        take_root(self.upper, lowers)
-        self.notes = _begin_notes(self.upper) if snapshots.noting else ""
-
-    @property
-    def written(self) -> str:
-        """The host directory with what the step adds, while it runs."""
-        return self.upper
-
-    def close(self) -> None:
-        """Let go of what is mounted for the step; its processes are gone."""
-
-    def unchanged(self, path: bytes) -> None:
-        """The file at `path` in `merged`, moved away and back by us, is as it was."""
-
-    def scratch(self) -> str:
-        """A private directory that is gone with the step."""
-        path = os.path.join(self._place, "scratch")
-        os.makedirs(path, 0o700, exist_ok=True)
-        return path
-
-    def plain(self, name: str, lowers: Sequence[str]) -> str:
-        """`lowers` as one directory, for one more mount where there is no overlay; gone with the step."""
-        raise NotImplementedError
-
-    def stacked(self, lowers: Sequence[str]) -> tuple[str, ...]:
-        """`lowers` (topmost first, or none) as an overlay without an upper needs them: two at least."""
-        missing = max(0, 2 - len(lowers))
-        return (*lowers, *(self._snapshots.empty(number) for number in range(missing)))
-
-    def extra(self, name: str, lowers: Sequence[str]) -> tuple[str, str]:
-        """Upper and work directory for one more mount, on top of `lowers`; gone with the step."""
-        upper, work = (os.path.join(self._place, name, part) for part in ("fs", "work"))
-        os.makedirs(upper)
-        os.mkdir(work)
-        take_root(upper, lowers)
-        return upper, work
-
-    def commit(self, name: str = "") -> Snapshot:
-        """Keep the upper directory. The step's processes are gone and its mount with them.
-
-        When a snapshot of that name is there already (another process was faster), that one is given.
-        """
-        name = name or self._snapshots.new_name()
-        self._committed = True
-        return Snapshot(name, self._snapshots.keep(os.path.join(self._place, "keep"), name))
 
 
 def opened(root: str, isolation: Isolation) -> Snapshots:
@@ -118,86 +57,13 @@ def _refuse_owner(isolation: Isolation, path: bytes, entry: Entry) -> None:
     raise SandboxError(text, hint=hint)
 
 
-class CopiedActive(Active):
-    """A step's directories where no overlay can be mounted: its root is a copy of all layers."""
-
-    def __init__(self, snapshots: Snapshots, place: str, lowers: tuple[str, ...]) -> None:
-        super().__init__(snapshots, place, lowers)
-        from builder.snapshot.copy import Copied
-
-        self._userxattr = snapshots.userxattr
-        self.merged = os.path.join(place, "root")
-        os.mkdir(self.merged)
-        self._copied = Copied(lowers, self.merged, userxattr=self._userxattr, notes=self.notes)
-
-    def unchanged(self, path: bytes) -> None:
-        self._copied.unchanged(path)
-
-    def plain(self, name: str, lowers: Sequence[str]) -> str:
-        """`lowers` as one directory, for one more mount; gone with the step."""
-        from builder.snapshot.copy import Copied
-
-        path = os.path.join(self._place, name)
-        os.mkdir(path, 0o755)
-        Copied(lowers, path, userxattr=self._userxattr)
-        return path
-
-    @property
-    def written(self) -> str:
-        return self.merged
-
-    def commit(self, name: str = "") -> Snapshot:
-        self._copied.move_changes(self.upper)
-        return super().commit(name)
-
-
-class FuseActive(Active):
-    """A step's directories where fuse-overlayfs mounts what the kernel does not."""
-
-    def __init__(self, snapshots: Snapshots, place: str, lowers: tuple[str, ...]) -> None:
-        super().__init__(snapshots, place, lowers)
-        self._mounts: list[FuseOverlay] = []
-        self.merged = self._mount("root", lowers, self.upper, self.work)
-
-    def _mount(self, name: str, lowers: Sequence[str], upper: str, work: str) -> str:
-        from builder.sandbox.fuse import FuseOverlay
-
-        target, links = (os.path.join(self._place, f"{name}{part}") for part in ("", ".links"))
-        os.mkdir(target)
-        os.mkdir(links)
-        try:
-            self._mounts.append(FuseOverlay(lowers, upper, work, target, links))
-        except OSError as error:
-            raise SandboxError(f"the layers of a step cannot be mounted: {error.strerror}") from None
-        return target
-
-    def plain(self, name: str, lowers: Sequence[str]) -> str:
-        lowers = tuple(lowers) or (self._snapshots.empty(),)
-        return self._mount(f"{name}.mounted", lowers, *self.extra(name, lowers))
-
-    def commit(self, name: str = "") -> Snapshot:
-        from builder.snapshot.fused import normalise
-
-        self.close()
-        normalise(self.upper, self.lowers)
-        return super().commit(name)
-
-    def close(self) -> None:
-        while self._mounts:
-            self._mounts.pop().close()
-
-
-_ACTIVES: Mapping[str, type[Active]] = {"overlay": Active, "fuse": FuseActive, "copy": CopiedActive}
-
-
 class Snapshots:
     """The snapshots below the host directory `root`. Close it, or use it in `with`. Threads may share it.
 
     `userxattr` is for user namespaces (KERNEL.md 1.3). `stamp` names the ids that files have there: what was
-    made with others does not count. `unmapped` is told of files whose
-    owner has no id here, with their entry; without it they are an error. With `noting` their owner is noted
-    instead (`noted`). `storage` is how steps see merged
-    layers; `auto` finds out when the first step wants to.
+    made with others does not count. `unmapped` is told of files whose owner has no id here, with their entry;
+    without it they are an error. With `noting` their owner is noted instead (`noted`). `storage` is how steps
+    see merged layers; `auto` finds out when the first step wants to.
     """
 
     def __init__(
@@ -293,7 +159,7 @@ class Snapshots:
         Its upper directory is discarded on exit unless committed; the work directory always is.
         """
         place = self._new_place()
-        kind = _ACTIVES[self._storage()]
+        kind = ACTIVES[self._storage()]
         try:
             with closing(kind(self, place, tuple(lowers) or (self.empty(),))) as active:
                 yield active
@@ -399,7 +265,7 @@ class Snapshots:
         os.makedirs(files)
         take_root(files, lowers)
         if self._noting:
-            _begin_notes(files)
+            noted.begin(files)
         chain = [DirectoryLayer(each, userxattr=self._userxattr) for each in reversed(lowers)]
         below = View(chain) if chain else None
         with layer() as reader:
@@ -489,26 +355,6 @@ class Snapshots:
             yield
         finally:
             os.close(fd)
-
-
-def _begin_notes(files: str) -> str:
-    """An empty file of notes beside the layer's directory: that it is there says that owners are noted."""
-    path = noted.beside(files)
-    open(path, "xb").close()
-    return path
-
-
-def take_root(path: str, lowers: Sequence[str]) -> None:
-    """Give the new layer directory `path` the mode and owner of the root below it: the merged root shows
-    the top's.
-    """
-    mode, uid, gid = 0o755, 0, 0
-    if lowers:
-        st = os.stat(lowers[0])
-        mode, uid, gid = st.st_mode & 0o7777, st.st_uid, st.st_gid
-    if (uid, gid) != (os.geteuid(), os.getegid()):
-        os.chown(path, uid, gid)
-    os.chmod(path, mode)
 
 
 def _delete(path: str) -> None:

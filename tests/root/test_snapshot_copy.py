@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from builder.errors import ResourceError
 from builder.snapshot import copy
+from builder.snapshot.active import CopiedActive
 from builder.snapshot.copy import Copied
 from builder.snapshot.diff import changes
-from builder.snapshot.overlay import CopiedActive, Snapshots
+from builder.snapshot.overlay import Snapshots
 from oci.tar import Entry
 
 pytestmark = pytest.mark.root
