@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from builder.cli import entering, finish, lending, limits, remote, values
+from builder.cli import entering, finish, lending, limits, reading, remote, values
 from builder.cli.isolating import ISOLATION, isolated
 from builder.cli.progress import MODES, watching
 from builder.cli.results import Results
@@ -64,7 +64,7 @@ def _with_later(command: click.Command) -> click.Command:
     metavar="FILE",
     help="The Dockerfile (default: PATH/Dockerfile; - is stdin): a path or a URL.",
 )
-@click.option("--ignorefile", default="", metavar="FILE", help="Use FILE in place of .dockerignore.")
+@reading.IGNOREFILE
 @click.option(
     "-t",
     "--tag",
@@ -147,9 +147,7 @@ def _with_later(command: click.Command) -> click.Command:
     metavar="WHAT",
     help="Let the Dockerfile have network.host, security.insecure, device or device=NAME.",
 )
-@click.option(
-    "--enable", multiple=True, metavar="EXTENSION,...", help="Extensions: include, env-file, shell-strict."
-)
+@reading.ENABLE
 @click.option(
     "--shell-strict", is_flag=True, help="End a RUN heredoc at its first failure: --enable shell-strict."
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from builder.cli import reading
 from builder.cli.session import Session
 from builder.cli.text import safe, size, table
 from builder.errors import NotFound
@@ -27,7 +28,7 @@ def command() -> None:
 @click.option(
     "-f", "--file", "dockerfile", default="", metavar="FILE", help="The Dockerfile, for its own ignore file."
 )
-@click.option("--ignorefile", default="", metavar="FILE", help="Use FILE in place of .dockerignore.")
+@reading.IGNOREFILE
 @click.option("--size", "sizes", is_flag=True, help="Show sizes, the largest first.")
 @click.option("--tree", is_flag=True, help="Show directories with all that is in them, as a tree.")
 @click.option("--why", metavar="FILE", help="Say why FILE is in the context, or is not.")

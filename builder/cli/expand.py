@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from builder.cli import values
+from builder.cli import reading, values
 from builder.cli.session import Session
 
 
@@ -16,24 +16,15 @@ from builder.cli.session import Session
     "ENV --from-file put in, shell-strict written out.",
 )
 @click.argument("context", metavar="PATH | URL | -", default=".")
-@click.option(
-    "-f",
-    "--file",
-    "dockerfile",
-    default="",
-    metavar="FILE",
-    help="The Dockerfile (default: PATH/Dockerfile).",
-)
-@click.option("--ignorefile", default="", metavar="FILE", help="Use FILE in place of .dockerignore.")
+@reading.DOCKERFILE
+@reading.IGNOREFILE
 @click.option(
     "--build-arg", "build_args", multiple=True, metavar="NAME[=VALUE]", help="Set an ARG that a path needs."
 )
 @click.option(
     "--platform", default="", metavar="OS/ARCH", help="What TARGETPLATFORM is (default: this machine)."
 )
-@click.option(
-    "--enable", multiple=True, metavar="EXTENSION,...", help="Extensions: include, env-file, shell-strict."
-)
+@reading.ENABLE
 @click.option("--shell-strict", is_flag=True, help="End a RUN heredoc at its first failure.")
 @click.pass_obj  # fmt: skip
 def command(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from builder.cli import lending, remote, values
+from builder.cli import lending, reading, remote, values
 from builder.cli.progress import watching
 from builder.cli.session import Session
 from builder.cli.text import safe
@@ -24,14 +24,7 @@ if TYPE_CHECKING:
     "What is in it stays, what is new is added, what is gone from the Dockerfile is dropped.",
 )
 @click.argument("context", metavar="PATH", default=".")
-@click.option(
-    "-f",
-    "--file",
-    "dockerfile",
-    default="",
-    metavar="FILE",
-    help="The Dockerfile (default: PATH/Dockerfile).",
-)
+@reading.DOCKERFILE
 @click.option("--update", is_flag=True, help="Ask what everything means now, also what is in the lock.")
 @click.option("--check", is_flag=True, help="Write nothing; give 1 when the lock is not as it should be.")
 @click.option(
