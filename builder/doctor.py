@@ -58,7 +58,9 @@ def report(asked: str, root: str, *, security: bool = False) -> Report:
         "store": _store(root),
         "more": (_kernel(), _git(), _emulation()),
     }
-    modes = {mode: isolation.examine(mode, root) for mode in isolation.MODES} if security else {}
+    modes = {}
+    if security:
+        modes = {mode: chosen if mode == asked else isolation.examine(mode, root) for mode in isolation.MODES}
     return Report(chosen, sections, modes)
 
 

@@ -58,15 +58,9 @@ class Gateway:
         """The first network that no route of the host touches and no other builder has."""
         routes = self._route.routes()
         links = self._route.links()
-        self._uplinks = sorted(
-            {
-                index
-                for _, length, index in routes
-                if length == 0 and index in links and links[index][0] != "lo"
-            }
-        )
-        self._names = {index: links[index][0] for index in self._uplinks}
-        self._mtu = min([links[index][1] for index in self._uplinks], default=1500)
+        uplinks = sorted(_uplinks(routes, links))
+        self._names = {index: links[index][0] for index in uplinks}
+        self._mtu = min([links[index][1] for index in uplinks], default=1500)
         for number, network in enumerate(_NETWORKS):
             if not any(overlap(network, to, length) for to, length, _ in routes if length) and self._own(
                 number
@@ -78,15 +72,9 @@ class Gateway:
         )
 
     def _own(self, number: int) -> bool:
-        """The builder's table: NAT for its network, and nobody opens a connection to a step."""
-        nat = nft.source_network(_NETWORKS[number]) + nft.masquerade()
-        guard = nft.interface("oif", PREFIX, prefix=True) + nft.not_an_answer() + nft.verdict(nft.DROP)
-        chains = (
-            ("postrouting", "nat", nft.POSTROUTING, 100, nat),
-            ("forward", "filter", nft.FORWARD, 0, guard),
-        )
+        """Make the builder's table. False when another builder has that network."""
         try:
-            self._nft.make_table(f"{_TABLE}{number}", chains, owned=True)
+            self._nft.make_table(f"{_TABLE}{number}", _chains(_NETWORKS[number]), owned=True)
         except OSError as error:
             if error.errno in (errno.EEXIST, errno.EPERM) and f"{_TABLE}{number}" in self._nft.tables():
                 return False
@@ -100,22 +88,16 @@ class Gateway:
         if read_file(_SIX + "forwarding").strip() != b"1" or read_file(_SIX + "disable_ipv6").strip() != b"0":
             return
         routes = self._route.routes(six=True)
-        if not any(not length and index in self._route.links() and index != 1 for _, length, index in routes):
+        if not _uplinks(routes, self._route.links()):
             return
         for first in _SIX_NETWORKS:
             network = first + struct.pack(">H", self._number)
-            if not any(_overlap_six(network, to, length) for to, length, _ in routes if length):
+            if not any(overlap(network, to, length) for to, length, _ in routes if length):
                 break
         else:
             return
-        nat = nft.source_network(network) + nft.masquerade()
-        guard = nft.interface("oif", PREFIX, prefix=True) + nft.not_an_answer() + nft.verdict(nft.DROP)
-        chains = (
-            ("postrouting", "nat", nft.POSTROUTING, 100, nat),
-            ("forward", "filter", nft.FORWARD, 0, guard),
-        )
         try:
-            self._nft.make_table(f"{_TABLE}{self._number}", chains, owned=True, family=nft.IPV6)
+            self._nft.make_table(self._comment, _chains(network), owned=True, family=nft.IPV6)
         except OSError:
             return  # a kernel without its NAT
         self._six = network
@@ -293,17 +275,28 @@ class _Exclusive:
 
 
 def overlap(network: bytes, to: bytes, length: int) -> bool:
-    """Whether the /24 of the three bytes `network` and the network `to` have addresses in common."""
-    ours, theirs = struct.unpack(">I", network + b"\0")[0], struct.unpack(">I", to)[0]
-    shift = 32 - min(24, length)
-    return bool(ours >> shift == theirs >> shift)
+    """Whether the network that begins with the bytes `network` (a /24 has three, a /64 eight) and the network
+    `to` have addresses in common.
+    """
+    bits = 8 * len(network)
+    shift = bits - min(bits, length)
+    theirs = int.from_bytes(to[: len(network)])
+    return int.from_bytes(network) >> shift == theirs >> shift
 
 
-def _overlap_six(network: bytes, to: bytes, length: int) -> bool:
-    """Whether the /64 of the eight bytes `network` and the network `to` have addresses in common."""
-    ours, theirs = struct.unpack(">Q", network)[0], struct.unpack(">Q", to[:8])[0]
-    shift = 64 - min(64, length)
-    return bool(ours >> shift == theirs >> shift)
+def _uplinks(routes: list[tuple[bytes, int, int]], links: dict[int, tuple[str, int]]) -> set[int]:
+    """The interfaces that default routes lead to. One through `lo` says that there is no way."""
+    return {index for _, length, index in routes if not length and links.get(index, ("lo", 0))[0] != "lo"}
+
+
+def _chains(network: bytes) -> tuple[tuple[str, str, int, int, bytes], ...]:
+    """A builder's table: NAT for its network, and nobody opens a connection to a step."""
+    nat = nft.source_network(network) + nft.masquerade()
+    guard = nft.interface("oif", PREFIX, prefix=True) + nft.not_an_answer() + nft.verdict(nft.DROP)
+    return (
+        ("postrouting", "nat", nft.POSTROUTING, 100, nat),
+        ("forward", "filter", nft.FORWARD, 0, guard),
+    )
 
 
 def read_file(path: str) -> bytes:

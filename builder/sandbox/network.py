@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from builder.sandbox import syscalls
 from builder.sandbox.gateway import Gateway, read_file
+from builder.sandbox.netlink import Route
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -173,31 +174,30 @@ def _own_host() -> Uplink:
     """
     from builder.sandbox.uplink import Uplink
 
-    made: list[int | OSError] = []
+    made: list[tuple[int, Route] | OSError] = []
     maker = threading.Thread(target=lambda: made.append(_new_namespace()), name="network-host", daemon=True)
     maker.start()
     maker.join()
-    netns = made[0] if made else OSError("private network: no namespace could be made")
-    if isinstance(netns, OSError):
-        raise netns
+    first = made[0] if made else OSError("private network: no namespace could be made")
+    if isinstance(first, OSError):
+        raise first
+    netns, route = first
     try:
-        uplink = Uplink(netns)
+        uplink = Uplink(netns, route)
         syscalls.setns(netns, syscalls.CLONE_NEWNET)
         return uplink
     finally:
+        route.close()
         os.close(netns)
 
 
-def _new_namespace() -> int | OSError:
-    """This thread's new network namespace, with `lo`."""
-    from builder.sandbox.netlink import Route
-
+def _new_namespace() -> tuple[int, Route] | OSError:
+    """This thread's new network namespace, with `lo`, and a socket that was made in it."""
     try:
         syscalls.unshare(syscalls.CLONE_NEWNET)
         route = Route()
         route.up(1)
-        route.close()
-        return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC), route
     except OSError as error:
         return error
 

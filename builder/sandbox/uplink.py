@@ -12,16 +12,15 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 import time
 from typing import TYPE_CHECKING
 
-from builder.sandbox import syscalls
-from builder.sandbox.netlink import Route
 from builder.sandbox.userns import trusted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from builder.sandbox.netlink import Route
 
 _SHELL = "/bin/sh"
 _WATCH = '"$@" & read _ <&3; kill $! 2>/dev/null; wait'
@@ -46,15 +45,17 @@ _PROGRAMS = (
 
 
 class Uplink:
-    """The interface `eth0` of the network namespace `netns`, and the program behind it.
+    """The interface `eth0` of the network namespace `netns`, and the program behind it, which reaches out
+    from the caller's namespace.
 
-    It reaches out from the caller's namespace. `resolver` is the address at which the host's resolver
+    `route` is a socket that was made in `netns`. `resolver` is the address at which the host's resolver
     answers. Close it, from any thread. Raises OSError: neither program is there, or neither works here, with
     what they said.
     """
 
-    def __init__(self, netns: int) -> None:
+    def __init__(self, netns: int, route: Route) -> None:
         self._netns = netns
+        self._route = route
         self._pid = 0
         self._hold = -1
         said = []
@@ -115,35 +116,17 @@ class Uplink:
         """Wait until there is a default route, or the program has ended; what it said then."""
         os.set_blocking(said, False)
         text, until = b"", time.monotonic() + _READY_S
-        route = _route_in(self._netns)
-        try:
-            while time.monotonic() < until:
-                if any(length == 0 for _, length, _ in route.routes()):
-                    return ""
-                try:
-                    block = os.read(said, 1 << 16)
-                    if not block:
-                        break
-                    text += block
-                except BlockingIOError:
-                    pass
-                time.sleep(0.002)
-        finally:
-            route.close()
+        while time.monotonic() < until:
+            if any(length == 0 for _, length, _ in self._route.routes()):
+                return ""
+            try:
+                block = os.read(said, 1 << 16)
+                if not block:
+                    break
+                text += block
+            except BlockingIOError:
+                pass
+            time.sleep(0.002)
         self.close()
         lines = [line for line in text.decode(errors="replace").splitlines() if "syslog" not in line]
         return " ".join(lines).strip()[:300] or "it gave no route in time"
-
-
-def _route_in(netns: int) -> Route:
-    """rtnetlink of a namespace: a socket keeps the one it was made in."""
-    made: list[Route] = []
-
-    def make() -> None:
-        syscalls.setns(netns, syscalls.CLONE_NEWNET)
-        made.append(Route())
-
-    maker = threading.Thread(target=make, name="network-route", daemon=True)
-    maker.start()
-    maker.join()
-    return made[0]
