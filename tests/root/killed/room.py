@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 PATIENCE_S = 60.0
 SETTLE_S = 5.0
@@ -235,7 +236,8 @@ def settings() -> list[str]:
     for family in ("ipv4", "ipv6"):
         top = f"/proc/sys/net/{family}/conf"
         for name in sorted(os.listdir(top)):
-            with open(f"{top}/{name}/forwarding", encoding="ascii") as file:
+            # The kernel may take an interface away between its listing and here: it is gone, as it should.
+            with suppress(FileNotFoundError), open(f"{top}/{name}/forwarding", encoding="ascii") as file:
                 found.append(f"{family} {name} {file.read().strip()}")
     return found
 
