@@ -12,7 +12,9 @@ from judges.dockerd import Docker
 
 pytestmark = [
     pytest.mark.interop,
-    pytest.mark.skipif(platform.machine() not in listing._TABLES, reason="no names of calls here"),
+    pytest.mark.skipif(
+        platform.machine() not in listing._TABLES, reason="the machine is none whose calls are named"
+    ),
 ]
 
 PAGE = os.path.join(os.path.dirname(__file__), "..", "..", "docs", "conformance.md")

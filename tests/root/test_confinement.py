@@ -53,7 +53,7 @@ def install(world: Any, program: str, name: str, mode: int = 0o755) -> None:
 def calls(world: Any, compiled: Compiled, *texts: str, **rest: Any) -> list[int]:
     """What system calls answer in a step: the result, or the errno below zero. Numbers are of x86-64."""
     if platform.machine() != "x86_64":
-        pytest.skip("the calls are told by their numbers on x86-64")
+        pytest.skip("the machine is no x86-64, whose numbers of calls are used")
     install(world, compiled(CALLS), "calls")
     exit_, output = world.run("calls", *texts, **rest)
     assert exit_.status == 0, (exit_, output)
@@ -110,7 +110,7 @@ def test_s10_the_interpreter_cannot_be_written_to(
     The program is a copy of the interpreter, so that only the copy is lost should this ever succeed.
     """
     if platform.machine() != "x86_64":
-        pytest.skip("the loader is x86-64 assembly")
+        pytest.skip("the machine is no x86-64, for which the loader is written")
     python = world.path("python3")
     shutil.copy(os.path.realpath(sys._base_executable), python)  # type: ignore[attr-defined]
     monkeypatch.setattr(sys, "_base_executable", python)

@@ -48,18 +48,8 @@ class Ordinary:
 
     def with_fuse(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Run `pybuild words` where /dev/fuse is open to everybody, as distributions have it."""
-        return subprocess.run(
-            [
-                *fuse_for_all(self.home.parent),
-                *self.command(sys.executable, "-m", "builder.cli.main", *words),
-            ],
-            env=self.environment | more,
-            cwd=self.home,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        command = self.command(sys.executable, "-m", "builder.cli.main", *words)
+        return self._run([*fuse_for_all(self.home.parent), *command], more)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -83,8 +73,11 @@ class Ordinary:
         return self.run(sys.executable, "-c", code, **more)
 
     def run(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return self._run(self.command(*words), more)
+
+    def _run(self, argv: list[str], more: dict[str, str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.command(*words),
+            argv,
             env=self.environment | more,
             cwd=self.home,
             capture_output=True,
