@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import time
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 _SHELL = "/bin/sh"
 _WATCH = '"$@" & read _ <&3; kill $! 2>/dev/null; wait'
 _NETNS = "/proc/self/fd/4"
+_READY = "5"
+"""The descriptor to write to when all is ready."""
 _READY_S = 5.0
 _PASTA_RESOLVER, _SLIRP_RESOLVER = "192.0.2.53", "10.0.2.3"
 
@@ -38,7 +41,7 @@ _PROGRAMS = (
     (
         "slirp4netns",
         ("-c", "--mtu=65520", "--disable-host-loopback", "--enable-sandbox", "--enable-seccomp",
-         "--netns-type=path", _NETNS, "eth0"),
+         "--ready-fd", _READY, "--netns-type=path", _NETNS, "eth0"),
         _SLIRP_RESOLVER,
     ),
 )  # fmt: skip
@@ -83,6 +86,7 @@ class Uplink:
         """Why it did not come up; empty when it did."""
         watched, self._hold = os.pipe2(os.O_CLOEXEC)
         said, tell = os.pipe2(os.O_CLOEXEC)
+        ready, awake = os.pipe2(os.O_CLOEXEC)
         try:
             self._pid = os.posix_spawn(
                 _SHELL,
@@ -95,29 +99,31 @@ class Uplink:
                     # Out of the way first: a descriptor of ours may have one of these numbers.
                     (os.POSIX_SPAWN_DUP2, watched, 103),
                     (os.POSIX_SPAWN_DUP2, self._netns, 104),
-                    (os.POSIX_SPAWN_DUP2, 103, 3),
-                    (os.POSIX_SPAWN_DUP2, 104, 4),
-                    (os.POSIX_SPAWN_CLOSE, 103),
-                    (os.POSIX_SPAWN_CLOSE, 104),
+                    (os.POSIX_SPAWN_DUP2, awake, 105),
+                    *((os.POSIX_SPAWN_DUP2, 100 + number, number) for number in (3, 4, 5)),
+                    *((os.POSIX_SPAWN_CLOSE, 100 + number) for number in (3, 4, 5)),
                 ],
                 setsid=True,
                 setsigmask=[],
                 setsigdef=range(1, 32),
             )
         finally:
-            for fd in (watched, tell):
+            for fd in (watched, tell, awake):
                 os.close(fd)
         try:
-            return self._await(said)
+            return self._await(said, ready if _READY in words else -1)
         finally:
             os.close(said)
+            os.close(ready)
 
-    def _await(self, said: int) -> str:
-        """Wait until there is a default route, or the program has ended; what it said then."""
+    def _await(self, said: int, ready: int) -> str:
+        """Wait until there is a default route, and a word from a program that gives one on `ready`, or the
+        program has ended; what it said then.
+        """
         os.set_blocking(said, False)
         text, until = b"", time.monotonic() + _READY_S
         while time.monotonic() < until:
-            if any(length == 0 for _, length, _ in self._route.routes()):
+            if any(length == 0 for _, length, _ in self._route.routes()) and _told(ready):
                 return ""
             try:
                 block = os.read(said, 1 << 16)
@@ -130,3 +136,12 @@ class Uplink:
         self.close()
         lines = [line for line in text.decode(errors="replace").splitlines() if "syslog" not in line]
         return " ".join(lines).strip()[:300] or "it gave no route in time"
+
+
+def _told(ready: int) -> bool:
+    """Whether the program said that it is ready; one that never does (-1) is taken for it."""
+    if ready < 0:
+        return True
+    poll = select.poll()  # not select(): a build may have more than 1,024 descriptors
+    poll.register(ready, select.POLLIN)
+    return bool(poll.poll(0))
