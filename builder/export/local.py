@@ -66,13 +66,6 @@ def _write(found: list[tuple[One, str]], fd: int, clock: int | None) -> None:
     tar.finish()
 
 
-def write_tree(view: View, fd: int, clock: int | None = None) -> None:
-    """The files of `view` as a tar written to `fd`, hard links kept, with the times that layers have."""
-    tar = TarWriter(lambda block: write_all(fd, block))
-    _add_tree(tar, view, clock, b"", set())
-    tar.finish()
-
-
 def _add_tree(tar: TarWriter, view: View, clock: int | None, folder: bytes, written: set[bytes]) -> None:
     """The files of `view` below `folder`; directories that were `written` before are left out."""
     seen: dict[tuple[int, int], bytes] = {}

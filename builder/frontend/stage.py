@@ -112,12 +112,6 @@ class Shared:
     global_args: Mapping[str, str]
     proxy_env: tuple[tuple[str, str], ...]
     budget: Budget = field(default_factory=Budget)
-    said: set[str] = field(default_factory=set)
-
-    def warn_once(self, code: str, message: str, at: SourceRange) -> None:
-        if code not in self.said:
-            self.said.add(code)
-            self.options.warn(Warning_(code, message, str(at), at.excerpt()))
 
 
 @dataclass(slots=True)

@@ -45,7 +45,6 @@ _OPEN_TREE_CLONE = 1
 _STATX_BTIME = 0x800
 _FSMOUNT_CLOEXEC = _FSOPEN_CLOEXEC = 1
 _MOVE_EMPTY_TO_EMPTY = 0x44
-_CLOSE_RANGE_CLOEXEC = 4
 _MFD_EXEC = 0x10
 
 # Calls since Linux 5.0 have one number everywhere; only these differ.
@@ -203,11 +202,6 @@ def set_rlimit(resource: int, soft: int, hard: int) -> None:
     """setrlimit(2); -1 is no limit."""
     pair = struct.pack("=QQ", soft & 0xFFFFFFFFFFFFFFFF, hard & 0xFFFFFFFFFFFFFFFF)
     _check(_libc.setrlimit(ctypes.c_int(resource), pair), f"setrlimit {resource}")
-
-
-def close_on_exec_from(first: int) -> None:
-    """Mark every descriptor from `first` on close-on-exec."""
-    _raw("close_range", _CLOSE_RANGE, first, 0xFFFFFFFF, _CLOSE_RANGE_CLOEXEC)
 
 
 def close_from(first: int) -> None:

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from oci.digest import Digest
 from oci.registry.server.documents import digest_of
@@ -279,12 +278,6 @@ class Uploads:
         for upload in old:
             self._forget(upload)
         self._sessions.expire(self._options.upload_idle)
-
-
-@dataclass(frozen=True, slots=True)
-class _Chunk:
-    first: int
-    last: int
 
 
 def _check_range(upload: Upload, request: Request) -> None:
