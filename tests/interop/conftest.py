@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -25,7 +26,9 @@ from judges.pybuild import Pybuild
 @pytest.fixture(scope="session")
 def memory_dir() -> Iterator[str]:
     fast = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    directory = tempfile.mkdtemp(prefix="pybuild-interop-", dir=fast)
+    # podman makes an image's name of a path in it: of mkdtemp's letters, not every row is one.
+    directory = os.path.join(fast or tempfile.gettempdir(), f"pybuild-interop-{secrets.token_hex(6)}")
+    os.mkdir(directory, 0o700)
     yield directory
     shutil.rmtree(directory)
 
