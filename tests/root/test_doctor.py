@@ -21,6 +21,7 @@ def state() -> tuple[object, ...]:
 
 
 def test_nothing_stays(tmp_path: Path) -> None:
+    """S97."""
     before = state()
     doctor.report("auto", str(tmp_path / "store"), security=True)
     assert state() == before

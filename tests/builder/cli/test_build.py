@@ -244,6 +244,7 @@ def test_metadata_as_buildx_writes_it(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """What the steps ran in is there too (S97)."""
     path = tmp_path / "metadata.json"
     pybuild.ok("-q", "-t", "x", "--metadata-file", str(path), context)
     assert list(json.loads(path.read_text())) == [
