@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
-import os
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from builder import doctor
-
 pytestmark = pytest.mark.root
 
+LOOKING = """
+import json, os, sys
+from builder import doctor
 
-def state() -> tuple[object, ...]:
-    """What a look could leave: mounts, descriptors, children."""
-    with open("/proc/self/mountinfo", encoding="utf-8") as mounts:
+def state():
+    with open("/proc/self/mountinfo") as mounts:
         points = sorted(line.split()[4] for line in mounts)
-    with open(f"/proc/self/task/{os.getpid()}/children", encoding="utf-8") as children:
+    with open(f"/proc/self/task/{os.getpid()}/children") as children:
         return points, sorted(os.listdir("/proc/self/fd")), children.read().split()
+
+before = state()
+doctor.report("auto", sys.argv[1], security=True)
+print(json.dumps([before, state()]))
+"""
 
 
 def test_nothing_stays(tmp_path: Path) -> None:
-    """S97."""
-    before = state()
-    doctor.report("auto", str(tmp_path / "store"), security=True)
-    assert state() == before
+    """S97: no mount, descriptor, process or file; in a mount namespace, where nobody else mounts."""
+    done = subprocess.run(
+        ["unshare", "-m", sys.executable, "-c", LOOKING, str(tmp_path / "store")],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    before, after = json.loads(done.stdout)
+    assert after == before and before[0]
     assert not list(tmp_path.iterdir())
