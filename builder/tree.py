@@ -39,7 +39,7 @@ class Node(NamedTuple):
     text.
 
     `dev`, `ino` and `ctime_ns` tell whether it is still the same file; they are 0 where the file lies in an
-    archive, which has its xattrs here and, where known, the sha256 of its content.
+    archive, which has its xattrs here and, where known, the hash of its content (`builder.contexts.hashing`).
     """
 
     kind: Kind

@@ -12,8 +12,9 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 HEAVY = {
-    "asyncio", "concurrent.futures", "ctypes", "dockerfile_parse", "email", "http", "importlib.metadata",
-    "isal", "jsonschema", "multiprocessing", "queue", "requests", "rich", "secrets", "socket", "sqlite3",
+    "asyncio", "blake3", "concurrent.futures", "ctypes", "dockerfile_parse", "email", "http",
+    "importlib.metadata", "isal", "jsonschema", "multiprocessing", "queue", "requests", "rich",
+    "secrets", "socket", "sqlite3",
     "ssl", "subprocess", "tarfile", "tempfile", "traceback", "unittest", "urllib", "zipfile",
     "zstandard", "builder.building", "builder.frontend", "builder.solver", "builder.sandbox",
     "builder.snapshot",

@@ -7,13 +7,13 @@ resolved inside the archive, as `tar -x` into an empty directory would, and noth
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import BinaryIO
 
+from builder.contexts.hashing import hasher
 from builder.errors import ContextError, ResourceError
 from builder.patterns import IgnoreFile
 from builder.snapshot.view import IndexLayer, View
@@ -198,7 +198,7 @@ class _Reading:
         node = _node(entry)
         if entry.kind is Kind.FILE:
             self.offsets[path] = self._at
-            node = node._replace(content=self._content(reader))
+            node = node._replace(content=self._content(reader, node.size))
         self.nodes[path] = node
 
     def _resolved(self, name: bytes, *, follow_last: bool) -> bytes:
@@ -243,13 +243,13 @@ class _Reading:
             if to in self.offsets:
                 self.offsets[path] = self.offsets[to]
 
-    def _content(self, reader: TarReader) -> bytes:
-        sha256 = hashlib.sha256()
+    def _content(self, reader: TarReader, size: int) -> bytes:
+        hashed = hasher(size)
         for chunk in _chunks(reader):
-            sha256.update(chunk)
+            hashed.update(chunk)
             self._spool.write(chunk)
             self._at += len(chunk)
-        return sha256.digest()
+        return hashed.digest()
 
 
 def _chunks(reader: TarReader) -> Iterator[bytes]:

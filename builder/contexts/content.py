@@ -22,12 +22,13 @@ from dataclasses import field
 from operator import attrgetter
 from typing import Protocol
 
+from builder.contexts.hashing import SMALL, hasher
 from builder.errors import ContextError
 from builder.tree import Item, Node, Opener, Tree, Xattrs, read_xattrs
 from oci.data import dataclass
 from oci.tar.entry import Kind
 
-_VERSION = b"1"
+_VERSION = b"2"
 _YOUNG_NS = 2_000_000_000
 _CHUNK = 1 << 20
 _DIGEST = 32
@@ -151,7 +152,7 @@ class Content:
 
 
 def file_digest(content: bytes, xattrs: Xattrs) -> bytes:
-    """The digest of a file from the sha256 of its content and its xattrs."""
+    """The digest of a file from the hash of its content (`hasher`) and its xattrs."""
     if not xattrs:
         return content
     return hashlib.sha256(_framed([content, *(part for pair in xattrs for part in pair)])).digest()
@@ -188,22 +189,22 @@ def read_small(open_file: Opener, path: bytes, node: Node, of_context: bool) -> 
 
 def hash_file(open_file: Opener, path: bytes, node: Node, of_context: bool) -> bytes:
     """The digest of a file (see `file_digest`), read in pieces. Raises ContextError as `read_small` does."""
-    if node.size < _CHUNK:
+    if node.size <= SMALL:
         content, xattrs = read_small(open_file, path, node, of_context)
         return file_digest(hashlib.sha256(content).digest(), xattrs)
-    sha256 = hashlib.sha256()
+    hashed = hasher(node.size)
     try:
         fd = open_file(path)
         try:
             while chunk := os.read(fd, _CHUNK):
-                sha256.update(chunk)
+                hashed.update(chunk)
             xattrs = read_xattrs(fd, of_context=of_context) if node.ino else node.xattrs
             check_unchanged(fd, path, node)
         finally:
             os.close(fd)
     except OSError as error:
         raise unreadable(path, error) from None
-    return file_digest(sha256.digest(), xattrs)
+    return file_digest(hashed.digest(), xattrs)
 
 
 def check_unchanged(fd: int, path: bytes, node: Node) -> None:

@@ -26,6 +26,7 @@ from builder.contexts.content import (
     read_small,
     unreadable,
 )
+from builder.contexts.hashing import SMALL, hasher
 from builder.graph import InlineFile
 from builder.snapshot.times import settle
 from builder.snapshot.view import IndexLayer
@@ -39,7 +40,6 @@ from oci.whiteout import OPAQUE
 
 __all__ = ["Plan", "Selection", "Written", "place", "place_directory", "select", "write"]
 
-_SMALL = 1 << 20
 _FILE = Kind.FILE  # a look-up less for each of many files
 _NANO = 1_000_000_000
 
@@ -189,7 +189,7 @@ class _Writing:
             self._unread(path, placed)
         elif node.nlink > 1 and node.ino and self._first(path, placed) != path:
             self._tar.add(_hardlink(path, self._first(path, placed), placed, self.mtime(placed)))
-        elif node.size > _SMALL:
+        elif node.size > SMALL:
             reading.digests[source] = self._large(path, placed, reading)
         else:
             reading.digests[source] = self._small(path, placed, reading)
@@ -226,7 +226,7 @@ class _Writing:
     def _large(self, path: bytes, placed: Placed, reading: _Reading) -> bytes:
         """A file read in pieces on its way into the archive. Its digest."""
         node = placed.node
-        hashed = sha256()
+        hashed = hasher(node.size)
         try:
             fd = reading.open_file(placed.source)
         except OSError as error:
