@@ -53,7 +53,8 @@ def peak_memory(argv: Sequence[str], env: Mapping[str, str]) -> int:
     """Most memory (bytes) that a command's whole process tree held at once.
 
     The high-water marks of all processes alive at the same time are added up: pages shared between them count
-    twice, and peaks that did not coincide count together, so the truth is at most this.
+    twice, and peaks that did not coincide count together, so the truth is at most this. (getrusage
+    counts what this program held when it forked as well.)
     """
     # The wait frees nothing that /proc still shows: poll first, reap after.
     with subprocess.Popen(
@@ -61,7 +62,7 @@ def peak_memory(argv: Sequence[str], env: Mapping[str, str]) -> int:
     ) as process:
         peak = 0
         while True:
-            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+            pid, status = os.waitpid(process.pid, os.WNOHANG)
             if pid:
                 break
             peak = max(peak, sum(_high_water(each) for each in _tree(process.pid)))
@@ -69,7 +70,7 @@ def peak_memory(argv: Sequence[str], env: Mapping[str, str]) -> int:
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise RuntimeError(f"{' '.join(argv)}: exit code {process.returncode} while its memory was watched")
-    return max(peak, usage.ru_maxrss << 10)
+    return peak
 
 
 def _tree(root: int) -> list[int]:
