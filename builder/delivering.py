@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
@@ -63,7 +64,7 @@ class Delivery:
             except OSError as error:
                 if space.is_full(error):
                     raise space.no_space(error, getattr(each, "dest", "") or "an output") from error
-                raise ExportError(f"an output could not be written: {error}") from error
+                raise ExportError(_unwritten(error, getattr(each, "dest", ""))) from error
             if line:
                 lines.append(line)
                 self.emit(Exported(line, stamp()))
@@ -99,3 +100,13 @@ class Delivery:
                 self.images.pulled(name, descriptor, facts)
         if not names and kept:
             self.images.keep(descriptor, facts)
+
+
+def _unwritten(error: OSError, dest: str) -> str:
+    """What to tell people of an output that could not be written to `dest`."""
+    if isinstance(error, BrokenPipeError):
+        return "the output is not complete: its reader went away"
+    where = "standard output" if dest == "-" else dest or "an output"
+    if isinstance(error.filename, str | bytes):
+        where = os.fsdecode(error.filename)
+    return f"{where} could not be written: {error.strerror or error}"
