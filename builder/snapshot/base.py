@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
 
+from builder.snapshot.below import Lowers
 from oci.tar import Entry, TarReader
 
 
@@ -70,10 +71,11 @@ class Snapshotter(Protocol):
         self,
         name: str,
         layer: Callable[[], AbstractContextManager[TarReader]],
-        lowers: Sequence[str] = (),
+        lowers: Lowers = (),
         edit: Callable[[Entry], Entry | None] | None = None,
     ) -> str:
-        """The directory `name` with what `layer` adds to `lowers`, made unless it is there."""
+        """The directory `name` with what `layer` adds to `lowers` (called, if it is a function, when the
+        layer asks for what is below it), made unless it is there."""
 
     def settled(self, name: str) -> None:
         """A step's snapshot is known to the cache now and may stay when this process is gone."""

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from builder.errors import SandboxError
 from builder.snapshot import noted
 from builder.snapshot.active import ACTIVES, Active, take_root
+from builder.snapshot.below import Below, Lowers
 from builder.snapshot.view import DirectoryLayer, View
 from oci.tar import Entry, TarReader
 
@@ -170,11 +171,11 @@ class Snapshots:
         self,
         name: str,
         layer: Callable[[], AbstractContextManager[TarReader]],
-        lowers: Sequence[str] = (),
+        lowers: Lowers = (),
         edit: Callable[[Entry], Entry | None] | None = None,
     ) -> str:
         """The directory of snapshot `name`: what `layer` adds to `lowers` (topmost first), made unless it
-        is there.
+        is there. `lowers` may be a function, called when the layer asks for what is below it.
 
         Two processes that want the same one make it once. `edit` may change entries or leave them out.
         Raises OciError for a bad archive, OSError for the disk; nothing of it is then left.
@@ -188,7 +189,7 @@ class Snapshots:
                 return found
             place = self._new_place()
             try:
-                return self._unpack(place, name, layer, tuple(lowers), edit)
+                return self._unpack(place, name, layer, lowers, edit)
             finally:
                 self._discard(place)
 
@@ -256,28 +257,28 @@ class Snapshots:
         place: str,
         name: str,
         layer: Callable[[], AbstractContextManager[TarReader]],
-        lowers: tuple[str, ...],
+        lowers: Lowers,
         edit: Callable[[Entry], Entry | None] | None,
     ) -> str:
         from oci.apply import apply
 
         files = os.path.join(place, "keep", "fs")
-        os.makedirs(files)
-        take_root(files, lowers)
+        os.makedirs(files, 0o755)
         if self._noting:
             noted.begin(files)
-        chain = [DirectoryLayer(each, userxattr=self._userxattr) for each in reversed(lowers)]
-        below = View(chain) if chain else None
+        below = Below(lowers, userxattr=self._userxattr)
         with layer() as reader:
-            apply(
+            done = apply(
                 reader,
                 files,
                 style="overlay",
                 userxattr=self._userxattr,
-                lower=below,
+                lower=below if lowers else None,
                 filter=edit,
                 unmapped=self._without_id(files),
             )
+        if not done.root:
+            take_root(files, below.lowers())
         return self.keep(os.path.join(place, "keep"), name)
 
     def _without_id(self, files: str) -> Callable[[bytes, Entry], None] | None:

@@ -4,14 +4,16 @@ directory.
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from builder.snapshot.below import Lowers
 from oci.data import dataclass
 from oci.digest import chain_ids
 from oci.errors import InvalidArchive, LimitExceeded, UnsafePath
@@ -24,8 +26,11 @@ if TYPE_CHECKING:
     from oci.image import Image
     from oci.tar import Entry, TarReader
 
-Unpack = Callable[["Part", tuple[str, ...]], str]
+Unpack = Callable[["Part", Lowers], str]
 """Makes the directory of a part that has none; the directories below it are given, topmost first."""
+
+LARGE = 1 << 20
+"""From this size of its blob on, in bytes, a layer is unpacked beside others (decision 0013)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -65,18 +70,56 @@ class Made:
     created: str
 
 
-def directories(result: Result, unpack: Unpack) -> tuple[str, ...]:
+def directories(result: Result, unpack: Unpack, abreast: int = 0) -> tuple[str, ...]:
     """The directories of `result`, topmost first, as an overlay wants its lowers. Missing ones are made,
-    lowest first.
+    lowest first; large layers up to `abreast` at a time (0: as many as there are cores).
     """
+    if sum(_is_large(part) for part in result.parts) > 1:
+        _make_abreast(result.parts, unpack, abreast or len(os.sched_getaffinity(0)))
     found: tuple[str, ...] = ()
     for part in result.parts:
-        with part.lock:
-            if not part.directory and not _is_empty(part):
-                part.directory = unpack(part, found)
-        if part.directory:
-            found = (part.directory, *found)
+        found = _above(found, _directory(part, unpack, found))
     return found
+
+
+def _is_large(part: Part) -> bool:
+    """Whether a layer that is to be unpacked is worth a thread."""
+    if part.directory or not part.layer.done() or part.layer.exception() is not None:
+        return False
+    layer = part.layer.result()
+    return layer is not None and layer.size >= LARGE
+
+
+def _directory(part: Part, unpack: Unpack, below: Lowers) -> str:
+    """A part's directory, made if it is missing; "" for a part with nothing in it."""
+    with part.lock:
+        if not part.directory and not _is_empty(part):
+            part.directory = unpack(part, below)
+    return part.directory
+
+
+def _above(below: tuple[str, ...], directory: str) -> tuple[str, ...]:
+    return (directory, *below) if directory else below
+
+
+def _make_abreast(parts: Sequence[Part], unpack: Unpack, abreast: int) -> None:
+    """Make what is missing, several at a time. None waits but for parts below it, which were begun before."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    futures: list[Future[str]] = []
+
+    def below(position: int) -> tuple[str, ...]:
+        return tuple(filter(None, (future.result() for future in reversed(futures[:position]))))
+
+    with ThreadPoolExecutor(abreast, "unpacking") as pool:
+        for position, part in enumerate(parts):
+            futures.append(pool.submit(_directory, part, unpack, partial(below, position)))
+        try:
+            for future in futures:
+                future.result()
+        finally:
+            for future in futures:
+                future.cancel()
 
 
 def parts_of(image: Image, fetch: Callable[[int], bool] | None = None) -> tuple[Part, ...]:
@@ -98,7 +141,7 @@ def unpacker(snapshots: Snapshotter, blobs: BlobStore, clock: int | None = None)
     """
     edit = _reclocked(clock) if clock is not None else None
 
-    def unpack(part: Part, lowers: tuple[str, ...]) -> str:
+    def unpack(part: Part, lowers: Lowers) -> str:
         layer = part.layer.result()
         assert layer is not None
         return snapshots.unpack(part.name, lambda: _read(part, layer, blobs), lowers, edit)

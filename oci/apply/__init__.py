@@ -50,12 +50,14 @@ _NODES = {Kind.CHAR: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK, Kind.FIFO: stat.S_I
 
 @dataclass(frozen=True, slots=True)
 class ApplyStats:
-    """What was unpacked. `notes` says in words what was left out, at most a hundred lines of it."""
+    """What was unpacked. `notes` says in words what was left out, at most a hundred lines of it; `root` tells
+    whether the archive had an entry for its root."""
 
     entries: int
     size: int
     whiteouts: int
     notes: tuple[str, ...] = ()
+    root: bool = False
 
 
 def apply(
@@ -143,7 +145,8 @@ class _Applier:
                     shown = str(entry)[:80]
                     raise InvalidArchive(f"{shown}: a name or link is longer than Linux takes") from None
         self._finish_directories()
-        return ApplyStats(self._reader.entries, self._size, self._removed, tuple(self._metadata.notes))
+        notes, root = tuple(self._metadata.notes), b"" in self._tree.pending
+        return ApplyStats(self._reader.entries, self._size, self._removed, notes, root)
 
     def _entry(self, entry: Entry) -> None:
         name = entry.name
