@@ -15,13 +15,14 @@ import platform
 import sys
 
 from dockerd import DockerMissing, daemon
+from one_more import ONE_MORE
 from pybuild import Stores, install
 from scenarios import MEMORY_BAR, Bench, Outcome
 from scenarios import SCENARIOS as BUILDS
 from transfers import TRANSFERS
 from workarea import work_area
 
-SCENARIOS = {**BUILDS, **TRANSFERS}
+SCENARIOS = {**BUILDS, **ONE_MORE, **TRANSFERS}
 
 
 def main() -> int:

@@ -77,7 +77,7 @@ def one_run(bench: Bench) -> Outcome:
     """FROM a Debian base, one RUN, to an archive. Both sides have the base unpacked from an earlier build."""
     file = material.dockerfile(bench.area, "one-run", material.ONE_RUN.format(base=DEBIAN))
     store = bench.stores.fresh([(bench.base(DEBIAN), DEBIAN)])
-    build = _Build(bench, file, material.empty(bench.area), archive=True)
+    build = Build(bench, file, material.empty(bench.area), archive=True)
     first = store.time(*build.ours())
     pairs = build.compare(lambda: store)
     note = f"base: Debian minbase; a store's first build, which unpacks it: {first:.2f} s"
@@ -126,7 +126,7 @@ def cached(bench: Bench) -> Outcome:
     file = material.dockerfile(bench.area, "cached", material.ten_steps(BUSYBOX))
     store = bench.stores.fresh([(bench.base(BUSYBOX), BUSYBOX)])
     context = _many(bench)
-    build = _Build(bench, file, context, archive=False, cold=False)
+    build = Build(bench, file, context, archive=False, cold=False)
     time.sleep(2.1)  # checksums of files younger than two seconds may not be remembered
     store.run(*build.ours())
     bench.docker.run(*build.theirs())
@@ -162,7 +162,7 @@ SCENARIOS: dict[str, Callable[[Bench], Outcome]] = {
 }
 
 
-class _Build:
+class Build:
     """One build, as either side's command line. `cold`: nothing of an earlier round may be used."""
 
     def __init__(
@@ -192,24 +192,27 @@ class _Build:
 
     def compare(self, store_of: Callable[[], Pybuild], rounds: int = 0) -> Pairs:
         """Rounds of both; `store_of` is asked for a store before each of ours."""
-        docker = self._bench.docker
 
         def ours() -> float:
-            store, words = store_of(), self.ours()
-            time.sleep(SETTLE_S)
-            return store.time(*words)
+            return self.time_ours(store_of())
 
-        def theirs() -> float:
-            if self._cold:
-                docker.forget()
-            saved, words = self._bench.archive("docker"), self.theirs()
-            time.sleep(SETTLE_S)
-            took = timed(lambda: docker.run(*words))
-            return took + (
-                timed(lambda: docker.run("save", "-o", saved, "bench/out")) if self._archive else 0.0
-            )
+        return in_turns(ours, self.time_theirs, rounds or self._bench.rounds)
 
-        return in_turns(ours, theirs, rounds or self._bench.rounds)
+    def time_ours(self, store: Pybuild) -> float:
+        """Seconds of one build of ours."""
+        words = self.ours()
+        time.sleep(SETTLE_S)
+        return store.time(*words)
+
+    def time_theirs(self) -> float:
+        """Seconds of one build of Docker's, `docker save` included where an archive is wanted."""
+        docker = self._bench.docker
+        if self._cold:
+            docker.forget()
+        saved, words = self._bench.archive("docker"), self.theirs()
+        time.sleep(SETTLE_S)
+        took = timed(lambda: docker.run(*words))
+        return took + (timed(lambda: docker.run("save", "-o", saved, "bench/out")) if self._archive else 0.0)
 
     def memory(self, store: Pybuild) -> int:
         """Peak of one more build of ours, not timed: watching costs time."""
@@ -224,7 +227,7 @@ class _Build:
 def _thirty(bench: Bench, network: str, *ours: str) -> tuple[Pairs, int]:
     file = material.dockerfile(bench.area, "30-runs", material.many_runs(BUSYBOX, 30))
     store = bench.stores.fresh([(bench.base(BUSYBOX), BUSYBOX)])
-    build = _Build(bench, file, material.empty(bench.area), archive=False, network=network, ours=ours)
+    build = Build(bench, file, material.empty(bench.area), archive=False, network=network, ours=ours)
     store.run(*build.ours())
     return build.compare(lambda: store), build.memory(store)
 
@@ -232,7 +235,7 @@ def _thirty(bench: Bench, network: str, *ours: str) -> tuple[Pairs, int]:
 def _cold_copy(bench: Bench, name: str, title: str, context: str, bar: float, aim: float) -> Outcome:
     file = material.dockerfile(bench.area, name, material.COPY_ALL.format(base=BUSYBOX))
     tar = bench.base(BUSYBOX)
-    build = _Build(bench, file, context, archive=True)
+    build = Build(bench, file, context, archive=True)
     used: list[Pybuild] = []
 
     def fresh() -> Pybuild:
