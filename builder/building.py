@@ -67,10 +67,10 @@ def _healed(request: BuildRequest, emit: Emit, error: Exception) -> bool:
     if damaged(error) is None:
         return False
     with StateDir(request.root or default_root(), emit) as state:
-        digest = put_aside(Images(state), error)
-    if digest is None:
+        aside = put_aside(Images(state), error)
+    if aside is None:
         return False
-    emit(Warning_("Damaged", f"the blob {digest} was damaged and is put aside; once more, without it"))
+    emit(Warning_("Damaged", f"the blob {aside.digest} was damaged and is put aside; once more, without it"))
     return request.stdin is None
 
 

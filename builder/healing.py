@@ -2,32 +2,72 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from builder import origins
 from oci import media_types
+from oci.data import dataclass
 from oci.digest import Digest
 from oci.errors import BlobNotFound, DigestMismatch, OciError
+from oci.image import walk
 from oci.model import Manifest, parse
 
 if TYPE_CHECKING:
     from builder.images import Images
+    from builder.soundness import Soundness
     from oci.blobs import BlobStore
     from oci.model import Descriptor
+    from oci.reference import Reference
 
 DOCUMENTS = media_types.INDEXES | media_types.MANIFESTS
 
 
-def put_aside(images: Images, error: BaseException) -> Digest | None:
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """A damaged blob that is out of the way. `names` are the images it belongs to, as people know them;
+    `places` repositories that have it; `forgotten` the names that led to nothing without it."""
+
+    digest: Digest
+    names: tuple[str, ...]
+    places: tuple[Reference, ...]
+    forgotten: tuple[str, ...]
+
+
+def put_aside(images: Images, error: BaseException) -> Aside | None:
     """The damaged blob that `error` or what led to it tells of, now out of the way; None if there is none.
 
     What the index then names in vain is named no more. The blob is read again first: nothing sound is moved.
     """
     digest = damaged(error)
-    if digest is None or not quarantine(images.layout.blobs, digest):
+    if digest is None:
         return None
-    forget_unreadable(images)
-    return digest
+    names = _images_of(images, digest)
+    places = _places(images, digest)
+    if not quarantine(images.layout.blobs, digest):
+        return None
+    return Aside(digest, names, places, tuple(forget_unreadable(images)))
+
+
+def unsound(images: Images, sound: Soundness, descriptor: Descriptor) -> list[Digest]:
+    """The damaged blobs of an image or index, now out of the way; what was found sound lately is not read."""
+    blobs = images.layout.blobs
+    try:
+        parts = {each.digest for each in walk(blobs, descriptor, sparse=True) if each.digest in blobs}
+    except DigestMismatch as error:
+        digest = damaged(error)
+        return [digest] if digest is not None and quarantine(blobs, digest) else []
+    found = []
+    for digest in sorted(parts - sound.known(parts), key=str):
+        if _is_fresh(blobs, digest):
+            continue
+        if quarantine(blobs, digest):
+            found.append(digest)
+        else:
+            sound.remember(digest)
+    return found
 
 
 def damaged(error: BaseException) -> Digest | None:
@@ -76,6 +116,39 @@ def unreadable(blobs: BlobStore, entry: Descriptor) -> str:
     except OciError as error:
         return str(error)
     return ""
+
+
+def _is_fresh(blobs: BlobStore, digest: Digest) -> bool:
+    """Whether this process wrote or verified a blob."""
+    fd = blobs.open_fd(digest)
+    try:
+        return blobs.is_verified(digest, fd)
+    finally:
+        os.close(fd)
+
+
+def _images_of(images: Images, digest: Digest) -> tuple[str, ...]:
+    """The names of images that have a blob."""
+    found = []
+    for entry in images.layout.descriptors():
+        parts = {entry.digest}
+        with suppress(OciError):
+            parts.update(each.digest for each in walk(images.layout.blobs, entry, sparse=True))
+        if digest in parts:
+            found.append(shown(entry))
+    return tuple(dict.fromkeys(found))
+
+
+def _places(images: Images, digest: Digest) -> tuple[Reference, ...]:
+    """Where a blob, or the manifest of an image, is to be had."""
+    layout = images.layout
+    having = [
+        each.place
+        for entry in layout.descriptors()
+        if entry.digest == digest
+        for each in origins.known(entry, origins.ORIGIN, origins.PUSHED)
+    ]
+    return tuple(having) or origins.places(layout, {digest}).get(digest, ())
 
 
 def shown(entry: Descriptor) -> str:

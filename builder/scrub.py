@@ -9,15 +9,14 @@ away: all of it is fetched or made again by whoever needs it next. While builds 
 
 from __future__ import annotations
 
-import json
 import os
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from builder import healing, origins
+from builder.soundness import Soundness
 from oci.data import dataclass
 from oci.digest import Digest, chain_ids
 from oci.errors import BlobNotFound, DigestMismatch, OciError
@@ -30,9 +29,6 @@ if TYPE_CHECKING:
     from builder.state import StateDir
     from oci.layer import Layer
     from oci.model import Descriptor
-
-AGAIN_S = 7 * 86400.0
-"""How long a blob that was found sound, and was not touched since, is passed over by an incremental scrub."""
 
 Kind = Literal["blob", "name", "snapshot", "cache", "temporary"]
 
@@ -68,6 +64,7 @@ class Scrub:
         self._state = state
         self._images = images
         self._blobs = images.layout.blobs
+        self._sound = Soundness(state, self._blobs)
         self._snapshots = snapshots
         self._repair = repair
         self._incremental = incremental
@@ -91,7 +88,7 @@ class Scrub:
     def _all_blobs(self) -> Iterator[Fault]:
         yield from self._strange_files()
         digests = sorted(self._blobs, key=str)
-        known = self._known(digests) if self._incremental else {}
+        known = self._sound.known(digests) if self._incremental else {}
         due = [each for each in digests if each not in known]
         self.counts["passed over"] = len(known)
         with ThreadPoolExecutor(os.cpu_count() or 1, "scrub") as pool:
@@ -100,7 +97,7 @@ class Scrub:
                 if fault is not None:
                     yield fault
                 else:
-                    self._remember(digest)
+                    self._sound.remember(digest)
 
     def _blob(self, digest: Digest) -> Fault | None:
         try:
@@ -123,31 +120,6 @@ class Scrub:
                 for name in sorted(os.listdir(directory)):
                     if os.path.join(directory, name) not in known:
                         yield Fault("blob", f"{algorithm}:{name}", "is no digest")
-
-    def _known(self, digests: list[Digest]) -> set[Digest]:
-        """Those that were found sound lately and are the same files still."""
-        rows = self._state.content().get_many(_row(each) for each in digests)
-        oldest = time.time() - AGAIN_S
-        found = set()
-        for digest in digests:
-            with suppress(ValueError, TypeError, KeyError, OciError):
-                when, *identity = json.loads(rows[_row(digest)])
-                if oldest < when <= time.time() and identity == self._identity(digest):
-                    found.add(digest)
-        return found
-
-    def _remember(self, digest: Digest) -> None:
-        with suppress(OciError):
-            value = json.dumps([time.time(), *self._identity(digest)]).encode()
-            self._state.content().put(_row(digest), value)
-
-    def _identity(self, digest: Digest) -> list[int]:
-        fd = self._blobs.open_fd(digest)
-        try:
-            status = os.fstat(fd)
-        finally:
-            os.close(fd)
-        return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
     # ---- names ----
 
@@ -268,7 +240,3 @@ class Scrub:
         for line in self._state.database.check():
             yield Fault("cache", "state.db", line, self._state.database.replace(line) if self._repair else "")
             return
-
-
-def _row(digest: Digest) -> bytes:
-    return f"sound:{digest}".encode()

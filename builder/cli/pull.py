@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,10 @@ from builder.cli.session import Session
 from builder.errors import UsageError
 from oci.model import Descriptor
 from oci.reference import Reference
+
+if TYPE_CHECKING:
+    from builder.registries import Registries
+    from oci.model import Platform
 
 
 @click.command("pull", help="Pull images from registries into the store, whole.")
@@ -47,7 +51,7 @@ def command(session: Session, /, names: tuple[str, ...], **flags: Any) -> None:
             for each in references:
                 for name in _tagged(registries, each) if flags["all_tags"] else [each.with_default_tag()]:
                     before = session.images.find(name)
-                    found = registries.pull(name, None if flags["all_platforms"] else wanted)
+                    found = _whole(session, registries, name, None if flags["all_platforms"] else wanted)
                     after = session.images.find(name) or found
                     new = before is None or before.digest not in (found.digest, after.digest)
                     if flags["unpack"]:
@@ -60,14 +64,38 @@ def command(session: Session, /, names: tuple[str, ...], **flags: Any) -> None:
             sys.stderr.write(text)
 
 
-def _unpack(session: Session, registries: Any, found: Descriptor) -> None:
+def _whole(session: Session, registries: Registries, name: Reference, wanted: Platform | None) -> Descriptor:
+    """Pull; what is here but damaged is fetched too (R16)."""
+    from builder.errors import BuildError
+    from builder.events import Warning_
+    from builder.healing import forget_unreadable, put_aside, unsound
+    from builder.soundness import Soundness
+    from oci.errors import OciError
+
+    sound = Soundness(session.state, session.images.layout.blobs)
+    while True:
+        try:
+            found = registries.pull(name, wanted)
+            bad = unsound(session.images, sound, found)
+        except (OciError, BuildError) as error:
+            if (aside := put_aside(session.images, error)) is None:
+                raise
+            bad = [aside.digest]
+        if not bad:
+            return found
+        forget_unreadable(session.images)
+        for digest in bad:
+            registries.emit(Warning_("Damaged", f"the blob {digest} was damaged and is put aside"))
+
+
+def _unpack(session: Session, registries: Registries, found: Descriptor) -> None:
     from builder.container.unpack import unpack
 
     image = session.images.for_platform(found)
     unpack(image, session.state, session.images.layout.blobs, registries.fetcher(image))
 
 
-def _tagged(registries: Any, reference: Reference) -> list[Reference]:
+def _tagged(registries: Registries, reference: Reference) -> list[Reference]:
     from builder.registries import told
 
     if reference.tag or reference.digest:

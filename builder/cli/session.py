@@ -89,11 +89,10 @@ class Session:
             return
         from builder.healing import put_aside
 
-        if (digest := put_aside(self._images, error)) is not None:
-            sys.stderr.write(
-                f"warning: the blob {digest} is damaged and was put aside: the same command fetches it anew "
-                "if a registry is known to have it; else pull, load or build the image again\n"
-            )
+        if (aside := put_aside(self._images, error)) is not None:
+            from builder.cli.mending import told
+
+            sys.stderr.write(told(aside))
 
     def _tell(self, event: Event) -> None:
         message = getattr(event, "message", "")

@@ -140,5 +140,7 @@ def test_only_damaged_blobs_are_put_aside(images: Images) -> None:
     damage(images, digest)
     outer = RuntimeError()
     outer.__cause__ = error
-    assert healing.put_aside(images, outer) == digest and digest not in images.layout.blobs
+    aside = healing.put_aside(images, outer)
+    assert aside is not None and aside.digest == digest and digest not in images.layout.blobs
+    assert aside.names == ("docker.io/library/app:latest",) and not aside.places and not aside.forgotten
     assert healing.put_aside(images, outer) is None

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+from oci.layout import Layout
+from oci.registry.server import Options, RegistryServer
 
 Pybuild = Any
 
@@ -18,6 +25,21 @@ def damaged_layer(root: str) -> str:
             blob.write_bytes(content[:-9] + bytes([content[-9] ^ 255]) + content[-8:])
             return f"sha256:{blob.name}"
     raise AssertionError("no layer")
+
+
+@pytest.fixture
+def pushed(pybuild: Pybuild, rootfs: str, tmp_path: Path) -> Iterator[str]:
+    """The name of an image of the store that a registry has too."""
+    layout = Layout.create(tmp_path / "registry")
+    with RegistryServer(layout, Options(port=0)) as server:
+        thread = threading.Thread(target=server.serve, daemon=True)
+        thread.start()
+        name = f"127.0.0.1:{server.port}/team/app:1"
+        pybuild.ok("import", rootfs, name)
+        pybuild.ok("push", name)
+        yield name
+        server.stop()
+        thread.join()
 
 
 def test_fsck(pybuild: Pybuild, rootfs: str) -> None:
@@ -48,3 +70,36 @@ def test_whoever_meets_a_damaged_blob_puts_it_aside(pybuild: Pybuild, rootfs: st
     assert os.listdir(f"{pybuild.root}/quarantine") == [digest.replace(":", "-")]
     pybuild.ok("import", rootfs, "app")
     pybuild.ok("save", "-o", out, "app")
+
+
+def test_people_are_told_of_which_image_it_is_and_what_mends_it(pybuild: Pybuild, pushed: str) -> None:
+    digest = damaged_layer(pybuild.root)
+    out = f"{pybuild.root}-out.tar"
+    ran = pybuild("save", "-o", out, pushed)
+    assert ran.code != 0 and f"the blob {digest} of {pushed} is damaged" in ran.err
+    assert f"the same command again takes it from {pushed.removesuffix(':1')}\n" in ran.err
+    pybuild.ok("save", "-o", out, pushed)
+
+
+def test_a_push_of_a_damaged_blob(pybuild: Pybuild, pushed: str) -> None:
+    digest = damaged_layer(pybuild.root)
+    other = pushed.replace("team/app", "other/app").replace("127.0.0.1", "localhost")
+    pybuild.ok("tag", pushed, other)
+    ran = pybuild("push", other)
+    assert ran.code != 0 and f"the blob {digest} of " in ran.err and other in ran.err
+    pybuild.ok("push", other)
+    assert f"{pushed.partition('/')[0]}/team/app" in ran.err
+
+
+@pytest.mark.parametrize("what", ["layer", "everything"])
+def test_a_pull_mends_what_is_damaged(pybuild: Pybuild, pushed: str, what: str) -> None:
+    if what == "layer":
+        damaged_layer(pybuild.root)
+    else:
+        for blob in Path(pybuild.root, "blobs/sha256").iterdir():
+            blob.write_bytes(blob.read_bytes()[:-1])
+    assert pybuild("fsck").code == 1
+    ran = pybuild("pull", pushed)
+    assert ran.code == 0 and "was damaged and is put aside" in ran.err
+    assert pybuild("fsck").code == 0
+    assert "damaged" not in pybuild("pull", pushed).err
