@@ -1,5 +1,6 @@
-"""What the command line still changes of an image whose steps are done: settings taken back (D12, O17), its
-new layers made one (D13, O16), annotations (O11). No step knows of any of this, so the cache stays as it is.
+"""What the command line still changes of an image whose steps are done: settings taken back (D12, O17),
+variables set, its new layers made one (D13, O16), annotations (O11). No step knows of any of this, so the
+cache stays as it is.
 """
 
 from __future__ import annotations
@@ -51,11 +52,14 @@ class Annotation:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """What is asked for. `unset` holds `env.NAME`, `label.NAME`, `volume.PATH`, `expose.PORT`, a setting."""
+    """What is asked for. `unset` holds `env.NAME`, `label.NAME`, `volume.PATH`, `expose.PORT`, a setting;
+    `env` variables and their values, set after that.
+    """
 
     unset: tuple[str, ...] = ()
     squash: bool = False
     annotations: tuple[Annotation, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
 
     def of(self, place: Place, platform: Platform | None = None) -> dict[str, str]:
         """The annotations of one place, for an image of `platform`."""
@@ -80,9 +84,10 @@ class Workplace:
 
 def finish(image: Image, wanted: Finish, below: int, work: Workplace, warn: Callable[[str], None]) -> Image:
     """`image` as the command line wants it; its first `below` layers are its base's."""
-    if wanted.unset:
+    if wanted.unset or wanted.env:
         config = image.config.value
-        image = image.with_config(replace(config, config=without(config.config, wanted.unset, warn)))
+        settings = _with_env(without(config.config, wanted.unset, warn), wanted.env)
+        image = image.with_config(replace(config, config=settings))
     if wanted.squash:
         image = _squashed(image, below, work)
     return image.annotated(wanted.of("manifest", image.platform))
@@ -115,6 +120,12 @@ def _less(config: RunConfig, kind: str, name: str) -> dict[str, object]:
             return {"volumes": tuple(each for each in config.volumes if each != name)}
     port = name if "/" in name else f"{name}/tcp"
     return {"exposed_ports": tuple(each for each in config.exposed_ports if each != port)}
+
+
+def _with_env(config: RunConfig, more: Iterable[tuple[str, str]]) -> RunConfig:
+    """`config` with more variables, each in the place of one of its name."""
+    env = {name: value for name, _, value in (each.partition("=") for each in config.env)} | dict(more)
+    return replace(config, env=tuple(f"{name}={value}" for name, value in env.items()))
 
 
 def _squashed(image: Image, below: int, work: Workplace) -> Image:

@@ -49,7 +49,8 @@ class Access:
 
     `cert_dir` holds certificates for the registries that are named, as Docker's `certs.d` ("" for none).
     `tls_verify` False accepts any certificate, and plain http, of those registries. With `offline` nothing is
-    asked of anybody.
+    asked of anybody. `retries` are the attempts after a first one that failed (None: the usual), before which
+    is waited at least `retry_delay_s` seconds (0: the usual).
     """
 
     config: str = ""
@@ -58,6 +59,8 @@ class Access:
     credentials: tuple[tuple[str, str, str], ...] = field(default=(), repr=False)
     tls_verify: bool | None = None
     offline: bool = False
+    retries: int | None = None
+    retry_delay_s: float = 0.0
 
 
 class Registries:
@@ -386,9 +389,18 @@ def connect(access: Access, warn: Callable[[str], None], patience: Patience | No
         CredentialStore.default(access.authfile, given=given),
         offline=access.offline,
         tls_verify=access.tls_verify,
-        patience=patience,
+        patience=patience or _patience(access),
         warn=warn,
     )
+
+
+def _patience(access: Access) -> Patience:
+    from oci.registry.patience import Patience
+
+    usual = Patience()
+    first = access.retry_delay_s or usual.first
+    attempts = usual.attempts if access.retries is None else access.retries + 1
+    return replace(usual, attempts=attempts, first=first, longest=max(first, usual.longest))
 
 
 @contextmanager

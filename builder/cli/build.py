@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from builder.cli import entering, finish, lending, limits, reading, remote, values
+from builder.cli import entering, finish, foreign, lending, limits, outputs, reading, remote, values
 from builder.cli.isolating import ISOLATION, isolated
 from builder.cli.progress import MODES, watching
 from builder.cli.results import Results
@@ -20,35 +20,6 @@ from builder.errors import BuildError, ContextError, UsageError
 if TYPE_CHECKING:
     from builder.building import BuildRequest, Built
     from builder.contexts.ahead import Ahead
-    from builder.export.base import OutputSpec
-
-_LATER = {
-    "--cache-from": "cache import and export",
-    "--cache-to": "cache import and export",
-    "--attest": "attestations",
-    "--provenance": "attestations",
-    "--sbom": "attestations",
-    "--policy": "policies",
-}
-"""Options of docker build that wait for a later version: what they wait for."""
-
-_OFF = ("false", "0", "")
-
-
-def _later(ctx: click.Context, option: click.Parameter, value: Any) -> None:
-    """Say what an option waits for; switching it off is fine."""
-    given = value if isinstance(value, tuple) else (value,) if value else ()
-    if any(each is True or str(each).lower() not in _OFF for each in given):
-        name = option.opts[0]
-        raise click.UsageError(f"{name} is not there yet: it comes with {_LATER[name]}", ctx)
-
-
-def _with_later(command: click.Command) -> click.Command:
-    for name in _LATER:
-        command.params.append(
-            click.Option([name], multiple=True, hidden=True, expose_value=False, callback=_later)
-        )
-    return command
 
 
 @click.command(
@@ -198,6 +169,13 @@ def _with_later(command: click.Command) -> click.Command:
 )
 @click.option("--unsetenv", multiple=True, metavar="NAME", help="--unset env.NAME.")
 @click.option("--unsetlabel", multiple=True, metavar="NAME", help="--unset label.NAME.")
+@click.option(
+    "--env",
+    "envs",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="Set a variable of the image, and not of its steps.",
+)
 @click.option("--iidfile", metavar="FILE", help="Write the image id to a file.")
 @click.option("--metadata-file", metavar="FILE", help="Write digests and names to a JSON file.")
 @click.option("--check", is_flag=True, help="Check the Dockerfile (docs/checks) and build nothing.")
@@ -222,17 +200,25 @@ def _with_later(command: click.Command) -> click.Command:
 )
 @remote.CERT_DIR
 @remote.TLS_VERIFY
+@click.option(
+    "--retry", type=click.IntRange(0), metavar="N", help="How often a registry is asked again (default: 4)."
+)
+@click.option("--retry-delay", metavar="DURATION", help="The first wait before that (default: 1s).")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["oci", "docker"]),
+    help="Media types of what -o and --push write (default: oci).",
+)
 @click.option("--load", is_flag=True, help="Accepted: images always go to the local store.")
-@click.option("--builder", hidden=True, expose_value=False)
-@click.option("--rm/--no-rm", hidden=True, expose_value=False, default=True)
-@click.option("--force-rm", is_flag=True, hidden=True, expose_value=False)
-@click.option("--compress", is_flag=True, hidden=True, expose_value=False)
-@click.option("-D", "--debug", is_flag=True, hidden=True, expose_value=False)
+@click.option("--print", "asked", hidden=True)
+@click.option("--skip-unused-stages", type=click.BOOL, default=True, hidden=True)
 @click.pass_obj  # fmt: skip
 def command(session: Session, /, **flags: Any) -> int:
     """Set by the decorator."""
     entering.needs_terminal(flags["on_failure"])
-    asked = flags["call"] if flags["call"] != "build" or not flags["check"] else "check"
+    asked = flags["asked"] or flags["call"]
+    asked = "check" if asked == "build" and flags["check"] else asked
     if asked != "build":
         from builder.cli.check import Call, run
 
@@ -283,10 +269,10 @@ def _request(session: Session, flags: dict[str, Any]) -> BuildRequest:
         stdin=sys.stdin.buffer if context == "-" else None,
         ignorefile=flags["ignorefile"],
         tags=flags["tags"],
-        outputs=_outputs(flags["outputs"], flags["push"]),
+        outputs=outputs.wanted(flags),
         build_args=build_args,
         targets=values.words(flags["targets"]),
-        every_stage=flags["every_stage"],
+        every_stage=flags["every_stage"] or not flags["skip_unused_stages"],
         no_cache=flags["no_cache"],
         no_cache_filter=frozenset(values.words(flags["no_cache_filter"])),
         contexts=values.contexts(flags["contexts"]),
@@ -316,25 +302,10 @@ def _request(session: Session, flags: dict[str, Any]) -> BuildRequest:
             tls_verify=flags["tls_verify"],
             offline=flags["offline"],
             credentials=_credentials(flags),
+            retries=flags["retry"],
+            retry_delay_s=limits.duration("--retry-delay", flags["retry_delay"]),
         ),
         root=session.root,
-    )
-
-
-def _outputs(texts: tuple[str, ...], push: bool) -> tuple[OutputSpec, ...]:
-    """The outputs asked for; `--push` makes an image that is one of them be pushed, or adds a registry."""
-    from dataclasses import replace
-
-    from builder.export.base import OutputSpec
-
-    found = tuple(OutputSpec.parse(each) for each in texts)
-    if not push:
-        return found
-    if not any(each.type in ("image", "registry") for each in found):
-        return (*found, OutputSpec("registry"))
-    return tuple(
-        replace(each, options={"push": "true", **each.options}) if each.type == "image" else each
-        for each in found
     )
 
 
@@ -352,10 +323,10 @@ def _credentials(flags: dict[str, Any]) -> tuple[tuple[str, str], ...]:
         if equals and _HOST.fullmatch(host):
             found.append((remote.host_of(host), rest))
             continue
-        outputs = (OutputSpec.parse(each).options.get("name", "") for each in flags["outputs"])
+        given = (OutputSpec.parse(each).options.get("name", "") for each in flags["outputs"])
         names = [
             *(each.rpartition("=")[2] for each in flags["tags"]),
-            *(name for each in outputs for name in each.split(",") if name),
+            *(name for each in given for name in each.split(",") if name),
         ]
         hosts = {remote.reference(name).domain for name in names}
         if not hosts:
@@ -401,4 +372,4 @@ def _meant(word: str) -> str:
     return f"did you mean pybuild {close[0]}?" if close else "pybuild [build] [OPTIONS] PATH; pybuild --help"
 
 
-_with_later(command)
+foreign.known(command)

@@ -1,4 +1,5 @@
-"""What the command line changes of a finished image: --unset and its short forms, --squash, --annotation."""
+"""What the command line changes of a finished image: --unset and its short forms, --env, --squash,
+--annotation."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from builder.cli import outputs, values
 from builder.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +26,9 @@ def wanted(flags: dict[str, Any]) -> Finish:
         *(f"env.{each}" for each in flags["unsetenv"]),
         *(f"label.{each}" for each in flags["unsetlabel"]),
     )
-    return Finish(taken_back, flags["squash"], tuple(annotated(flags["annotations"])))
+    texts = (*flags["annotations"], *outputs.annotated(flags))
+    env = values.variables("--env", flags["envs"])
+    return Finish(taken_back, flags["squash"], tuple(annotated(texts)), tuple(env.items()))
 
 
 def unset(texts: Iterable[str]) -> tuple[str, ...]:

@@ -30,7 +30,10 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] in main.LATER:
             raise click.UsageError(f"{args[0]!r} is not there yet: it comes with {main.LATER[args[0]]}")
-        return super().resolve_command(ctx, args)
+        from builder.cli import switches
+
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command, switches.plain(command, ctx, rest) if command else rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

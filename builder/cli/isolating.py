@@ -6,9 +6,18 @@ import click
 
 from builder.cli.session import Session
 
+_OTHER_NAMES = {"default": "auto", "oci": "auto"}
+"""What docker and buildah call the best there is."""
+
+
+class _Mode(click.Choice[str]):
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return super().convert(_OTHER_NAMES.get(value, value), param, ctx)
+
+
 ISOLATION = click.option(
     "--isolation",
-    type=click.Choice(["auto", "strict", "rootless", "chroot"]),
+    type=_Mode(["auto", "strict", "rootless", "chroot"]),
     help="What programs run in: the best there is (auto), nothing weaker than a whole sandbox (strict), a "
     "user namespace also as root (rootless), or only a changed root (chroot, as root).",
 )

@@ -69,6 +69,8 @@ def access(
     tls_verify: bool | None = None,
     offline: bool = False,
     credentials: tuple[tuple[str, str], ...] = (),
+    retries: int | None = None,
+    retry_delay_s: float = 0.0,
 ) -> Access:
     """How registries are reached; `credentials` are (host, user[:password]), of which empty ones are none.
 
@@ -88,6 +90,8 @@ def access(
         credentials=given,
         tls_verify=tls_verify,
         offline=offline,
+        retries=retries,
+        retry_delay_s=retry_delay_s,
     )
 
 

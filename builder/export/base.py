@@ -55,7 +55,8 @@ class OutputSpec:
                 raise UsageError(
                     f"--output {text!r}: {part!r} is no key=value", hint="e.g. type=oci,dest=image.tar"
                 )
-            options[key.strip().lower()] = value
+            head, dot, tail = key.strip().partition(".")
+            options[head.lower() + dot + tail] = value
         kind = options.pop("type", "")
         if not kind:
             raise UsageError(f"--output {text!r} has no type", hint=_EXAMPLE)

@@ -112,6 +112,53 @@ def test_every_flag(
     assert request.timeout_s == 5400.0
 
 
+def test_switches_with_a_value(pybuild: Pybuild, requests: list[BuildRequest], context: str) -> None:
+    on = ["--no-cache=true", "--pull=always", "--keep-going=1", "--rm=true", "--no-rm=false", "--load=T"]
+    off = ["--squash=false", "--push=0", "--rm=false", "--force-rm=false", "--pull=missing", "--check=false"]
+    assert pybuild("build", *on, context).code == 0
+    assert pybuild("build", *off, context).code == 0
+    assert [(each.no_cache, each.pull, each.keep_going) for each in requests] == [
+        (True, True, True),
+        (False, False, False),
+    ]
+
+
+def test_a_value_is_no_switch(pybuild: Pybuild, requests: list[BuildRequest], context: str) -> None:
+    pybuild.ok("build", "--label", "--rm=false", "-qt", "--squash=1", "-q", "--label=--push=true", context)
+    assert requests[0].labels == {"--rm": "false", "--push": "true"}
+    assert requests[0].tags == ("--squash=1",)
+    ran = pybuild("build", "--", "--rm=false")
+    assert ran.code != 0 and "'--rm=false' is no directory" in ran.err
+
+
+def test_flags_of_buildah(
+    pybuild: Pybuild, requests: list[BuildRequest], context: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HERE", "there")
+    ran = pybuild(
+        "build", "--env", "A=b", "--env", "HERE", "--retry", "2", "--retry-delay", "3s", "--layers=true",
+        "--rewrite-timestamp", "--isolation", "oci", "--skip-unused-stages=false", "--unsetannotation", "x",
+        "--attest", "type=provenance,disabled=true", "--format", "docker",
+        "-o", "type=oci,dest=x.tar,annotation.org.Key=v,annotation-manifest-descriptor[linux/amd64].k=w",
+        context,
+    )  # fmt: skip
+    assert ran.code == 0 and "annotations of a base are not inherited" in ran.err, ran
+    (request,) = requests
+    assert request.finish.env == (("A", "b"), ("HERE", "there")) and request.every_stage
+    assert (request.access.retries, request.access.retry_delay_s) == (2, 3.0)
+    assert request.outputs[0].options == {"oci-mediatypes": "false"}
+    assert [(each.place, each.key, each.value) for each in request.finish.annotations] == [
+        ("manifest", "org.Key", "v"),
+        ("manifest-descriptor", "k", "w"),
+    ]
+
+
+def test_docker_types_are_for_outputs(pybuild: Pybuild, requests: list[BuildRequest], context: str) -> None:
+    assert "the store has OCI's types" in pybuild("build", "--format=docker", context).err
+    assert "note" not in pybuild("build", "--format=docker", "--push", "-t", "x", context).err
+    assert [each.outputs[0].options for each in requests if each.outputs] == [{"oci-mediatypes": "false"}]
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -141,6 +188,16 @@ def test_every_flag(
         (["--timeout", "soon"], "1h30m"),
         (["--step-timeout", "0"], "no time"),
         (["--attest", "type=sbom"], "attestations"),
+        (["--volume", "/a:/b"], "--build-context NAME=DIR"),
+        (["--cap-add", "NET_ADMIN"], "--security=insecure"),
+        (["--dns", "1.1.1.1"], "--add-host"),
+        (["--userns-uid-map=0:1:2"], "--isolation rootless"),
+        (["--save-stages"], "-t STAGE=NAME"),
+        (["--from", "x"], "docker-image://"),
+        (["--runtime", "runc"], "no OCI runtime"),
+        (["--rm=maybe"], "--rm=maybe is neither true nor false"),
+        (["--pull=never"], "--offline asks no registry"),
+        (["-o", "type=image,annotation-index.a=b"], "has no index"),
         (["--provenance", "mode=max"], "attestations"),
         (["--platform", "linux/amd64,linux/a/b/c"], "no platform"),
         (
