@@ -92,6 +92,10 @@ def _built(
         if not goal.names:
             refuse_nameless(exporters)
     refuse_several(exporters, len(planning.targets(request.platforms)))
+    if any(spec.type == "local" for spec in request.outputs):
+        from builder.export.local import refuse_deletion
+
+        refuse_deletion(exporters, request.allow, request.context)
     with ExitStack() as stack:
         if request.timeout_s:
             from builder.deadline import deadline
@@ -124,8 +128,7 @@ def _built(
             request.clock,
             emit,
         )
-        sent = [delivery.export(each) for each in products]
-        built = [replace(delivery.named(each), ref=ref) for each in sent]
+        built = [replace(delivery.named(each), ref=ref) for each in delivery.export(products)]
         if unbuilt := planning.skipped(works):
             emit(Note(f"stages not built: {', '.join(unbuilt)} (--target or --all-stages)", stamp()))
         targets = {work.plans[0].stage: each for work, each in zip(works, built, strict=True)}

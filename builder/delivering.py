@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from builder import space
 from builder.assembling import Product, facts_of
 from builder.errors import ExportError
 from builder.events import Emit, Exported, stamp
-from builder.export.base import Export, Exporter, One, wish
+from builder.export.base import Export, Exporter, Gathering, One, wish
 from builder.request import Built
 from oci.data import dataclass
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from builder.images import Images
     from builder.registries import Registries
     from builder.snapshot.view import View
+    from oci.blobs import BlobStore
     from oci.model import Descriptor
     from oci.reference import Reference
 
@@ -44,10 +47,22 @@ class Delivery:
     clock: int | None
     emit: Emit
 
-    def export(self, product: Product) -> Sent:
+    def export(self, products: Sequence[Product]) -> list[Sent]:
         """Write all outputs. Raises ExportError, RegistryFailed, OciError."""
-        self.registries.shipped = None
-        export = Export(
+        several = len(products) > 1
+        exports = [self._export(each, several) for each in products]
+        gathering = [each for each in self.exporters if isinstance(each, Gathering)] if several else []
+        sent = []
+        for product, export in zip(products, exports, strict=True):
+            self.registries.shipped = None
+            single = [each for each in self.exporters if each not in gathering]
+            lines = [self._written(each, partial(each.export, export)) for each in single]
+            sent.append(Sent(product, tuple(filter(None, lines)), self.registries.shipped))
+        lines = [self._written(each, partial(each.export_all, exports)) for each in gathering]
+        return [replace(each, lines=(*each.lines, *lines)) for each in sent]
+
+    def _export(self, product: Product, several: bool) -> Export:
+        return Export(
             product.descriptor,
             tuple(str(name) for name in product.goal.names),
             tuple(
@@ -56,19 +71,20 @@ class Delivery:
             ),
             self.clock,
             self.registries,
+            product.members[0].plan.stage if several else "",
         )
-        lines = []
-        for each in self.exporters:
-            try:
-                line = each.export(export, self.images.layout.blobs)
-            except OSError as error:
-                if space.is_full(error):
-                    raise space.no_space(error, getattr(each, "dest", "") or "an output") from error
-                raise ExportError(_unwritten(error, getattr(each, "dest", ""))) from error
-            if line:
-                lines.append(line)
-                self.emit(Exported(line, stamp()))
-        return Sent(product, tuple(lines), self.registries.shipped)
+
+    def _written(self, exporter: object, write: Callable[[BlobStore], str]) -> str:
+        """The line that an output gives, which is told."""
+        try:
+            line = write(self.images.layout.blobs)
+        except OSError as error:
+            if space.is_full(error):
+                raise space.no_space(error, getattr(exporter, "dest", "") or "an output") from error
+            raise ExportError(_unwritten(error, getattr(exporter, "dest", ""))) from error
+        if line:
+            self.emit(Exported(line, stamp()))
+        return line
 
     def _opener(self, step: Step) -> Callable[[], AbstractContextManager[View]]:
         return lambda: self.view(step)

@@ -18,8 +18,8 @@ HOST_NETWORK, INSECURE, DEVICE = "network.host", "security.insecure", "device"
 NO_NEW_PRIVILEGES, UNFILTERED = "no-new-privileges", "seccomp=unconfined"
 """Of `--security-opt`, those that have an effect."""
 
-_WITHOUT_EFFECT = "buildx.local.delete"
-KNOWN = (HOST_NETWORK, INSECURE, DEVICE, _WITHOUT_EFFECT)
+DELETE = "buildx.local.delete"
+KNOWN = (HOST_NETWORK, INSECURE, DEVICE, DELETE)
 
 
 def granted(allow: Iterable[str], network: str) -> frozenset[str]:

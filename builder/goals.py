@@ -17,9 +17,6 @@ from oci.reference import Reference
 if TYPE_CHECKING:
     from builder.export.base import OutputSpec
 
-_NAMELESS = ("image", "registry", "cacheonly")
-"""Outputs that hold several images as well as one: each goes under its own names."""
-
 
 @dataclass(frozen=True, slots=True)
 class Goal:
@@ -89,10 +86,10 @@ def _refuse_one_name_twice(made: Iterable[Goal]) -> None:
 
 def _refuse_outputs(made: Sequence[Goal], outputs: Iterable[OutputSpec]) -> None:
     for spec in outputs:
-        if spec.type not in _NAMELESS or "name" in spec.options:
+        if "name" in spec.options:
             listed = ", ".join(goal.target or "the last stage" for goal in made)
-            where = f",dest={spec.dest}" if spec.dest else ""
+            what = f"-o type={spec.type},name={spec.options['name']}"
             raise UsageError(
-                f"-o type={spec.type}{where} holds one build's image, and there are several: {listed}",
-                hint="build one --target for it; images with names can be written with `pybuild save`",
+                f"{what} names one image, and there are several: {listed}",
+                hint=f"-t {made[0].target or 'STAGE'}=NAME says whose name it is",
             )

@@ -30,7 +30,7 @@ class Results:
         self._iidfile: str | None = flags["iidfile"]
         self._metadata: str | None = flags["metadata_file"]
         self._quiet: bool = flags["quiet"]
-        self._outputs: tuple[str, ...] = flags["outputs"]
+        self._outputs = request.outputs
         self._warnings: list[Warning_] | None = None
         if self._iidfile:
             _refuse_several(request)
@@ -63,7 +63,7 @@ class Results:
             if self._warnings is not None:
                 document["buildx.build.warnings"] = [_warning(each) for each in self._warnings]
             _write(self._metadata, json.dumps(document, indent=2) + "\n")
-        if any(each == "-" or "dest=-" in each.split(",") for each in self._outputs):
+        if any(each.is_stdout for each in self._outputs):
             return
         for each in built.targets.values() or (built,):
             unnamed = not each.names and not self._outputs

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from builder.errors import UsageError
-from builder.export.base import Export, One, OutputSpec, refuse_missing_directory, refuse_unknown
+from builder.export.base import Export, One, OutputSpec, dest_of, refuse_missing_directory, refuse_unknown
 from oci.archive import Named, write_archive
 from oci.blobs import BlobStore
 from oci.compress import Codec, codec
@@ -58,20 +58,15 @@ class ImageExporter:
     def of(cls, spec: OutputSpec) -> ImageExporter:
         """Read the options of `spec`. Raises UsageError."""
         refuse_unknown(spec, _OPTIONS)
-        if not spec.dest:
-            raise UsageError(
-                f"--output type={spec.type} needs a dest",
-                hint=f"type={spec.type},dest=image.tar, or dest=- for standard output",
-            )
         tar = spec.flag("tar", True)
-        if not tar and (spec.type == "docker" or spec.dest == "-"):
+        if not tar and (spec.type == "docker" or spec.is_stdout):
             raise UsageError("tar=false writes a directory: it needs type=oci and a dest that is no pipe")
         if tar and os.path.isdir(spec.dest):
             raise UsageError(f"dest={spec.dest} is a directory", hint="name a file, or add tar=false")
         refuse_missing_directory(spec)
         return cls(
             spec.type,
-            spec.dest,
+            dest_of(spec),
             tar,
             codec_of(spec),
             spec.flag("force-compression", False),
@@ -81,16 +76,22 @@ class ImageExporter:
 
     def export(self, what: Export, blobs: BlobStore) -> str:
         """Write it. Raises OSError; a file or directory of that name is then as it was."""
-        what.complete()
-        descriptor = converted(what, blobs, self.codec, self.force, self.kind)
-        named = Named(descriptor, self._names(what))
+        return self.export_all([what], blobs)
+
+    def export_all(self, whats: Sequence[Export], blobs: BlobStore) -> str:
+        """Write several images into one archive or layout, each under its names."""
+        found = []
+        for what in whats:
+            what.complete()
+            descriptor = converted(what, blobs, self.codec, self.force, self.kind)
+            found.append(Named(descriptor, self._names(what)))
         if not self.tar:
-            write_layout(self.dest, named, blobs)
+            write_layout(self.dest, found, blobs)
         elif self.dest == "-":
-            write_archive([named], blobs, _STDOUT, docker=self.type == "docker")
+            write_archive(found, blobs, _STDOUT, docker=self.type == "docker")
         else:
             with replacing(self.dest) as fd:
-                write_archive([named], blobs, fd, docker=self.type == "docker")
+                write_archive(found, blobs, fd, docker=self.type == "docker")
         return f"exporting to {self.type} {'archive' if self.tar else 'layout'} {self.dest}"
 
     @property
@@ -223,15 +224,17 @@ def replacing(path: str) -> Iterator[int]:
     sync_directory(os.path.dirname(target))
 
 
-def write_layout(dest: str, named: Named, blobs: BlobStore) -> None:
-    """Add the image to the layout at `dest`, which is made when it is not there."""
+def write_layout(dest: str, images: Sequence[Named], blobs: BlobStore) -> None:
+    """Add images to the layout at `dest`, which is made when it is not there."""
     from oci.layout import Layout
 
     fresh = not os.path.exists(os.path.join(dest, "index.json"))
     layout = Layout.create(dest, private=False) if fresh else Layout.open(dest)
-    copy(blobs, named.descriptor, layout.blobs)
+    for named in images:
+        copy(blobs, named.descriptor, layout.blobs)
     with layout.editing() as names:
-        for name in named.names:
-            names.set(str(name), named.descriptor, ref_name=name.tag)
-        if not named.names:
-            names.add(named.descriptor)
+        for named in images:
+            for name in named.names:
+                names.set(str(name), named.descriptor, ref_name=name.tag)
+            if not named.names:
+                names.add(named.descriptor)

@@ -7,10 +7,10 @@ An exporter is a class with a `type` as `--output type=` names it; `exporter()` 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 from builder.errors import UsageError
 from oci import media_types
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _TRUE = frozenset({"1", "true", "t", "yes"})
 _FALSE = frozenset({"0", "false", "f", "no"})
 _EXAMPLE = "e.g. type=oci,dest=image.tar"
+_PIPED = ("oci", "tar")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,11 @@ class OutputSpec:
     type: str
     dest: str = ""
     options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_stdout(self) -> bool:
+        """Whether it goes to standard output, as archives without a dest do."""
+        return self.dest == "-" or (not self.dest and self.type in _PIPED)
 
     @classmethod
     def parse(cls, text: str) -> OutputSpec:
@@ -100,7 +106,8 @@ class Export:
     """A finished image on its way out.
 
     `descriptor` is its manifest in the store, or the index of its `images`; `names` is what it is called.
-    `registries` are where images are pushed to and where missing layers come from.
+    `registries` are where images are pushed to and where missing layers come from. `folder` is the name of
+    its stage when a build has several, and files of all go to one place.
     """
 
     descriptor: Descriptor
@@ -108,6 +115,7 @@ class Export:
     images: tuple[One, ...]
     clock: int | None = None
     registries: Registries | None = None
+    folder: str = ""
 
     @property
     def is_index(self) -> bool:
@@ -136,6 +144,14 @@ class Exporter(Protocol):
         """Write it out and return the line people see. Atomic: all of it, or no trace."""
 
 
+@runtime_checkable
+class Gathering(Protocol):
+    """An output that takes all images of a build at once."""
+
+    def export_all(self, whats: Sequence[Export], blobs: BlobStore) -> str:
+        """Write them out and return the line people see."""
+
+
 def wish(exporter: Exporter, descriptor: Descriptor) -> Wish:
     """What `exporter` wants of the local store for this image; nothing, but for images and registries."""
     ask = getattr(exporter, "wish", None)
@@ -162,6 +178,8 @@ def exporter(spec: OutputSpec) -> Exporter:
     from builder.export import archive, local
 
     match spec.type:
+        case "docker" if not spec.dest:
+            return exporter(_loaded(spec))
         case "oci" | "docker":
             return archive.ImageExporter.of(spec)
         case "tar":
@@ -178,6 +196,26 @@ def exporter(spec: OutputSpec) -> Exporter:
         f"--output type={spec.type} is unknown",
         hint="known types: image, registry, oci, docker, tar, local, cacheonly",
     )
+
+
+def _loaded(spec: OutputSpec) -> OutputSpec:
+    """`type=docker` without a dest: docker loads it, and here the store is where images are loaded."""
+    if "context" in spec.options:
+        raise UsageError(
+            "--output type=docker: there is no docker behind a context= that could load it",
+            hint="type=docker,dest=- writes what `docker --context NAME load` reads",
+        )
+    return OutputSpec("image", "", spec.options)
+
+
+def dest_of(spec: OutputSpec) -> str:
+    """Where an archive goes: standard output without a dest, but never a terminal. Raises UsageError."""
+    if spec.is_stdout and os.isatty(1):
+        raise UsageError(
+            f"--output type={spec.type} would write an archive to the terminal",
+            hint=f"type={spec.type},dest=image.tar, or a pipe",
+        )
+    return "-" if spec.is_stdout else spec.dest
 
 
 def refuse_unknown(spec: OutputSpec, known: frozenset[str]) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+import stat
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from builder.entitlements import DELETE
 from builder.errors import UsageError
 from builder.export import split
 from builder.export.archive import replacing
-from builder.export.base import Export, One, OutputSpec, refuse_missing_directory, refuse_unknown
+from builder.export.base import Export, One, OutputSpec, dest_of, refuse_missing_directory, refuse_unknown
 from builder.snapshot.times import settle
 from oci.data import dataclass
 from oci.durable import write_all
@@ -38,19 +40,21 @@ class TarExporter:
     def of(cls, spec: OutputSpec) -> TarExporter:
         """Read the options of `spec`. Raises UsageError."""
         refuse_unknown(spec, frozenset({split.OPTION}))
-        if not spec.dest:
-            raise UsageError("--output type=tar needs a dest", hint="type=tar,dest=root.tar, or dest=-")
         refuse_missing_directory(spec)
-        return cls(spec.dest, split.asked(spec))
+        return cls(dest_of(spec), split.asked(spec))
 
     def export(self, what: Export, blobs: BlobStore) -> str:
         """Write it. Raises OSError and ExportError; a file of that name is then as it was."""
-        found = split.folders(what, self.split)
+        return self.export_all([what], blobs)
+
+    def export_all(self, whats: Sequence[Export], blobs: BlobStore) -> str:
+        """Write several images, each in its folder."""
+        found = split.placed(whats, self.split)
         if self.dest == "-":
-            _write(found, _STDOUT, what.clock)
+            _write(found, _STDOUT, whats[0].clock)
         else:
             with replacing(self.dest) as fd:
-                _write(found, fd, what.clock)
+                _write(found, fd, whats[0].clock)
         return f"exporting to tar {self.dest}"
 
 
@@ -59,8 +63,11 @@ def _write(found: list[tuple[One, str]], fd: int, clock: int | None) -> None:
     tar = TarWriter(lambda block: write_all(fd, block))
     written: set[bytes] = set()
     for one, name in found:
-        if name:
-            tar.add(Entry(name.encode(), Kind.DIRECTORY, 0o755, mtime=clock or 0))
+        parts = name.encode().split(b"/") if name else []
+        for above in (b"/".join(parts[:depth]) for depth in range(1, len(parts) + 1)):
+            if above not in written:
+                tar.add(Entry(above, Kind.DIRECTORY, 0o755, mtime=clock or 0))
+                written.add(above)
         with one.view() as view:
             _add_tree(tar, view, clock, name.encode(), written)
     tar.finish()
@@ -119,41 +126,116 @@ def entry_of(path: bytes, node: Node, xattrs: tuple[tuple[bytes, bytes], ...] = 
 class LocalExporter:
     """`type=local`: the merged root in a directory. Files belong to the caller; devices are left out.
 
-    What is in the directory already stays, unless the image has a file of that name (`mode=copy`). Of several
-    platforms each goes to its folder.
+    What is in the directory already stays, unless the image has a file of that name (`mode=copy`), or goes
+    when all is written and the image has no such file (`delete`). Of several platforms each goes to its
+    folder.
     """
 
     dest: str
     split: bool | None = None
+    delete: bool = False
 
     @classmethod
     def of(cls, spec: OutputSpec) -> LocalExporter:
         """Read the options of `spec`. Raises UsageError."""
         refuse_unknown(spec, frozenset({split.OPTION, "mode"}))
-        if spec.options.get("mode", "copy") != "copy":
-            raise UsageError("--output type=local: only mode=copy is there yet")
+        mode = spec.options.get("mode", "copy")
+        if mode not in ("copy", "delete"):
+            raise UsageError(f"--output type=local: mode={mode} is neither copy nor delete")
         if not spec.dest or spec.dest == "-":
             raise UsageError("--output type=local needs a dest that is a directory")
         if os.path.exists(spec.dest) and not os.path.isdir(spec.dest):
             raise UsageError(f"--output type=local: {spec.dest} is no directory")
-        return cls(spec.dest, split.asked(spec))
+        return cls(spec.dest, split.asked(spec), mode == "delete")
 
     def export(self, what: Export, blobs: BlobStore) -> str:
         """Write it. Raises OSError, and ExportError before anything is written."""
-        for one, name in split.folders(what, self.split):
+        return self.export_all([what], blobs)
+
+    def export_all(self, whats: Sequence[Export], blobs: BlobStore) -> str:
+        """Write several images, each in its folder."""
+        written: set[bytes] = set()
+        for one, name in split.placed(whats, self.split):
             dest = os.path.join(self.dest, name)
             os.makedirs(dest, exist_ok=True)
             with one.view() as view:
-                write_files(view, dest, what.clock)
+                found = write_files(view, dest, whats[0].clock)
+            folder = os.fsencode(name)
+            written |= {os.path.join(folder, each) for each in found} if name else found
+            written |= set(_ways(folder))
+        if self.delete:
+            remove_others(self.dest, written)
         return f"exporting to directory {self.dest}"
 
 
-def write_files(view: View, dest: str, clock: int | None = None) -> None:
-    """Copy the files of `view` into the directory `dest`, never through a symlink that lies in it."""
+def _ways(folder: bytes) -> Iterator[bytes]:
+    """A folder and those it lies in."""
+    while folder:
+        yield folder
+        folder = os.path.dirname(folder)
+
+
+def refuse_deletion(exporters: Iterable[object], allow: frozenset[str], context: str) -> None:
+    """Raise UsageError if `mode=delete` could hit what nobody meant: with a dest that holds the working
+    directory or the context, ever; with one outside of the working directory, unless that is allowed.
+    """
+    here = os.path.realpath(".")
+    for each in exporters:
+        if not isinstance(each, LocalExporter) or not each.delete:
+            continue
+        dest = os.path.realpath(each.dest)
+        kept = [here, *([os.path.realpath(context)] if os.path.isdir(context) else [])]
+        for held in kept:
+            if _is_below(held, dest):
+                what = f"--output type=local,dest={each.dest},mode=delete"
+                raise UsageError(
+                    f"{what} would delete what is in {dest}, and {held} is there",
+                    hint="name a directory that is for the output alone",
+                )
+        if not _is_below(dest, here) and DELETE not in allow:
+            raise UsageError(
+                f"--output type=local,mode=delete: {dest} is outside of the working directory",
+                hint=f"allow it with --allow {DELETE}",
+            )
+
+
+def _is_below(path: str, directory: str) -> bool:
+    """Whether a real path is `directory` or in it."""
+    return os.path.commonpath([path, directory]) == directory
+
+
+def remove_others(dest: str, kept: Container[bytes]) -> None:
+    """Take away what is in the directory `dest`, and below, and not `kept`; no symlink is followed."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+    def below(path: bytes, directory: int) -> None:
+        for name in map(os.fsencode, os.listdir(directory)):
+            child = path + b"/" + name if path else name
+            if child not in kept:
+                _clear(name, directory)
+            elif stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+                inner = os.open(name, flags, dir_fd=directory)
+                try:
+                    below(child, inner)
+                finally:
+                    os.close(inner)
+
+    root = os.open(os.path.realpath(dest), flags)
+    try:
+        below(b"", root)
+    finally:
+        os.close(root)
+
+
+def write_files(view: View, dest: str, clock: int | None = None) -> set[bytes]:
+    """Copy the files of `view` into the directory `dest`, never through a symlink that lies in it; their
+    paths there."""
     root = os.open(dest, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with view.opener() as open_file:
-            _Files(view, open_file, clock).below(b"", root)
+            files = _Files(view, open_file, clock)
+            files.below(b"", root)
+            return files.written
     finally:
         os.close(root)
 
@@ -165,20 +247,22 @@ class _Files:
         self._view = view
         self._open = open_file
         self._clock = clock
+        self.written: set[bytes] = set()
 
     def below(self, path: bytes, directory: int) -> None:
         """All that is in `path`, into `directory`."""
         for name in self._view.listdir(path):
             child = path + b"/" + name if path else name
             node = self._view.lstat(child)
-            if node is None:
+            if node is None or node.kind not in (Kind.DIRECTORY, Kind.SYMLINK, Kind.FILE):
                 continue
+            self.written.add(child)
             if node.kind is Kind.DIRECTORY:
                 self._directory(child, name, node, directory)
             elif node.kind is Kind.SYMLINK:
                 _clear(name, directory)
                 os.symlink(node.link, name, dir_fd=directory)
-            elif node.kind is Kind.FILE:
+            else:
                 _clear(name, directory)
                 self._file(child, name, node, directory)
 

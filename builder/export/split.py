@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from builder.errors import ExportError
@@ -35,6 +36,15 @@ def folders(what: Export, split: bool | None) -> list[tuple[One, str]]:
     if len(what.images) > 1:
         _refuse_collisions(what)
     return [(one, "") for one in what.images]
+
+
+def placed(whats: Iterable[Export], split: bool | None) -> list[tuple[One, str]]:
+    """The images of several exports, each with its folder: that of its stage, then that of its platform."""
+    return [
+        (one, "/".join(part for part in (what.folder, name) if part))
+        for what in whats
+        for one, name in folders(what, split)
+    ]
 
 
 def _refuse_collisions(what: Export) -> None:

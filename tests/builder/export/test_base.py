@@ -8,6 +8,7 @@ from builder.errors import UsageError
 from builder.export.archive import ImageExporter, replacing
 from builder.export.base import CacheOnly, OutputSpec, exporter
 from builder.export.local import LocalExporter, TarExporter
+from builder.export.registry import RegistryExporter
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,7 @@ from builder.export.local import LocalExporter, TarExporter
         ("type=oci,dest=a.tar", OutputSpec("oci", "a.tar")),
         ("type=docker,dest=-,name=x", OutputSpec("docker", "-", {"name": "x"})),
         ("dest=a=b,type=tar", OutputSpec("tar", "a=b")),
+        ("TYPE=image,Annotation.Key.X=V", OutputSpec("image", "", {"annotation.Key.X": "V"})),
     ],
 )
 def test_outputs_are_read_as_buildx_reads_them(text: str, spec: OutputSpec) -> None:
@@ -29,9 +31,8 @@ def test_outputs_are_read_as_buildx_reads_them(text: str, spec: OutputSpec) -> N
     [
         ("dest=x", "no type"),
         ("type=oci,x", "no key=value"),
-        ("type=oci", "needs a dest"),
-        ("type=docker", "needs a dest"),
-        ("type=tar", "needs a dest"),
+        ("type=docker,context=far", "no docker behind"),
+        ("type=oci,tar=false", "tar=false"),
         ("type=local", "needs a dest"),
         ("type=zip,dest=x", "unknown"),
         ("type=oci,dest=x,compresion=gzip", "no option"),
@@ -44,7 +45,7 @@ def test_outputs_are_read_as_buildx_reads_them(text: str, spec: OutputSpec) -> N
         ("type=oci,dest=no/such/dir/x.tar", "does not exist"),
         ("type=registry,name=x,dest=y", "no dest"),
         ("type=image,name=x:1,push-by-digest=true", "has a tag"),
-        ("type=local,dest=x,mode=delete", "mode=copy"),
+        ("type=local,dest=x,mode=sync", "neither copy nor delete"),
     ],
 )
 def test_bad_outputs_are_refused_before_anything_is_built(text: str, said: str) -> None:
@@ -58,6 +59,17 @@ def test_each_type_has_its_exporter(tmp_path: Path) -> None:
     assert isinstance(exporter(OutputSpec("tar", "-")), TarExporter)
     assert isinstance(exporter(OutputSpec("local", str(tmp_path))), LocalExporter)
     assert isinstance(exporter(OutputSpec("cacheonly")), CacheOnly)
+    assert isinstance(exporter(OutputSpec("docker")), RegistryExporter), "loaded: the store has it"
+
+
+def test_archives_without_a_dest_go_to_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.isatty", lambda fd: False)
+    assert exporter(OutputSpec("oci")) == exporter(OutputSpec("oci", "-"))
+    assert exporter(OutputSpec("tar")) == exporter(OutputSpec("tar", "-"))
+    monkeypatch.setattr("os.isatty", lambda fd: True)
+    for kind in ("oci", "tar"):
+        with pytest.raises(UsageError, match="to the terminal"):
+            exporter(OutputSpec(kind))
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
