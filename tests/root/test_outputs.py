@@ -28,8 +28,9 @@ def pybuild(tmp_path: Path) -> Pybuild:
     (tmp_path / "a").write_text("content")
 
     def run(*args: str) -> bytes:
-        command = [sys.executable, "-m", "builder.cli.main", "--root", f"{tmp_path}/store", "build", *args, "."]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, stdin=subprocess.DEVNULL)
+        command = [sys.executable, "-m", "builder.cli.main", "--root", f"{tmp_path}/store", "build"]
+        line = [*command, *args, "."]
+        done = subprocess.run(line, cwd=tmp_path, capture_output=True, stdin=subprocess.DEVNULL)
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout
 
