@@ -196,6 +196,13 @@ class Registries:
         with told(reference):
             return self.client.pull(reference, store, platform, watch)
 
+    def fetch(self, reference: Reference, wanted: Sequence[Descriptor], store: BlobStore) -> None:
+        """Bring blobs of a repository into any store."""
+        self._check_online(reference)
+        with told(reference):
+            watch = self._watch(f"pulling {reference.familiar()}")
+            self.client.fetch_blobs(reference, wanted, store, watch)
+
     def fetcher(self, image: Image) -> Callable[[int], bool]:
         """What makes layer number `i` (from 0) of an image present, and tells whether strangers wrote it.
 

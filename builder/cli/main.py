@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 COMMANDS = {
+    "artifact": "Push and pull files that are no images, and list them",
     "build": "Build an image from a Dockerfile (the default command)",
     "context": "Show what a build can copy, how large it is, and why",
     "copy": "Copy images between registries, layouts, archives and the store",
