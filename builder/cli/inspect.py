@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -57,12 +58,30 @@ def command(
         except (NotFound, RegistryFailed) as error:
             code = output.report(error)
     if template:
-        sys.stdout.write("".join(template.render(each) + "\n" for each in found))
+        sys.stdout.write("".join(template.render(typed(each)) + "\n" for each in found))
     elif form == "json":
         sys.stdout.write(json.dumps(found, ensure_ascii=False) + "\n")
     else:
         sys.stdout.write(json.dumps(found, indent=4, ensure_ascii=False) + "\n")
     return code
+
+
+def typed(shown: Mapping[str, Any]) -> Mapping[str, object]:
+    """A document for a template: docker's fields are known also where an image lacks them."""
+    from builder.cli.templates import Nil, NilList, NilMap, Struct
+
+    lists = ("Env", "Entrypoint", "Cmd", "OnBuild", "Shell")
+    config = {
+        **dict.fromkeys(("User", "WorkingDir", "StopSignal"), ""),
+        **dict.fromkeys(lists, NilList()),
+        **dict.fromkeys(("ExposedPorts", "Volumes", "Labels"), NilMap()),
+        "Healthcheck": Nil(),
+        "ArgsEscaped": False,
+    }
+    zeros = {"Variant": "", "OsVersion": "", "GraphDriver": Nil(), "Manifests": NilList()}
+    times = {"LastTagTime": "0001-01-01 00:00:00 +0000 UTC"}
+    inner = {"Config": Struct(shown["Config"], config), "Metadata": Struct(shown.get("Metadata", {}), times)}
+    return Struct({**shown, **inner}, zeros)
 
 
 def _memory(session: Session, entry: Entry) -> dict[str, object]:

@@ -20,6 +20,8 @@ TITLES = {
     "CreatedAt": "CREATED AT",
     "Size": "SIZE",
 }
+_UNKNOWN = dict.fromkeys(("Containers", "SharedSize", "UniqueSize"), "N/A")
+"""Fields that docker has and does not tell here either."""
 HISTORY_TITLES = {
     "ID": "IMAGE",
     "CreatedSince": "CREATED",
@@ -48,6 +50,7 @@ def row(entry: Entry, name: Reference | None, *, full: bool) -> dict[str, str]:
         "CreatedAt": text.stamp(entry.created),
         "CreatedSince": text.age(entry.created),
         "Size": text.size(entry.size),
+        **_UNKNOWN,
     }
 
 

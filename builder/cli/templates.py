@@ -13,7 +13,6 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
-from typing import TypeVar
 
 from builder.errors import UsageError
 from oci.data import dataclass
@@ -22,8 +21,36 @@ _ACTION = re.compile(r"(\s*)\{\{(- )?(.*?)( -)?\}\}", re.DOTALL)
 _TOKEN = re.compile(r"""\s*("(?:[^"\\]|\\.)*"|`[^`]*`|\$?\.[\w.]*|-?\d+|\w+|\||\(|\))""")
 _ESCAPES = {r"\t": "\t", r"\n": "\n"}
 
-T = TypeVar("T")
 Value = object
+
+
+class Struct(dict[str, "Value"]):
+    """An object with a fixed set of fields, as Go's structs: `zeros` are those that it may lack, and what a
+    template sees then. JSON shows only those that are there.
+    """
+
+    __slots__ = ("zeros",)
+
+    def __init__(self, value: Mapping[str, Value], zeros: Mapping[str, Value]) -> None:
+        super().__init__(value)
+        self.zeros = zeros
+
+
+class NilList(list["Value"]):
+    """A list that is not there: it has no element, and is null in JSON."""
+
+
+class NilMap(dict[str, "Value"]):
+    """A map that is not there: it has no key, and is null in JSON."""
+
+
+class Nil:
+    """A pointer to nothing: null in JSON, and false."""
+
+    def __bool__(self) -> bool:
+        return False
+
+
 Expression = Callable[[Value], Value]
 
 
@@ -141,10 +168,14 @@ class Template:
 
     def _field(self, value: Value, path: list[str]) -> Value:
         for name in path:
-            if value is None:
+            if value is None or isinstance(value, Nil):
                 return None
+            zeros = value.zeros if isinstance(value, Struct) else {}
+            if name in zeros and isinstance(value, Struct) and value.get(name) is None:
+                value = zeros[name]
+                continue
             if not isinstance(value, Mapping) or name not in value:
-                known = ", ".join(value) if isinstance(value, Mapping) else "none here"
+                known = ", ".join({**value, **zeros}) if isinstance(value, Mapping) else "none here"
                 raise self._mistake(f"no field .{name}; the fields are: {known}")
             value = value[name]
         return value
@@ -190,6 +221,8 @@ def _go(value: Value) -> str:
     match value:
         case None:
             return "<no value>"
+        case Nil():
+            return "<nil>"
         case bool():
             return "true" if value else "false"
         case Mapping():
@@ -216,7 +249,11 @@ def _index(value: Value, *keys: Value) -> Value:
 
 
 _FUNCTIONS: Mapping[str, Callable[..., Value]] = {
-    "json": lambda value: json.dumps(value, ensure_ascii=False, separators=(",", ":")),
+    "json": lambda value: json.dumps(
+        None if isinstance(value, NilList | NilMap | Nil) else value,
+        ensure_ascii=False,
+        separators=(",", ":"),
+    ),
     "index": _index,
     "len": len,
     "join": lambda values, by: by.join(values),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from builder.cli.inspect import typed
 from builder.cli.templates import Template, show
 from builder.cli.text import table
 from builder.errors import UsageError
@@ -69,6 +70,27 @@ def test_what_is_not_understood_is_said_at_once(template: str) -> None:
 def test_fields_that_are_not_there(template: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         Template(template).render(IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("template", "shown"),
+    [
+        ("{{json .Config.Cmd}} {{.Config.Cmd}} {{len .Config.Cmd}}", "null [] 0"),
+        ("{{json .Config.Labels}} {{.Config.Labels}} {{json .Config.Volumes}}", "null map[] null"),
+        ("{{json .Config.Healthcheck}} {{.Config.Healthcheck}}", "null <nil>"),
+        ("<{{.Config.StopSignal}}> {{json .Config.User}}", '<> ""'),
+        ("{{json .Config.Entrypoint}} {{.Config.Entrypoint}}", "null []"),
+        ("{{range .Config.OnBuild}}x{{else}}none{{end}}{{if .Config.Shell}}y{{end}}", "none"),
+        ("{{if .Config.Healthcheck}}yes{{else}}no{{end}} {{.Config.Env}} {{.Variant}}", "no [A=b] "),
+        ('{{json .Config}} {{join .Config.Cmd ","}}', '{"Env":["A=b"],"Entrypoint":null} '),
+        ("{{.Metadata.LastTagTime}}", "0001-01-01 00:00:00 +0000 UTC"),
+    ],
+)
+def test_fields_that_docker_knows(template: str, shown: str) -> None:
+    image = typed({"Config": {"Env": ["A=b"], "Entrypoint": None}})
+    assert Template(template).render(image) == shown
+    with pytest.raises(UsageError, match="the fields are: Env, Entrypoint, User"):
+        Template("{{.Config.Nope}}").render(image)
 
 
 def test_rows() -> None:
