@@ -211,14 +211,17 @@ class Inputs:
                 value = self._wanted.contexts[name] if name else self._wanted.context
                 stdin = None if name else self._wanted.stdin
                 ignorefile = "" if name else self._wanted.ignorefile
-                found = open_source(
-                    value,
-                    self._fetching,
-                    name=shown,
-                    ignorefile=ignorefile,
-                    stdin=stdin,
-                    ahead=None if name else self._ahead,
-                )
+                locked = self.locked() if name and self._wanted.locked else None
+                with locked.told() if locked else nullcontext():
+                    found = open_source(
+                        value,
+                        self._fetching,
+                        name=shown,
+                        ignorefile=ignorefile,
+                        stdin=stdin,
+                        ahead=None if name else self._ahead,
+                        pin=locked.source if locked else None,
+                    )
                 self._exit.callback(found.close)
                 self._sources[name] = found
             return self._sources[name]

@@ -5,14 +5,16 @@ All stages are looked at, for all platforms of the request, so that one lock ser
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builder import planning
+from builder.contexts.sources import elsewhere, is_remote
 from builder.errors import BuildError, NotFound, UsageError
 from builder.events import Emit, Note, discard, stamp
-from builder.graph import Copy, GitSource, HttpSource, Step, walk
+from builder.graph import Copy, GitSource, HttpSource, RemoteSource, Step, walk
+from builder.inputs import IMAGE, LAYOUT
 from builder.lock import Lock, git_key, image_key, url_key
 from builder.origins import PUSHED, RESOLVED, ROOT, known
 from builder.site import Site, lent, opened
@@ -71,6 +73,7 @@ def lock(request: BuildRequest, emit: Emit = discard, *, update: bool = False) -
         path = site.inputs.lockfile()
         before = Lock.read(path)
         pins = _Pins(site, Lock() if update or before is None else before, emit)
+        pins.add_contexts(request.contexts)
         source = site.inputs.dockerfile()
         for platform in planning.targets(request.platforms):
             options = planning.plan_options(request, site.inputs, discard, platform)
@@ -96,34 +99,52 @@ class _Pins:
 
     def resolve(self, name: str, platform: Platform, at: SourceRange | None) -> Image:
         """The image `name` is pinned to, for planning. Raises BuildError with the line that wants it."""
-        reference = Reference.parse(name)
-        if reference.digest is None:
-            key = image_key(reference)
-            if key not in self._images:
-                try:
-                    self._images[key] = self._known.images.get(key) or self._digest(reference)
-                except BuildError as error:
-                    error.at = error.at or at
-                    raise
-            reference = Reference.parse(f"{key}@{self._images[key]}")
+        try:
+            reference = self._image(Reference.parse(name))
+        except BuildError as error:
+            error.at = error.at or at
+            raise
         return self._site.inputs.resolve(str(reference), platform, at)
+
+    def _image(self, reference: Reference) -> Reference:
+        """An image's name with the digest that it is pinned to."""
+        if reference.digest is not None:
+            return reference
+        key = image_key(reference)
+        if key not in self._images:
+            self._images[key] = self._known.images.get(key) or self._digest(reference)
+        return Reference.parse(f"{key}@{self._images[key]}")
 
     def add(self, steps: Iterable[Step]) -> None:
         """Pin what the steps fetch. Raises FetchFailed with the line."""
         for step in walk(*steps):
             for source in step.op.sources if isinstance(step.op, Copy) else ():
                 try:
-                    if isinstance(source, HttpSource) and not source.checksum:
-                        key = url_key(source.url)
-                        if key not in self._urls:
-                            self._urls[key] = self._known.urls.get(key) or self._site.remotes.pin(source)
-                    elif isinstance(source, GitSource) and not (source.git.commit or source.git.by_commit):
-                        key = git_key(source.git)
-                        if key not in self._git:
-                            self._git[key] = self._known.git.get(key) or self._site.remotes.pin(source)
+                    if isinstance(source, HttpSource | GitSource):
+                        self._add(source)
                 except BuildError as error:
                     error.at = error.at or step.at
                     raise
+
+    def add_contexts(self, contexts: Mapping[str, str]) -> None:
+        """Pin those that are images, repositories or files of the web. Raises BuildError."""
+        for name, value in contexts.items():
+            image = value.removeprefix(IMAGE)
+            if image != value:
+                if image not in contexts:
+                    self._image(Reference.parse(image))
+            elif not value.startswith(LAYOUT) and is_remote(value):
+                self._add(elsewhere(value, f"context {name!r}"))
+
+    def _add(self, source: RemoteSource) -> None:
+        if isinstance(source, HttpSource) and not source.checksum:
+            key = url_key(source.url)
+            if key not in self._urls:
+                self._urls[key] = self._known.urls.get(key) or self._site.remotes.pin(source)
+        elif isinstance(source, GitSource) and not (source.git.commit or source.git.by_commit):
+            key = git_key(source.git)
+            if key not in self._git:
+                self._git[key] = self._known.git.get(key) or self._site.remotes.pin(source)
 
     def _digest(self, reference: Reference) -> str:
         """What an image's name means: a registry says it, or the store of an image that was made here."""

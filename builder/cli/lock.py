@@ -24,12 +24,9 @@ if TYPE_CHECKING:
     "What is in it stays, what is new is added, what is gone from the Dockerfile is dropped.",
 )
 @click.argument("context", metavar="PATH", default=".")
-@reading.DOCKERFILE
+@reading.with_source
 @click.option("--update", is_flag=True, help="Ask what everything means now, also what is in the lock.")
 @click.option("--check", is_flag=True, help="Write nothing; give 1 when the lock is not as it should be.")
-@click.option(
-    "--build-arg", "build_args", multiple=True, metavar="NAME[=VALUE]", help="Set an ARG, as in the build."
-)
 @click.option(
     "--build-context",
     "contexts",
@@ -37,10 +34,6 @@ if TYPE_CHECKING:
     metavar="NAME=SOURCE",
     help="More contexts, as in the build.",
 )
-@click.option(
-    "--platform", multiple=True, metavar="OS/ARCH,...", help="For these platforms (default: this machine)."
-)
-@click.option("--enable", multiple=True, metavar="EXTENSION,...", help="Extensions, as in the build.")
 @click.option("--secret", "secrets", multiple=True, metavar="id=NAME[,src=FILE|,env=VARIABLE]",
               help="Credentials for URLs and repositories, as in the build.")  # fmt: skip
 @click.option(
@@ -59,12 +52,8 @@ def command(session: Session, /, context: str, **flags: Any) -> int:
     if flags["update"] and flags["check"]:
         raise UsageError("--update writes the lock, and --check writes nothing: they cannot both be")
     request = BuildRequest(
-        context=context,
-        dockerfile=flags["dockerfile"],
-        build_args=values.variables("--build-arg", flags["build_args"]),
+        **reading.source(context, flags),
         contexts=values.pairs("--build-context", flags["contexts"]),
-        platforms=values.words(flags["platform"]),
-        enable=values.extensions(flags["enable"], False),
         secrets=tuple(lending.secret(each) for each in flags["secrets"]),
         ssh=tuple(lending.agent(each) for each in flags["ssh"]),
         access=remote.access(

@@ -7,11 +7,13 @@ opened.dockerfile("") -> SourceFile      opened.ignore("") -> IgnoreFile | None 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import field
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from builder.contexts.local import LocalContext, ignore_of, read_dockerfile, read_ignore, source_of
 from builder.errors import ContextError, UsageError
+from builder.graph import GitSource, HttpSource, RemoteSource
 from builder.tree import clean
 from oci.data import dataclass
 from oci.tar.entry import Kind
@@ -166,8 +168,10 @@ def open_source(
     ignorefile: str = "",
     stdin: BinaryIO | None = None,
     ahead: Ahead | None = None,
+    pin: Callable[[RemoteSource], RemoteSource] | None = None,
 ) -> Source:
-    """The context `value` names; `-` is `stdin`. `ahead` may be listing it already.
+    """The context `value` names; `-` is `stdin`. `ahead` may be listing it already; `pin` says what a remote
+    one is to be.
 
     Raises UsageError, ContextError, FetchFailed.
     """
@@ -175,6 +179,16 @@ def open_source(
         return _of_stream(stdin, remotes, name, ignorefile)
     if not is_remote(value):
         return Directory(value, name, ignorefile=ignorefile, ahead=ahead)
+    source = elsewhere(value, name)
+    if pin is not None:
+        source = pin(source)
+    if isinstance(source, HttpSource):
+        return _of_url(source, remotes, name, ignorefile)
+    return Directory(remotes.checkout(source.git), name, checkout=True, ignorefile=ignorefile)
+
+
+def elsewhere(value: str, name: str) -> RemoteSource:
+    """The repository or file that a remote context is. Raises UsageError."""
     from builder.giturl import GitUrlError, parse
 
     try:
@@ -182,13 +196,13 @@ def open_source(
     except GitUrlError as error:
         raise UsageError(f"the {name}: {error}") from None
     if git is not None:
-        return Directory(remotes.checkout(git), name, checkout=True, ignorefile=ignorefile)
+        return GitSource(git)
     if not value.startswith(("http://", "https://")):
         raise UsageError(
             f"the {name}: {value.partition('://')[0]}:// is no place a context can come from",
             hint="it is a directory, an http(s) URL, or a git repository",
         )
-    return _of_url(value, remotes, name, ignorefile)
+    return HttpSource(value)
 
 
 def fetch_text(url: str, remotes: Remotes) -> bytes:
@@ -233,17 +247,17 @@ def _of_stream(stdin: BinaryIO, remotes: Remotes, name: str, ignorefile: str) ->
     return Lone(text, NoFiles())
 
 
-def _of_url(url: str, remotes: Remotes, name: str, ignorefile: str) -> Source:
+def _of_url(source: HttpSource, remotes: Remotes, name: str, ignorefile: str) -> Source:
     from builder.contexts.archive import NoFiles, Stream
 
-    found = remotes.downloads.find(url)
-    with os.fdopen(remotes.downloads.open(url, found), "rb") as file:
+    found = remotes.downloads.find(source.url, source.checksum)
+    with os.fdopen(remotes.downloads.open(source.url, found), "rb") as file:
         stream = Stream(file)
         if stream.is_archive():
             return _of_archive(stream, remotes, name, ignorefile)
     if name == "context":
-        return Lone(fetch_text(url, remotes), NoFiles())
-    return Lone(b"", remotes.downloads.tree(url))
+        return Lone(fetch_text(source.url, remotes), NoFiles())
+    return Lone(b"", remotes.downloads.tree(source.url, checksum=source.checksum))
 
 
 def _of_archive(stream: Stream, remotes: Remotes, name: str, ignorefile: str) -> Source:

@@ -386,3 +386,37 @@ def test_the_command(shop: Shop, capfd: pytest.CaptureFixture[str]) -> None:
     code, said = run("--check")
     assert code == 1 and f"- {shop.name('base:1')} sha256:" in said and "is out of date" in said
     assert run("--update", "--check")[0] == 2
+
+
+def test_named_contexts_are_locked(shop: Shop) -> None:
+    contexts = {
+        "app": f"git://{shop.git}/app.git#v1",
+        "tool": shop.web.url("tool.bin"),
+        "image": f"docker-image://{shop.name('base:1')}",
+    }
+    pointer = shop.publish("base:1", 1)
+    text = "FROM image\nCOPY --from=app f /f\nCOPY --from=tool tool.bin /tool\n"
+    out = shop.top / "root.tar"
+    more = {"contexts": contexts, "outputs": (OutputSpec("tar", str(out)),)}
+    with pytest.raises(UsageError, match=r"there is no .*Dockerfile\.lock"):
+        shop.build(text, **more)
+    shop.lock(text, contexts=contexts)
+    assert shop.document() == {
+        "version": 1,
+        "images": {shop.name("base:1"): str(pointer.digest)},
+        "urls": {contexts["tool"]: digest(b"first")},
+        "git": {contexts["app"]: shop.repository.git("rev-parse", "v1")},
+    }
+    shop.repository.git("checkout", "-q", "v1")
+    shop.repository.commit({"f": "two"})
+    shop.build(text, **more)
+    with tarfile.open(out) as tar:
+        content = tar.extractfile("f")
+        assert content is not None and content.read() == b"one"
+    shop.web.files["tool.bin"] = b"second"
+    (shop.top / "store").rename(shop.top / "gone")
+    with pytest.raises(FetchFailed, match=digest(b"first")) as caught:
+        shop.build(text, **more)
+    assert "pybuild lock --update" in caught.value.hint
+    with pytest.raises(UsageError, match=r"app\.git#v2 is not in Dockerfile\.lock"):
+        shop.build(text, contexts=contexts | {"app": f"git://{shop.git}/app.git#v2"})
