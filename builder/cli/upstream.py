@@ -39,6 +39,10 @@ class Registry:
         )
         return descriptor.media_type, content
 
+    def has_blob(self, repository: str, descriptor: Descriptor) -> bool:
+        """Whether it has a blob."""
+        return self._client.has_blob(self._reference(repository), descriptor)
+
     def fetch_blob(self, repository: str, descriptor: Descriptor, store: BlobStore, watch: Watch) -> None:
         """A blob into the store, verified."""
         self._client.fetch_blob(self._reference(repository), descriptor, store, watch)
@@ -61,6 +65,10 @@ class Places:
     def places(self, digest: Digest) -> tuple[Reference, ...]:
         """Repositories that have a blob."""
         return origins.places(self._layout, {digest}).get(digest, ())
+
+    def has_blob(self, place: Reference, descriptor: Descriptor) -> bool:
+        """Whether a repository has a blob."""
+        return self._client.has_blob(place, descriptor)
 
     def fetch_blob(self, place: Reference, descriptor: Descriptor, store: BlobStore, watch: Watch) -> None:
         """A blob into the store, verified."""

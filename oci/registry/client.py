@@ -154,6 +154,17 @@ class Client:
             pulling.keep(store, found.descriptor.digest, found.content)
             return Image.load(store, found.descriptor), root.descriptor, root.content
 
+    def has_blob(self, reference: Reference, descriptor: Descriptor) -> bool:
+        """Whether a repository, or a mirror of it, says that it has a blob of this size."""
+        with self._reading(reference) as sources:
+            for source in sources[:-1]:
+                try:
+                    if source.blob_size(descriptor.digest) == descriptor.size:
+                        return True
+                except RegistryError as error:
+                    self._calls.warn(f"{error}; asking elsewhere")
+            return sources[-1].blob_size(descriptor.digest) == descriptor.size
+
     def fetch_blob(
         self, reference: Reference, descriptor: Descriptor, store: BlobStore, watch: Watch = unwatched
     ) -> None:

@@ -46,7 +46,7 @@ class App:
         self._repositories = repositories
         self.uploads = Uploads(repositories, options)
         blobs = Blobs(repositories, self._elsewhere)
-        manifests = Manifests(repositories, proxy, self._transfers)
+        manifests = Manifests(repositories, proxy, lent, self._transfers)
         self._endpoints: dict[str, dict[str, Endpoint]] = {
             "manifests": {
                 "GET": manifests.get,

@@ -42,9 +42,11 @@ class Blobs:
         if digest is None:
             raise unknown(what)
         if not self._repositories.has_blob(name, digest):
+            if request.method == "HEAD":
+                return self._elsewhere_known(request, name, digest)
             transfer = self._fetched(name, digest)
             if not (matches(request, digest) or "range" in request.headers):
-                return self._arriving(request, transfer)
+                return Response(200, _about(digest), transfer)
             transfer.finished()
         if request.method == "HEAD":  # who is told that it is here will not push it
             self._repositories.links.renew(name, digest, RENEWED_SECONDS)
@@ -77,11 +79,15 @@ class Blobs:
                 return transfer
         raise unknown(str(digest))
 
-    def _arriving(self, request: Request, transfer: Transfer) -> Response:
-        headers = _about(transfer.descriptor.digest)
-        if request.method == "HEAD":
-            return Response(200, headers, length=transfer.count)
-        return Response(200, headers, transfer)
+    def _elsewhere_known(self, request: Request, name: str, digest: Digest) -> Response:
+        """The answer to who only asks after a blob that is not here. Raises Problem when nobody has it."""
+        for place in self._elsewhere:
+            descriptor = place.known(name, digest)
+            if descriptor is not None:
+                if matches(request, digest):
+                    return Response(304, _about(digest))
+                return Response(200, _about(digest), length=descriptor.size)
+        raise unknown(str(digest))
 
     def _answer(self, request: Request, digest: Digest, fd: int) -> Response:
         size = os.fstat(fd).st_size

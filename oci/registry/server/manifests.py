@@ -15,7 +15,7 @@ from oci.registry.server.blobs import is_among, matches
 from oci.registry.server.documents import Document, digest_of
 from oci.registry.server.names import is_tag
 from oci.registry.server.problems import Problem
-from oci.registry.server.proxy import Proxy
+from oci.registry.server.proxy import Lent, Proxy
 from oci.registry.server.repositories import Allowed, Repositories, always
 from oci.registry.server.request import Request
 from oci.registry.server.response import Response
@@ -29,8 +29,11 @@ MAX_TAGS = 100
 class Manifests:
     """The endpoint /v2/<name>/manifests/<tag or digest>."""
 
-    def __init__(self, repositories: Repositories, proxy: Proxy | None, transfers: Transfers) -> None:
+    def __init__(
+        self, repositories: Repositories, proxy: Proxy | None, lent: Lent, transfers: Transfers
+    ) -> None:
         self._repositories = repositories
+        self._lent = lent
         self._transfers = transfers
         self._store = repositories.blobs
         self._proxy = proxy
@@ -117,9 +120,12 @@ class Manifests:
             )
 
     def _has(self, name: str, digest: Digest) -> bool:
-        """Whether the blob is here, or arrives: a client that saw it need not push it."""
-        if (transfer := self._transfers.running(digest)) is not None:
-            with suppress(OciError, OSError, Problem):
+        """Whether the blob is here, arrives, or is fetched now: a client that saw it need not push it."""
+        if self._repositories.has_blob(name, digest):
+            return True
+        with suppress(OciError, OSError, Problem):
+            transfer = self._transfers.running(digest) or self._lent.blob(name, digest)
+            if transfer is not None:
                 transfer.finished()
         return self._repositories.has_blob(name, digest)
 

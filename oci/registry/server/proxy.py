@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -38,6 +38,9 @@ class Upstream(Protocol):
     def fetch_manifest(self, repository: str, reference: str) -> tuple[str, bytes]:
         """A manifest's media type and bytes, by tag or digest."""
 
+    def has_blob(self, repository: str, descriptor: Descriptor) -> bool:
+        """Whether it has a blob, without fetching it."""
+
     def fetch_blob(self, repository: str, descriptor: Descriptor, store: BlobStore, watch: Watch) -> None:
         """Put a blob into the store, verified."""
 
@@ -50,6 +53,9 @@ class Origins(Protocol):
 
     def places(self, digest: Digest) -> tuple[Reference, ...]:
         """Repositories that have a blob, as far as was ever told."""
+
+    def has_blob(self, place: Reference, descriptor: Descriptor) -> bool:
+        """Whether a repository has a blob, without fetching it. Raises RegistryError."""
 
     def fetch_blob(self, place: Reference, descriptor: Descriptor, store: BlobStore, watch: Watch) -> None:
         """Put a blob of a repository into the store, verified. Raises RegistryError."""
@@ -72,28 +78,48 @@ class Lent:
         descriptor = self._repositories.mentioned(name, digest)
         if descriptor is None:
             return None
-        own = self._repositories.domains
-        origins = self._origins
-        places = [each for each in origins.places(digest) if each.domain not in own] if origins else []
-        if origins is None or not places:
-            raise _absent(name, digest, "and nothing here says where else it is; push the image again")
+        origins, places = self._places(name, digest)
 
         def fetch(watch: Watch) -> None:
-            self._from_any(origins, places, descriptor, watch)
+            blobs = self._repositories.blobs
+            self._from_any(
+                places, descriptor, lambda each: origins.fetch_blob(each, descriptor, blobs, watch)
+            )
 
         return self._transfers.begin(descriptor, fetch)
+
+    def known(self, name: str, digest: Digest) -> Descriptor | None:
+        """A layer that an image here lacks, if it is to be had; nothing is fetched. Raises as `blob`."""
+        descriptor = self._repositories.mentioned(name, digest)
+        if descriptor is None or self._transfers.running(digest):
+            return descriptor
+        origins, places = self._places(name, digest)
+
+        def look(place: Reference) -> None:
+            if not origins.has_blob(place, descriptor):
+                raise ManifestUnknown(f"{place.repository} has it no more", status=404)
+
+        self._from_any(places, descriptor, look)
+        return descriptor
 
     def close(self) -> None:
         """End what is under way."""
         if self._origins is not None:
             self._origins.close()
 
-    def _from_any(
-        self, origins: Origins, places: list[Reference], descriptor: Descriptor, watch: Watch
-    ) -> None:
+    def _places(self, name: str, digest: Digest) -> tuple[Origins, list[Reference]]:
+        own = self._repositories.domains
+        origins = self._origins
+        places = [each for each in origins.places(digest) if each.domain not in own] if origins else []
+        if origins is None or not places:
+            raise _absent(name, digest, "and nothing here says where else it is; push the image again")
+        return origins, places
+
+    @staticmethod
+    def _from_any(places: list[Reference], descriptor: Descriptor, ask: Callable[[Reference], None]) -> None:
         for place in places:
             try:
-                origins.fetch_blob(place, descriptor, self._repositories.blobs, watch)
+                ask(place)
                 return
             except RegistryError as error:
                 failed = error
@@ -143,6 +169,13 @@ class Proxy:
 
         self._repositories.links.add_blob(name, digest)
         return self._transfers.begin(descriptor, fetch)
+
+    def known(self, name: str, digest: Digest) -> Descriptor | None:
+        """A blob that a manifest here mentions, if the registry behind has it; nothing is fetched."""
+        descriptor = self._repositories.mentioned(name, digest)
+        if descriptor is None or self._transfers.running(digest):
+            return descriptor
+        return descriptor if self._upstream.has_blob(name, descriptor) else None
 
     def close(self) -> None:
         """End what is under way."""

@@ -30,6 +30,13 @@ class Behind:
         answer = self._ask(f"/v2/{repository}/manifests/{reference}")
         return answer.headers["content-type"], answer.body
 
+    def has_blob(self, repository: str, descriptor: Descriptor) -> bool:
+        try:
+            self._ask(f"/v2/{repository}/blobs/{descriptor.digest}", "HEAD")
+        except ManifestUnknown:
+            return False
+        return True
+
     def fetch_blob(self, repository: str, descriptor: Descriptor, store: BlobStore, watch: Watch) -> None:
         answer = self._ask(f"/v2/{repository}/blobs/{descriptor.digest}")
         with store.writer() as writer:
@@ -39,11 +46,11 @@ class Behind:
     def close(self) -> None:
         pass
 
-    def _ask(self, path: str):  # type: ignore[no-untyped-def]
-        self.asked.append(path)
+    def _ask(self, path: str, method: str = "GET"):  # type: ignore[no-untyped-def]
+        self.asked.append(path if method == "GET" else f"{method} {path}")
         if not self.reachable:
             raise RegistryError("out of reach")
-        answer = self.registry.ask("GET", path)
+        answer = self.registry.ask(method, path)
         if answer.status == 404:
             raise ManifestUnknown("not there", status=404)
         assert answer.status == 200
@@ -103,6 +110,29 @@ def test_only_what_a_manifest_mentions_is_fetched(cache: Registry, behind: Behin
     blob = behind.registry.blob("app", b"alone")
     assert cache.ask("GET", f"/v2/app/blobs/{blob}").status == 404
     assert behind.asked == []
+
+
+def test_who_asks_after_a_blob_does_not_have_it_fetched(cache: Registry, behind: Behind) -> None:
+    behind.registry.manifest("app", "1")
+    layer = cache.ask("GET", "/v2/app/manifests/1").json["layers"][0]
+    path = f"/v2/app/blobs/{layer['digest']}"
+    for _ in range(2):
+        answer = cache.ask("HEAD", path)
+        assert answer.status == 200 and answer.headers["docker-content-digest"] == layer["digest"]
+        assert int(answer.headers["content-length"]) == layer["size"]
+    assert cache.ask("HEAD", path, If_None_Match=f'"{layer["digest"]}"').status == 304
+    assert (
+        behind.asked[1:] == [f"HEAD {path}"] * 3 and Digest.parse(layer["digest"]) not in cache.layout.blobs
+    )
+    cache.ask("GET", path)
+    assert cache.ask("HEAD", path).status == 200 and len(behind.asked) == 5
+    behind.registry.ask("DELETE", f"/v2/app/blobs/{layer['digest']}")
+    config = cache.ask("GET", "/v2/app/manifests/1").json["config"]["digest"]
+    behind.registry.ask("DELETE", f"/v2/app/blobs/{config}")
+    assert cache.ask("HEAD", f"/v2/app/blobs/{config}").status == 404
+    assert cache.ask("HEAD", "/v2/app/blobs/sha256:" + "0" * 64).status == 404
+    behind.reachable = False
+    assert cache.ask("HEAD", f"/v2/app/blobs/{config}").status == 502
 
 
 def test_what_was_fetched_is_there_when_the_other_is_not(

@@ -80,6 +80,9 @@ class Upstream:
         )
         return descriptor.media_type, content
 
+    def has_blob(self, repository: str, descriptor: Descriptor) -> bool:
+        return self.client.has_blob(Reference.parse(f"{self.address}/{repository}"), descriptor)
+
     def fetch_blob(self, repository: str, descriptor: Descriptor, store: BlobStore, watch: Watch) -> None:
         self.client.fetch_blob(Reference.parse(f"{self.address}/{repository}"), descriptor, store, watch)
 
@@ -97,6 +100,9 @@ class Origins:
     def places(self, digest: Digest) -> tuple[Reference, ...]:
         address = self.upstream.address
         return tuple(Reference.parse(each if ":" in each else f"{address}/{each}") for each in self.found)
+
+    def has_blob(self, place: Reference, descriptor: Descriptor) -> bool:
+        return self.upstream.client.has_blob(place, descriptor)
 
     def fetch_blob(self, place: Reference, descriptor: Descriptor, store: BlobStore, watch: Watch) -> None:
         self.upstream.client.fetch_blob(place, descriptor, store, watch)
