@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from builder import assembling, planning
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from builder.graph import Step
     from builder.solver.failed import FailedStep
     from builder.solver.result import Result
+    from oci.image import Image
 
 __all__ = ["BuildRequest", "Built", "build"]
 
@@ -127,6 +129,7 @@ def _built(
             lambda step: site.executor.rootfs(results[step.digest]),
             request.clock,
             emit,
+            partial(_unpacked, site, emit),
         )
         built = [replace(delivery.named(each), ref=ref) for each in delivery.export(products)]
         if unbuilt := planning.skipped(works):
@@ -154,6 +157,18 @@ def _solved(
             on_failure(failed)
         raise
     return {step.digest: result for step, result in zip(roots, found, strict=True)}
+
+
+def _unpacked(site: Site, emit: Emit, image: Image) -> None:
+    """Make directories of an image's layers, for what runs on it to find."""
+    from builder.container.unpack import unpack
+    from builder.isolation import current
+
+    if not current().unpacks:
+        text = "unpack=true: files cannot be given their owners here, so the first who runs in it unpacks it"
+        emit(Warning_("Unpack", text))
+        return
+    unpack(image, site.state, site.images.layout.blobs, site.registries.fetcher(image))
 
 
 def _only_cached(request: BuildRequest) -> bool:

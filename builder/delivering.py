@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from builder.registries import Registries
     from builder.snapshot.view import View
     from oci.blobs import BlobStore
+    from oci.image import Image
     from oci.model import Descriptor
     from oci.reference import Reference
 
@@ -38,7 +39,8 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """The way out for all products of one build. `view` opens the merged files of a step's result."""
+    """The way out for all products of one build. `view` opens the merged files of a step's result, `unpack`
+    makes directories of an image's layers, fetching those that are not here."""
 
     exporters: Sequence[Exporter]
     images: Images
@@ -46,6 +48,7 @@ class Delivery:
     view: Callable[[Step], AbstractContextManager[View]]
     clock: int | None
     emit: Emit
+    unpack: Callable[[Image], object]
 
     def export(self, products: Sequence[Product]) -> list[Sent]:
         """Write all outputs. Raises ExportError, RegistryFailed, OciError."""
@@ -98,6 +101,9 @@ class Delivery:
         if (names or kept) and not any(each.pushed for each in wishes):
             self.registries.complete(descriptor)
         self._name(product, names, kept)
+        if any(each.unpack for each in wishes):
+            for member in product.members:
+                self.unpack(member.image)
         for name in names:
             self.emit(Exported(f"naming to {name}", stamp()))
         shown = tuple(str(name) for name in product.goal.names)

@@ -130,11 +130,13 @@ class Export:
 
 class Wish(NamedTuple):
     """What an output wants of the local store: whether to keep the image there, under which names besides
-    those of `-t`; and whether it was pushed, so that a base's layers need not be here."""
+    those of `-t`; whether it was pushed, so that a base's layers need not be here; and whether its layers are
+    to be unpacked there."""
 
     keep: bool = False
     names: tuple[Reference, ...] = ()
     pushed: bool = False
+    unpack: bool = False
 
 
 class Exporter(Protocol):

@@ -44,7 +44,8 @@ class RegistryExporter:
     """Pushes under `names`, or under those of the build; `type=image` keeps the image in the local store too.
 
     `by_digest` pushes without a tag. `canonical` names the local image by its digest as well, `dangling` is
-    the repository of that name when there is no other. `codec` None keeps layers as they are.
+    the repository of that name when there is no other. `codec` None keeps layers as they are. `unpack` has
+    the layers of an image that is kept unpacked, for the first container or RUN to find them.
     """
 
     type: str
@@ -58,6 +59,7 @@ class RegistryExporter:
     codec: Codec | None = None
     force: bool = False
     kind: Literal["oci", "docker"] = "oci"
+    unpack: bool = False
 
     @classmethod
     def of(cls, spec: OutputSpec) -> RegistryExporter:
@@ -66,7 +68,7 @@ class RegistryExporter:
         if spec.dest:
             raise UsageError(f"--output type={spec.type} has no dest", hint="name=REGISTRY/NAME[:TAG]")
         by_digest = spec.flag("push-by-digest", False)
-        spec.flag("unpack", False)
+        unpack = spec.flag("unpack", False)
         prefix = spec.options.get("dangling-name-prefix", "")
         return cls(
             spec.type,
@@ -80,6 +82,7 @@ class RegistryExporter:
             codec_of(spec),
             spec.flag("force-compression", False),
             "oci" if spec.flag("oci-mediatypes", True) else "docker",
+            unpack,
         )
 
     def export(self, what: Export, blobs: BlobStore) -> str:
@@ -103,7 +106,7 @@ class RegistryExporter:
         if self.dangling is not None and not self.names:
             bare = [replace(self.dangling, tag="")]
         pinned = tuple(name.with_digest(descriptor.digest) for name in bare)
-        return Wish(True, (*tagged, *pinned), self.push)
+        return Wish(True, (*tagged, *pinned), self.push, self.unpack)
 
     @property
     def needs_name(self) -> bool:

@@ -313,6 +313,24 @@ def test_pull_may_unpack(shop: Shop) -> None:
     assert done.returncode == 2 and "one platform" in done.stderr
 
 
+def test_an_output_may_unpack(shop: Shop) -> None:
+    """With `unpack=true` also what is pushed, whose base was not needed here; a RUN on it unpacks nothing."""
+    image = shop.publish("base:1", 1)
+    name = shop.name("app:1")
+    for text, count in (
+        (f"type=image,name={name}", 0),
+        (f"type=registry,name={name},unpack=true", 0),
+        (f"type=image,name={name},push=true,unpack=true", len(image.layers) + 1),
+    ):
+        shop.build(
+            "FROM REG/base:1\nCOPY --link Dockerfile /made\nENV A=1\n", outputs=(OutputSpec.parse(text),)
+        )
+        assert len(shop.snapshots()) == count, text
+    unpacked = set(shop.snapshots())
+    shop.build("FROM REG/app:1\nRUN cat made file0\n")
+    assert "base:1 0" in shop.output() and set(shop.snapshots()) == unpacked
+
+
 def test_forty_layers(shop: Shop) -> None:
     base = shop.publish("base:1", 39)
     shop.build("FROM REG/base:1\nRUN cat file0 file38\n")
