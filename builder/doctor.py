@@ -90,14 +90,14 @@ def _network(chosen: Isolation) -> tuple[Check, ...]:
 
 
 def _uplink_programs() -> Check:
-    there = [name for name in ("pasta", "slirp4netns") if userns.trusted(name)]
+    there = [name for name in ("slirp4netns", "pasta") if userns.trusted(name)]
     if there:
         return Check("uplink", True, f"{there[0]} is there: a way out for networks of ordinary users")
     return Check(
         "uplink",
         False,
-        "neither pasta nor slirp4netns is installed",
-        "sudo apt-get install passt   # or slirp4netns; or build with --network=host",
+        "neither slirp4netns nor pasta is installed",
+        "sudo apt-get install slirp4netns   # or passt; or build with --network=host",
     )
 
 
@@ -225,7 +225,7 @@ def _users(found: Isolation) -> str:
 
 
 def _network_of(found: Isolation) -> str:
-    way = "NAT of the kernel" if found.private_network else "pasta or slirp4netns"
+    way = "NAT of the kernel" if found.private_network else "slirp4netns or pasta"
     return f"its own, out by {way}; the machine's with --network=host, or RUN's if --allow network.host"
 
 

@@ -30,10 +30,12 @@ _SIX_NETWORKS = [bytes((0xFD, first, 0x70, 0x79, 0x62, 0x75)) for first in (0x6C
 
 class Gateway:
     """The host's side: a claimed network, NAT, forwarding, and the making of namespaces. One thread at a
-    time.
+    time. `send_buffer` is the most that a connection in a namespace may have on its way, in bytes; 0 leaves
+    it to the kernel.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, send_buffer: int = 0) -> None:
+        self._send_buffer = send_buffer
         self._host = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self._route = Route()
         self._nft = nft.Nft()
@@ -192,9 +194,17 @@ class Gateway:
         syscalls.unshare(syscalls.CLONE_NEWNET)
         try:
             fd = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            self._limit_buffers()
             return Route(), fd
         finally:
             syscalls.setns(self._host, syscalls.CLONE_NEWNET)
+
+    def _limit_buffers(self) -> None:
+        if self._send_buffer:
+            try:
+                syscalls.write_proc(_SYSCTL + "tcp_wmem", b"4096 16384 %d" % self._send_buffer)
+            except OSError:
+                pass  # a container whose /proc/sys is read-only
 
     def _connect(self, netns: int) -> tuple[str, int]:
         """The pair and the host's end of it: (name, last byte of the guest's address). An address still in

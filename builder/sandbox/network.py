@@ -133,7 +133,7 @@ class NetworkPool:
         try:
             if self._rootless:
                 self._uplink = _own_host()
-            gateway = Gateway()
+            gateway = Gateway(self._uplink.send_buffer if self._uplink else 0)
             with self._wake:
                 self._gateway = gateway
                 self._wake.notify_all()

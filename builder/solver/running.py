@@ -32,8 +32,8 @@ _APT_FILE, _APT_CONFIG = _PIPES + "apt.conf", b'APT::Sandbox::User "root";\n'
 """With one id, apt must not try to become another user: it looks whether that worked, and gives up."""
 _LAST_SIGNAL = 64
 INSTALL = (
-    "install passt or slirp4netns (sudo apt-get install passt), or give the steps the host's network with"
-    " --network=host, or none with --network=none"
+    "install slirp4netns or passt (sudo apt-get install slirp4netns), or give the steps the host's network"
+    " with --network=host, or none with --network=none"
 )
 HOST_GATEWAY = "host-gateway"
 """In place of an address: the host's own."""

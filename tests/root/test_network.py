@@ -581,7 +581,7 @@ def ordinary(host: Host, tmp_path: Any) -> Callable[..., subprocess.Popen[str]]:
     os.mknod(tun, 0o020666, os.makedev(10, 200))
     os.chmod(tun, 0o666)
 
-    def start(*words: str) -> subprocess.Popen[str]:
+    def start(*words: str, code: str = ROOTLESS) -> subprocess.Popen[str]:
         where = f"mount --bind {tun} /dev/net/tun && mount --bind {resolv} /etc/resolv.conf && exec "
         who = f"setpriv --reuid {ORDINARY} --regid {ORDINARY} --clear-groups "
         argv = [
@@ -593,7 +593,7 @@ def ordinary(host: Host, tmp_path: Any) -> Callable[..., subprocess.Popen[str]]:
             "sh",
             sys.executable,
             "-c",
-            ROOTLESS,
+            code,
             *words,
         ]
         env = {**os.environ, "PYTHONPATH": os.getcwd(), "PYTHONDONTWRITEBYTECODE": "1"}
