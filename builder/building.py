@@ -105,6 +105,7 @@ def _built(
             emit = stack.enter_context(deadline(request.timeout_s, emit))
         keeps = on_failure is not None
         site = stack.enter_context(opened(request, lending, emit, ahead, keeps_failed=keeps))
+        request = site.request
         if request.no_cache:
             site.executor.prepare()
         works = planning.works(request, wanted, site.inputs, emit)

@@ -151,6 +151,11 @@ class Inputs:
             raise ContextError("there is no such file in the context")
         return os.fsdecode(tree.resolve(wanted)), content
 
+    def moment(self) -> int | None:
+        """The time of the main context in seconds since 1970: a commit's, or what a server says of a file.
+        None for what has none."""
+        return self._source("").moment()
+
     def lockfile(self) -> str:
         """Where the lock of the Dockerfile lies, if there is one. Raises UsageError where none can be."""
         from builder.lock import SUFFIX

@@ -70,6 +70,7 @@ def lock(request: BuildRequest, emit: Emit = discard, *, update: bool = False) -
 
     request = replace(request, every_stage=True, targets=(), tags=(), locked=False)
     with opened(request, lent(request), emit) as site:
+        request = site.request
         path = site.inputs.lockfile()
         before = Lock.read(path)
         pins = _Pins(site, Lock() if update or before is None else before, emit)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, TypedDict
 
-from builder import entitlements, space
+from builder import entitlements, epoch, space
 from builder.errors import UsageError
 from builder.events import Emit
 from builder.images import Images
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """`name` is that of the build, and of its logs."""
+    """`name` is that of the build, and of its logs; `request` has the clock that the inputs tell."""
 
     state: StateDir
     lease: Lease
@@ -41,6 +41,7 @@ class Site:
     inputs: Inputs
     executor: Executor
     name: str
+    request: BuildRequest
 
 
 class Lent(TypedDict):
@@ -115,6 +116,7 @@ def opened(
         remotes = stack.enter_context(_remotes(request, images, state, lending, emit))
         registries = stack.enter_context(Registries(request.access, images, emit))
         inputs = stack.enter_context(Inputs(request, images, emit, remotes, registries, ahead))
+        request = epoch.settled(request, inputs, emit)
         means = Means(
             state=state,
             blobs=images.layout.blobs,
@@ -130,6 +132,5 @@ def opened(
             name=name,
             **lending,
         )
-        yield Site(
-            state, lease, images, registries, remotes, inputs, stack.enter_context(Executor(means)), name
-        )
+        executor = stack.enter_context(Executor(means))
+        yield Site(state, lease, images, registries, remotes, inputs, executor, name, request)

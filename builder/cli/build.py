@@ -139,7 +139,7 @@ if TYPE_CHECKING:
     "--timestamp",
     "--source-date-epoch",
     "clock",
-    metavar="SECONDS|commit",
+    metavar="SECONDS|commit|context",
     help="The moment the image carries; the build is then reproducible.",
 )
 @click.option(

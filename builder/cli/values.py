@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from builder.errors import UsageError
 
@@ -165,8 +165,10 @@ def ulimits(texts: Iterable[str]) -> tuple[tuple[str, int, int], ...]:
     return tuple(found)
 
 
-def clock(text: str | None, arguments: Mapping[str, str], context: str) -> int | None:
-    """The build's clock, in seconds since 1970: `--timestamp`, else SOURCE_DATE_EPOCH."""
+def clock(text: str | None, arguments: dict[str, str], context: str) -> int | None:
+    """The build's clock, in seconds since 1970: `--timestamp`, else SOURCE_DATE_EPOCH. That of the context,
+    which is known later, becomes a build argument.
+    """
     if text == "commit":
         from builder.contexts.git import commit_time
 
@@ -176,14 +178,11 @@ def clock(text: str | None, arguments: Mapping[str, str], context: str) -> int |
         (f"--build-arg {_EPOCH}", arguments.get(_EPOCH)),
         (_EPOCH, os.environ.get(_EPOCH)),
     ):
+        if value == "context":
+            arguments[_EPOCH] = value
+            return None
         if value:
-            return _seconds(name, value)
+            from builder.epoch import seconds
+
+            return seconds(name, value)
     return None
-
-
-def _seconds(name: str, value: str) -> int:
-    if not re.fullmatch(r"\d{1,11}", value):
-        raise UsageError(
-            f"{name} {value!r} is no time in seconds since 1970", hint="e.g. $(date +%s), or commit"
-        )
-    return int(value)

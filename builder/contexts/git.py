@@ -133,6 +133,7 @@ class Repositories:
         self._locks: dict[str, threading.Lock] = {}
         self._resolved: dict[tuple[str, str], Resolved] = {}
         self._checkouts: dict[tuple[str, str, bool], str] = {}
+        self._times: dict[str, int] = {}
         self._places: list[tuple[str, int]] = []
         self._running: set[subprocess.Popen[bytes]] = set()
         self._cancelled = False
@@ -166,6 +167,10 @@ class Repositories:
             if key not in self._checkouts:
                 self._checkouts[key] = self._made(git, found, keep)
             return _inside(self._checkouts[key], git)
+
+    def moment(self, git: GitUrl) -> int:
+        """The committer's time of what was checked out, in seconds since 1970."""
+        return self._times[self.commit(git)]
 
     # ---- inside ----
 
@@ -232,9 +237,10 @@ class Repositories:
         place = self._repository(git)
         self._fetch(git, found, place)
         self._git(git, "checkout", "--quiet", "--force", "--detach", found.commit, at=place)
+        text = self._git(git, "cat-file", "commit", found.commit, at=place)
+        self._times[found.commit] = _time_in(text.encode("utf-8", "surrogateescape"))
         if git.commit_times:
-            text = self._git(git, "cat-file", "commit", found.commit, at=place)
-            _set_times(place, int(_time_in(text.encode("utf-8", "surrogateescape"))))
+            _set_times(place, self._times[found.commit])
         if git.submodules:
             self._submodules(git, place, place, 0)
         if keep:

@@ -45,6 +45,9 @@ class Source(Protocol):
     def path_of(self, dockerfile: str) -> str | None:
         """Where the Dockerfile is as a file of this machine; None when it is none."""
 
+    def moment(self) -> int | None:
+        """The time that it carries in seconds since 1970; None for what is of this machine."""
+
     def close(self) -> None: ...
 
 
@@ -57,6 +60,7 @@ class Directory:
     checkout: bool = False
     ignorefile: str = ""
     ahead: Ahead | None = None
+    time: Callable[[], int] | None = None
     _opened: list[LocalContext] = field(default_factory=list)
 
     def dockerfile(self, path: str) -> SourceFile:
@@ -77,6 +81,9 @@ class Directory:
         places = [os.path.join(self.path, each) for each in DEFAULT_NAMES]
         return next((each for each in places if os.path.lexists(each)), places[0])
 
+    def moment(self) -> int | None:
+        return self.time() if self.time else None
+
     def close(self) -> None:
         for each in self._opened:
             each.close()
@@ -92,6 +99,7 @@ class Archive:
 
     archive: ArchiveContext
     ignorefile: str = ""
+    modified: int | None = None
 
     def dockerfile(self, path: str) -> SourceFile:
         tree = self.archive.everything
@@ -121,6 +129,12 @@ class Archive:
     def path_of(self, dockerfile: str) -> str | None:
         return None
 
+    def moment(self) -> int | None:
+        """What its server says, else the time of its newest file."""
+        if self.modified != 0:
+            return self.modified
+        return max((node.mtime_ns // 10**9 for _, node in self.archive.everything.walk()), default=0)
+
     def close(self) -> None:
         self.archive.close()
 
@@ -134,6 +148,7 @@ class Lone:
 
     text: bytes
     files: Tree
+    modified: int | None = None
 
     def dockerfile(self, path: str) -> SourceFile:
         return source_of("Dockerfile", self.text)
@@ -146,6 +161,9 @@ class Lone:
 
     def path_of(self, dockerfile: str) -> str | None:
         return None
+
+    def moment(self) -> int | None:
+        return self.modified
 
     def close(self) -> None:
         """Nothing is held."""
@@ -184,7 +202,14 @@ def open_source(
         source = pin(source)
     if isinstance(source, HttpSource):
         return _of_url(source, remotes, name, ignorefile)
-    return Directory(remotes.checkout(source.git), name, checkout=True, ignorefile=ignorefile)
+    git = source.git
+    return Directory(
+        remotes.checkout(git),
+        name,
+        checkout=True,
+        ignorefile=ignorefile,
+        time=lambda: remotes.repositories.moment(git),
+    )
 
 
 def elsewhere(value: str, name: str) -> RemoteSource:
@@ -249,18 +274,21 @@ def _of_stream(stdin: BinaryIO, remotes: Remotes, name: str, ignorefile: str) ->
 
 def _of_url(source: HttpSource, remotes: Remotes, name: str, ignorefile: str) -> Source:
     from builder.contexts.archive import NoFiles, Stream
+    from builder.contexts.http import modified
 
     found = remotes.downloads.find(source.url, source.checksum)
     with os.fdopen(remotes.downloads.open(source.url, found), "rb") as file:
         stream = Stream(file)
         if stream.is_archive():
-            return _of_archive(stream, remotes, name, ignorefile)
+            return _of_archive(stream, remotes, name, ignorefile, modified(found))
     if name == "context":
-        return Lone(fetch_text(source.url, remotes), NoFiles())
+        return Lone(fetch_text(source.url, remotes), NoFiles(), modified(found) or None)
     return Lone(b"", remotes.downloads.tree(source.url, checksum=source.checksum))
 
 
-def _of_archive(stream: Stream, remotes: Remotes, name: str, ignorefile: str) -> Source:
+def _of_archive(
+    stream: Stream, remotes: Remotes, name: str, ignorefile: str, modified: int | None = None
+) -> Source:
     from builder.contexts.archive import ArchiveContext
 
-    return Archive(ArchiveContext(stream, name, remotes.scratch), ignorefile)
+    return Archive(ArchiveContext(stream, name, remotes.scratch), ignorefile, modified)

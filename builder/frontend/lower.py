@@ -123,6 +123,12 @@ def parts_of(source: SourceFile, options: PlanOptions) -> tuple[Part, frozenset[
     return parts(document, enabled, options.read_file, _given(options), start), enabled
 
 
+def global_arg(source: SourceFile, options: PlanOptions, name: str) -> str:
+    """The value of an ARG before the first FROM; "" without one. Raises DockerfileError."""
+    dockerfile = parse(parts_of(source, options)[0].whole())
+    return _shared(dockerfile, options).global_args.get(name, "")
+
+
 def _given(options: PlanOptions) -> dict[str, str]:
     """The build arguments, the clock among them."""
     given = dict(options.build_args)

@@ -13,10 +13,11 @@ from sites import Repository, git_daemon, site
 
 from builder import BuildRequest, Built, build
 from builder.errors import BuildError, UsageError
-from builder.events import Event, StepDone, StepStarted, Warning_
+from builder.events import Event, Note, StepDone, StepStarted, Warning_
 from builder.export.base import OutputSpec
 from builder.finishing import Annotation, Finish
 from builder.images import Images
+from builder.solver.cache import at_clock
 from builder.state import StateDir
 from oci.image import Image
 
@@ -311,3 +312,68 @@ def test_settings_are_taken_back_and_annotations_given(shop: Shop) -> None:
     assert built.descriptor is not None
     assert built.descriptor.annotations == {"d": "w"}
     assert "NothingToUnset" in shop.warned()
+
+
+CLOCKED = "FROM scratch\nLABEL a=b\n"
+MOMENT = {"SOURCE_DATE_EPOCH": "context"}
+
+
+def created(shop: Shop, context: str, **more: object) -> str:
+    return shop.image(shop.build(context, **more)).config.value.created
+
+
+def test_the_clock_of_a_repository(shop: Shop) -> None:
+    repository = Repository(shop.top / "git", "r.git")
+    commit = repository.commit({"Dockerfile": CLOCKED})
+    moment = int(repository.git("show", "-s", "--format=%ct", commit))
+    with git_daemon(shop.top / "git") as daemon:
+        url = f"git://{daemon}/r.git"
+        assert created(shop, url, build_args=MOMENT) == at_clock(moment)
+        assert created(shop, f"{url}#{commit}", build_args=MOMENT) == at_clock(moment)
+        assert created(shop, url, build_args=MOMENT, clock=7) == at_clock(7)
+
+
+def test_the_clock_of_a_url(shop: Shop) -> None:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name, mtime in (("Dockerfile", 1000), ("newer", 3000), ("old", 10)):
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(CLOCKED), mtime
+            tar.addfile(info, io.BytesIO(CLOCKED.encode()))
+    said = {"Last-Modified": "Thu, 01 Jan 1970 01:00:00 GMT"}
+    with site() as web:
+        web.files |= {
+            "a.tar": archive.getvalue(),
+            "b.tar": archive.getvalue(),
+            "Dockerfile": CLOCKED.encode(),
+        }
+        web.headers |= {"a.tar": said, "Dockerfile": said}
+        assert created(shop, web.url("a.tar"), build_args=MOMENT) == at_clock(3600)
+        assert created(shop, web.url("b.tar"), build_args=MOMENT) == at_clock(3000)
+        assert created(shop, web.url("Dockerfile"), build_args=MOMENT) == at_clock(3600)
+
+
+def test_a_directory_has_no_clock(shop: Shop) -> None:
+    write(
+        shop.top,
+        "Dockerfile",
+        "FROM scratch\nCOPY Dockerfile /\nARG SOURCE_DATE_EPOCH\nLABEL t=$SOURCE_DATE_EPOCH.\n",
+    )
+    image = shop.image(shop.build(str(shop.top / "context"), build_args=MOMENT))
+    assert image.config.value.config.labels == {"t": "."} and image.config.value.created > "2020"
+    (note,) = [each.message for each in shop.events if isinstance(each, Note)]
+    assert note.startswith("SOURCE_DATE_EPOCH=context has no effect: only repositories and URLs have a time")
+
+
+def test_the_clock_of_the_dockerfile(shop: Shop) -> None:
+    text = "ARG SOURCE_DATE_EPOCH=${BASE:-5}\nFROM scratch\nLABEL a=b\n"
+    write(shop.top, "Dockerfile", text)
+    context = str(shop.top / "context")
+    assert created(shop, context) == at_clock(5)
+    assert created(shop, context, build_args={"SOURCE_DATE_EPOCH": "6"}) == at_clock(6)
+    assert created(shop, context, clock=7) == at_clock(7)
+    write(shop.top, "Dockerfile", "FROM scratch\nARG SOURCE_DATE_EPOCH=5\nLABEL a=b\n")
+    assert created(shop, context) != at_clock(5)
+    write(shop.top, "Dockerfile", "ARG SOURCE_DATE_EPOCH=soon\nFROM scratch\n")
+    with pytest.raises(UsageError, match="SOURCE_DATE_EPOCH 'soon' is no time"):
+        shop.build(context)

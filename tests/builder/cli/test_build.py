@@ -357,6 +357,8 @@ def test_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     assert values.clock("3", {"SOURCE_DATE_EPOCH": "2"}, ".") == 3
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "")
     assert values.clock(None, {}, ".") is None
+    arguments: dict[str, str] = {}
+    assert values.clock("context", arguments, ".") is None and arguments == {"SOURCE_DATE_EPOCH": "context"}
     for wrong in ("-1", "1.5", "x", "999999999999"):
         with pytest.raises(UsageError):
             values.clock(wrong, {}, ".")
