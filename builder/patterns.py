@@ -268,11 +268,6 @@ def glob_match(pattern: str, name: str) -> bool:
     return _go_match(pattern).fullmatch(name) is not None
 
 
-def has_wildcards(path: str) -> bool:
-    """Whether a COPY source is a pattern."""
-    return any(each in _WILD for each in path)
-
-
 @lru_cache(maxsize=256)
 def _go_match(pattern: str) -> re.Pattern[str]:
     if len(pattern) > MAX_PATTERN:

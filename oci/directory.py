@@ -31,11 +31,6 @@ _DOCUMENTS = media_types.INDEXES | media_types.MANIFESTS
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def is_directory_image(path: str) -> bool:
-    """Whether `path` holds an image of this kind."""
-    return os.path.isfile(os.path.join(path, "manifest.json"))
-
-
 def read_directory(path: str, store: BlobStore, *, progress: Progress = no_progress) -> Descriptor:
     """Take the image of a directory into `store`, each blob verified; its manifest or index.
 

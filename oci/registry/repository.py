@@ -148,10 +148,6 @@ class Repository:
         """Delete a tag, or a manifest with all its tags. Raises ManifestUnknown, RegistryError."""
         self._delete(self.target("manifests", str(locator)), f"deleting {locator}")
 
-    def delete_blob(self, digest: Digest) -> None:
-        """Delete a blob. Raises ManifestUnknown if it is not there."""
-        self._delete(self.target("blobs", str(digest)), f"deleting the blob {digest}")
-
     def blob_size(self, digest: Digest) -> int | None:
         """The size of a blob in the repository, in bytes; None if it is not there."""
         try:

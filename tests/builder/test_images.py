@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,17 +18,6 @@ from oci.image import Image, index_of
 from oci.layout import CONTAINERD_NAME
 from oci.model import Descriptor, ImageConfig, Platform
 from oci.reference import Reference
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Iterator[StateDir]:
-    with StateDir(str(tmp_path / "store")) as made:
-        yield made
-
-
-@pytest.fixture
-def images(state: StateDir) -> Images:
-    return Images(state)
 
 
 def make(

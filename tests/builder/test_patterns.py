@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from builder.patterns import MAX_PATTERN, IgnoreFile, PatternError, glob_match, has_wildcards
+from builder.patterns import MAX_PATTERN, IgnoreFile, PatternError, glob_match
 
 LEFT_OUT = [
     ("a", "a", True),
@@ -186,12 +186,6 @@ def test_a_glob_matches_as_filepath_match_does(pattern: str, name: str, matches:
             glob_match(pattern, name)
     else:
         assert glob_match(pattern, name) is matches
-
-
-def test_wildcards_are_seen() -> None:
-    assert (
-        has_wildcards("a*") and has_wildcards("a[") and has_wildcards("a\\b") and not has_wildcards("a/b.c")
-    )
 
 
 @given(st.text("ab/*?[]^-\\!#é", max_size=20), st.text("ab/*[]", max_size=8))

@@ -9,7 +9,6 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,12 +20,6 @@ from builder.state import NEVER, SCHEMA, StateDir, default_root
 from oci.digest import Digest
 
 A, B = Digest.of(b"a"), Digest.of(b"b")
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Iterator[StateDir]:
-    with StateDir(str(tmp_path / "store")) as made:
-        yield made
 
 
 def mode(path: str) -> int:

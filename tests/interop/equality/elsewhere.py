@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 from equality.case import Case
 from judges.files import Entry, File, pack_tree, write_tree
+from sites import git_daemon
 
 _GIT = {
     "PATH": os.environ.get("PATH", os.defpath),
@@ -96,23 +96,5 @@ def _repository(files: Mapping[str, Entry], place: str) -> Iterator[str]:
     write_tree(os.path.join(root, "r.git"), files)
     for words in (("init", "-q", "-b", "main", "."), ("add", "-A", "-f", "."), ("commit", "-q", "-m", "x")):
         subprocess.run(["git", *words], cwd=os.path.join(root, "r.git"), env=_GIT, check=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    daemon = subprocess.Popen(
-        ["git", "daemon", "--export-all", "--listen=127.0.0.1", f"--port={port}", f"--base-path={root}"],
-        env=_GIT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        for _ in range(500):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.01)
-        yield f"git://127.0.0.1:{port}/r.git"
-    finally:
-        os.killpg(daemon.pid, 15)
-        daemon.wait()
+    with git_daemon(Path(root)) as address:
+        yield f"git://{address}/r.git"
