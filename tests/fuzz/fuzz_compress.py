@@ -38,9 +38,12 @@ class Pieces:
 
 
 def target(data: bytes) -> None:
-    """Whole and in pieces: the same content, or the same kind of failure."""
+    """Whole and in pieces: the same content, or a failure of both.
+
+    A bomb that is damaged may be either: limits hold at the end of what was asked for.
+    """
     whole, pieces = _read(Pieces(data, 1 << 20), 1 << 16), _read(Pieces(data, 7), 1000)
-    assert whole == pieces, (whole[:80], pieces[:80])
+    assert whole == pieces or {whole, pieces} == {"invalid", "too much"}, (whole[:80], pieces[:80])
 
 
 def _read(stream: Pieces, size: int) -> bytes | str:

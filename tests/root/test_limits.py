@@ -23,6 +23,7 @@ from builder.errors import ResourceError, StepFailed, TimedOut, UsageError
 from builder.events import StepDone, Warning_, discard
 from builder.limiting import Limiting, limited
 from builder.sandbox.cgroup import Groups, NotEnforceable, StepGroup
+from builder.sandbox.cgroup_files import weight_of_shares
 from builder.sandbox.cgroup_tree import Hierarchy, hierarchies, new_name, remove
 from builder.sandbox.spec import Bind, Exit, Limits, Membership, Used
 from tests.root.conftest import Workshop, World
@@ -100,6 +101,10 @@ def test_a_fork_bomb_meets_its_limit_and_nothing_remains(world: World) -> None:
 
 def test_processors_and_shares(world: World) -> None:
     limits = Limits(cpus="0", mems="0", cpu_shares=128, cpu_quota=20_000, cpu_period=100_000)
+    expected = {
+        1: {"cpu.shares": "128", "cpu.cfs_quota_us": "20000", "cpu.cfs_period_us": "100000"},
+        2: {"cpu.weight": str(weight_of_shares(128)), "cpu.max": "20000 100000"},
+    }
     with groups(limits) as made, made.step() as group:
         busy = "i=0; while [ $i -lt 40000 ]; do i=$((i+1)); done"
         exit_, output, _ = run_in(world, group, f"{busy}; grep Cpus_allowed_list /proc/self/status")
@@ -108,12 +113,12 @@ def test_processors_and_shares(world: World) -> None:
         assert exit_.status == 0 and output.split() == ["Cpus_allowed_list:", "0"]
         seen = {}
         for place in made._places:
-            for name in ("cpu.shares", "cpu.cfs_quota_us", "cpu.cfs_period_us", "cpuset.cpus"):
+            for name in (*expected[1], *expected[2], "cpuset.cpus"):
                 if os.path.exists(f"{place.directory}/{name}"):
                     with open(f"{place.directory}/{name}") as file:
                         seen[name] = file.read().strip()
-    expected = {"cpu.shares": "128", "cpu.cfs_quota_us": "20000", "cpu.cfs_period_us": "100000"}
-    assert seen == expected | {"cpuset.cpus": "0"}
+        version = next(place.here.version for place in made._places if "cpu" in place.controllers)
+    assert seen == expected[version] | {"cpuset.cpus": "0"}
 
 
 @pytest.mark.parametrize("scope", ["build", "step"])
@@ -204,7 +209,7 @@ def test_a_parent_that_others_use_stays() -> None:
         (Limits(memory=64 * MIB), [], "--memory: no cgroups are mounted here"),
         (Limits(pids=9), [Hierarchy(2, "/nonexistent", "/nonexistent")], "no cgroup controller for pids"),
         (Limits(cpus="0-4000"), None, "--cpuset-cpus: the kernel refuses '0-4000'"),
-        (Limits(io=(("1:3", "rbps", 1),)), None, "--device-read-bps: 1:3 is no whole disk"),
+        (Limits(io=(("1:3", "rbps", MIB),)), None, "--device-read-bps: 1:3 is no whole disk"),
     ],
 )
 def test_what_cannot_be_enforced_is_said(limits: Limits, mounted: list[Hierarchy], told: str) -> None:
@@ -230,7 +235,7 @@ def test_version_1_bounds_a_device_in_one_way_only() -> None:
 
 def test_what_cannot_be_enforced_is_left_out_when_that_is_wanted(world: World) -> None:
     refused: list[NotEnforceable] = []
-    each = Limits(memory=32 * MIB, io=(("1:3", "rbps", 1),))
+    each = Limits(memory=32 * MIB, io=(("1:3", "rbps", MIB),))
     with Groups(new_name(), Limits(), each, refuse=refused.append) as made:
         for _ in range(2):
             with made.step() as group:
