@@ -229,20 +229,30 @@ class Groups:
         if place.here.version == 1:
             self._inherit(place, path)
             return
-        try:
-            enable(path, place.controllers)
-        except OSError as error:
-            inside = [int(word) for word in words(path, "cgroup.procs")]
-            if error.errno != errno.EBUSY or not all(descends(pid, os.getpid()) for pid in inside):
-                raise
-            leaf = os.path.join(path, LEAF)
-            self._remember([leaf])
-            with suppress(FileExistsError):
-                os.mkdir(leaf)
-            for pid in inside:
-                with suppress(ProcessLookupError):
-                    write(leaf, "cgroup.procs", str(pid))
-            enable(path, place.controllers)
+        missing = [name for name in place.controllers if name not in words(path, "cgroup.subtree_control")]
+        if missing and os.path.exists(os.path.join(path, "cgroup.type")):
+            self._vacate(path)
+        enable(path, missing)
+
+    def _vacate(self, path: str) -> None:
+        """Move our own processes down, so that none is beside children with controllers. Raises EBUSY for others'.
+
+        The kernel refuses that for memory and io alone. With cpu, cpuset or pids it makes `path` a threaded
+        domain without a word, whose children can hold no process (EOPNOTSUPP). The root, which has no type,
+        may hold processes.
+        """
+        inside = [int(word) for word in words(path, "cgroup.procs")]
+        if not inside:
+            return
+        if not all(descends(pid, os.getpid()) for pid in inside):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), path)
+        leaf = os.path.join(path, LEAF)
+        self._remember([leaf])
+        with suppress(FileExistsError):
+            os.mkdir(leaf)
+        for pid in inside:
+            with suppress(ProcessLookupError):
+                write(leaf, "cgroup.procs", str(pid))
 
     def _inherit(self, place: _Place, path: str) -> None:
         """A new cpuset of version 1 is empty, and nothing can enter it before it has both."""

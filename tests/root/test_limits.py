@@ -94,8 +94,8 @@ def test_a_fork_bomb_meets_its_limit_and_nothing_remains(world: World) -> None:
         assert "can't fork" in output
         assert used.refused > 0
         for place, path in group.places:
-            with open(os.path.join(path, "tasks")) as tasks:
-                assert not tasks.read(), place
+            with open(os.path.join(path, "cgroup.procs")) as processes:
+                assert not processes.read(), place
     assert exit_.status
 
 
@@ -209,7 +209,7 @@ def test_a_parent_that_others_use_stays() -> None:
         (Limits(memory=64 * MIB), [], "--memory: no cgroups are mounted here"),
         (Limits(pids=9), [Hierarchy(2, "/nonexistent", "/nonexistent")], "no cgroup controller for pids"),
         (Limits(cpus="0-4000"), None, "--cpuset-cpus: the kernel refuses '0-4000'"),
-        (Limits(io=(("1:3", "rbps", MIB),)), None, "--device-read-bps: 1:3 is no whole disk"),
+        (Limits(io=(("1000:3", "rbps", MIB),)), None, "--device-read-bps: 1000:3 is no whole disk"),
     ],
 )
 def test_what_cannot_be_enforced_is_said(limits: Limits, mounted: list[Hierarchy], told: str) -> None:
@@ -235,7 +235,7 @@ def test_version_1_bounds_a_device_in_one_way_only() -> None:
 
 def test_what_cannot_be_enforced_is_left_out_when_that_is_wanted(world: World) -> None:
     refused: list[NotEnforceable] = []
-    each = Limits(memory=32 * MIB, io=(("1:3", "rbps", MIB),))
+    each = Limits(memory=32 * MIB, io=(("1000:3", "rbps", MIB),))
     with Groups(new_name(), Limits(), each, refuse=refused.append) as made:
         for _ in range(2):
             with made.step() as group:

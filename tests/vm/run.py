@@ -185,7 +185,9 @@ def initrd(cache: Path, root: Path) -> None:
             shutil.copy(path, top / path.name)
     (top / "init").write_text(INIT.format(modules=" ".join(MODULES)))
     (top / "init").chmod(0o755)
-    listing = "find . | cpio --quiet -o -H newc" if shutil.which("cpio") else "find . | busybox cpio -o -H newc"
+    listing = (
+        "find . | cpio --quiet -o -H newc" if shutil.which("cpio") else "find . | busybox cpio -o -H newc"
+    )
     with (cache / "initrd.img").open("wb") as file:
         subprocess.run(listing, shell=True, cwd=top, stdout=file, stderr=subprocess.DEVNULL, check=True)
 
