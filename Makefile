@@ -6,13 +6,14 @@ SHELL := bash
 PY := .venv/bin/python
 PYTEST := $(PY) -m pytest
 
-.PHONY: help demo test test-corpus test-differential test-endurance lint bench unit venv packages wheel clean
+.PHONY: help demo test test-corpus test-differential test-endurance test-vm lint bench unit venv packages wheel clean
 
 help:
 	@echo "make demo         install what is missing, build an example image and run it"
 	@echo "make test         lint and all tests (under 10 minutes)"
 	@echo "make test-corpus  the long comparisons with other tools"
 	@echo "make test-endurance  10,000 races, 1,000 builds, 10 GB of output, steps on older kernels"
+	@echo "make test-vm      limits and filters on Debian's own kernel with cgroups v2, in a virtual machine"
 	@echo "make test-differential  20,000 made-up Dockerfiles and words beside the Go parser and Docker"
 	@echo "make lint         ruff, mypy --strict, import contracts"
 	@echo "make unit         only the tests that need neither root nor other tools"
@@ -46,6 +47,10 @@ test-corpus: packages venv
 # What `make test` tries 500 times.
 test-endurance: packages venv
 	$(PYTEST) --timeout 1800 -m endurance tests/root
+
+test-vm: venv
+	@scripts/install-debian-packages vm
+	$(PY) tests/vm/run.py
 
 test-differential: packages venv
 	PYBUILD_EXAMPLES=20000 $(PYTEST) --timeout 1800 tests/builder/frontend/test_differential.py tests/interop/test_words_docker.py

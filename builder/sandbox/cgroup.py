@@ -235,7 +235,7 @@ class Groups:
         enable(path, missing)
 
     def _vacate(self, path: str) -> None:
-        """Move our own processes down, so that none is beside children with controllers. Raises EBUSY for others'.
+        """Move our own processes down, so that none is beside children with controllers. EBUSY if others are.
 
         The kernel refuses that for memory and io alone. With cpu, cpuset or pids it makes `path` a threaded
         domain without a word, whose children can hold no process (EOPNOTSUPP). The root, which has no type,

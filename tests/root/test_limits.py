@@ -100,13 +100,13 @@ def test_a_fork_bomb_meets_its_limit_and_nothing_remains(world: World) -> None:
 
 
 def test_processors_and_shares(world: World) -> None:
-    limits = Limits(cpus="0", mems="0", cpu_shares=128, cpu_quota=20_000, cpu_period=100_000)
+    limits = Limits(cpus="0", mems="0", cpu_shares=128, cpu_quota=5_000, cpu_period=100_000)
     expected = {
-        1: {"cpu.shares": "128", "cpu.cfs_quota_us": "20000", "cpu.cfs_period_us": "100000"},
-        2: {"cpu.weight": str(weight_of_shares(128)), "cpu.max": "20000 100000"},
+        1: {"cpu.shares": "128", "cpu.cfs_quota_us": "5000", "cpu.cfs_period_us": "100000"},
+        2: {"cpu.weight": str(weight_of_shares(128)), "cpu.max": "5000 100000"},
     }
     with groups(limits) as made, made.step() as group:
-        busy = "i=0; while [ $i -lt 40000 ]; do i=$((i+1)); done"
+        busy = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"
         exit_, output, _ = run_in(world, group, f"{busy}; grep Cpus_allowed_list /proc/self/status")
         stats = [open_text(f"{place.directory}/cpu.stat") for place in made._places]
         assert any("nr_throttled" in each and "nr_throttled 0" not in each for each in stats), stats

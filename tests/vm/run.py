@@ -23,9 +23,9 @@ from pathlib import Path
 TREE = Path(__file__).resolve().parents[2]
 THERE = "/opt/pybuild"
 PACKAGES = {
-    "amd64": "python3,busybox-static,uidmap,passt,slirp4netns,fuse-overlayfs,iproute2,nftables,systemd-sysv,dbus,"
-    "dbus-user-session,libpam-systemd,kmod,gcc,libc6-dev,strace,acl,attr,libcap2-bin,git,ca-certificates,procps,"
-    "linux-image-cloud-amd64",
+    "amd64": "python3,busybox-static,uidmap,passt,slirp4netns,fuse-overlayfs,iproute2,nftables,systemd-sysv,"
+    "dbus,dbus-user-session,libpam-systemd,kmod,gcc,libc6-dev,strace,acl,attr,libcap2-bin,git,ca-certificates,"
+    "procps,linux-image-cloud-amd64",
     "arm64": "python3,busybox-static,gcc,libc6-dev,systemd-sysv,kmod,iproute2,procps,linux-image-cloud-arm64",
 }
 QEMU = {

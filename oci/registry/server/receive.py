@@ -10,6 +10,7 @@ import re
 import socket
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 from oci.registry.server.problems import Problem
 
@@ -178,22 +179,32 @@ class Chunks:
         match = self._head.match(self._buffer, self._at)
         if match is None:
             return self._incomplete(b"\n", self._at + 2)
+        self._bounded(match.end())
         if size := int(match[1], 16):
             self._left, self._at, self._head = size, match.end(), _NEXT_CHUNK
             return True
         end = self._buffer.find(b"\r\n\r\n", match.end() - 2)
         if end < 0:
             return self._incomplete(b"", self._at)
+        self._bounded(end + 4)
         self.ended = True
         self._incoming.give_back(self._buffer[end + 4 :])
         return True
 
     def _incomplete(self, sign: bytes, start: int) -> bool:
-        rest = self._buffer[start : start + _MAX_CHUNK_HEAD]
-        if len(rest) == _MAX_CHUNK_HEAD or (sign and sign in rest):
-            self.broken = True
-            raise Problem(400, "UNSUPPORTED", "the body's chunks are malformed")
+        self._bounded(len(self._buffer))
+        if sign and self._buffer.find(sign, start) >= 0:
+            self._malformed()
         return False
+
+    def _bounded(self, end: int) -> None:
+        """The head of a chunk, or the trailers, must not be longer than that, however they are cut."""
+        if end - self._at > _MAX_CHUNK_HEAD:
+            self._malformed()
+
+    def _malformed(self) -> NoReturn:
+        self.broken = True
+        raise Problem(400, "UNSUPPORTED", "the body's chunks are malformed")
 
 
 class Body:

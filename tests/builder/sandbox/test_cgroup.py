@@ -64,6 +64,7 @@ class Unified:
     def mkdir(self, path: str, mode: int = 0o777) -> None:
         self._mkdir(path, mode)
         self.fill(path, set(Path(path).parent.joinpath("cgroup.subtree_control").read_text().split()))
+        Path(path, "cgroup.type").write_text("domain\n")
 
     def rmdir(self, path: str) -> None:
         if any(each.is_dir() for each in Path(path).iterdir()):
@@ -76,7 +77,9 @@ class Unified:
             raise FileNotFoundError(errno.ENOENT, "none", str(file))
         if name == "cgroup.subtree_control":
             if path != self.top and Path(path, "cgroup.procs").read_text():
-                raise OSError(errno.EBUSY, "a cgroup with processes has no children with controllers")
+                if "+memory" in value or "+io" in value:
+                    raise OSError(errno.EBUSY, "a cgroup with processes has no children with controllers")
+                Path(path, "cgroup.type").write_text("domain threaded\n")
             here = Path(path, "cgroup.controllers").read_text().split()
             if not {word[1:] for word in value.split()} <= set(here):
                 raise OSError(errno.ENOENT, "a controller that is not there")
@@ -159,18 +162,21 @@ def test_controllers_are_passed_down_to_a_parent(unified: Unified) -> None:
     assert not os.path.exists(f"{unified.top}/ci")
 
 
+@pytest.mark.parametrize("limits", [Limits(memory=9), Limits(pids=9)])
 def test_alone_in_a_delegated_cgroup_the_builder_and_its_children_move_to_a_leaf(
-    unified: Unified, monkeypatch: pytest.MonkeyPatch
+    unified: Unified, monkeypatch: pytest.MonkeyPatch, limits: Limits
 ) -> None:
-    unified.write(unified.top, "cgroup.subtree_control", "+memory")
+    unified.write(unified.top, "cgroup.subtree_control", "+memory +pids")
     os.mkdir(f"{unified.top}/scope")
     monkeypatch.setattr(cgroup, "delegated", lambda path: True)
     with subprocess.Popen(["sleep", "60"]) as child:
         all_of_us = f"{os.getpid()}\n{child.pid}\n"
         Path(unified.top, "scope", "cgroup.procs").write_text(all_of_us)
-        with unified.groups(Limits(memory=9), own="scope"):
+        with unified.groups(limits, own="scope"):
             assert Path(unified.top, "scope", cgroup.LEAF, "cgroup.procs").read_text() == all_of_us
-            assert (f"scope/{NAME}", "memory.max", "9") in unified.written
+            name = "memory.max" if limits.memory else "pids.max"
+            assert (f"scope/{NAME}", name, "9") in unified.written
+            assert Path(unified.top, "scope", "cgroup.type").read_text() == "domain\n"
         child.kill()
 
 

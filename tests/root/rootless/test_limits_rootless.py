@@ -23,8 +23,8 @@ def user(lent: Any, rootfs: bytes) -> Any:
         (lent.home / "base.tar").chmod(0o644)
         done = lent.pybuild("import", "base.tar", "base")
         assert done.returncode == 0, done.stderr
-        (lent.home / "hog").mkdir()
-        (lent.home / "hog").chmod(0o755)
+    (lent.home / "hog").mkdir(exist_ok=True)
+    (lent.home / "hog").chmod(0o755)
     return lent
 
 
