@@ -68,7 +68,7 @@ def command(
 
 def typed(shown: Mapping[str, Any]) -> Mapping[str, object]:
     """A document for a template: docker's fields are known also where an image lacks them."""
-    from builder.cli.templates import Nil, NilList, NilMap, Struct
+    from builder.cli.template_values import Nil, NilList, NilMap, Struct
 
     lists = ("Env", "Entrypoint", "Cmd", "OnBuild", "Shell")
     config = {

@@ -1,8 +1,9 @@
 """`--format`: the part of Go's templates that people use with docker, over plain JSON values.
 
     {{.Name}}  {{.Config.Cmd}}  {{json .Config}}  {{.Size | json}}  {{index .RepoTags 0}}  {{len .Layers}}
-    {{upper .ID}}  {{lower .ID}}  {{join .Env ", "}}  {{println .}}  {{"text"}}
-    {{range .Config.Env}}...{{else}}...{{end}}     {{if .Config.User}}...{{else}}...{{end}}
+    {{upper .ID}}  {{join .Env ", "}}  {{println .}}  {{"text"}}  {{printf "%s" (lower .ID)}}  {{$.Name}}
+    {{range .Config.Env}}...{{else}}...{{end}}     {{if eq .Os "linux"}}...{{else}}...{{end}}
+    {{range $key, $value := .Config.Labels}}...{{end}}   {{with .Config.User}}...{{end}}   {{$x := .ID}}
 
 A template is compiled before anything is shown, so that a mistake in it is said once and first.
 """
@@ -11,55 +12,38 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 
+from builder.cli.template_values import FUNCTIONS, Nil, Struct, Value, go
 from builder.errors import UsageError
 from oci.data import dataclass
 
 _ACTION = re.compile(r"(\s*)\{\{(- )?(.*?)( -)?\}\}", re.DOTALL)
-_TOKEN = re.compile(r"""\s*("(?:[^"\\]|\\.)*"|`[^`]*`|\$?\.[\w.]*|-?\d+|\w+|\||\(|\))""")
+_TOKEN = re.compile(r"""\s*("(?:[^"\\]|\\.)*"|`[^`]*`|\$\w*(?:\.\w+)*|\.[\w.]*|-?\d+|\w+|\||\(|\))""")
+_ASSIGNED = re.compile(r"\s*(\$\w+)(?:\s*,\s*(\$\w+))?\s*:?=\s*(.*)", re.DOTALL)
 _ESCAPES = {r"\t": "\t", r"\n": "\n"}
-
-Value = object
-
-
-class Struct(dict[str, "Value"]):
-    """An object with a fixed set of fields, as Go's structs: `zeros` are those that it may lack, and what a
-    template sees then. JSON shows only those that are there.
-    """
-
-    __slots__ = ("zeros",)
-
-    def __init__(self, value: Mapping[str, Value], zeros: Mapping[str, Value]) -> None:
-        super().__init__(value)
-        self.zeros = zeros
+_BLOCKS = ("range", "if", "with")
 
 
-class NilList(list["Value"]):
-    """A list that is not there: it has no element, and is null in JSON."""
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """What `.` and the variables are; `$` is what the template was given."""
+
+    dot: Value
+    variables: dict[str, Value]
 
 
-class NilMap(dict[str, "Value"]):
-    """A map that is not there: it has no key, and is null in JSON."""
-
-
-class Nil:
-    """A pointer to nothing: null in JSON, and false."""
-
-    def __bool__(self) -> bool:
-        return False
-
-
-Expression = Callable[[Value], Value]
+Expression = Callable[[_Scope], Value]
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """`range` or `if`: what it looks at, its body and its else."""
+    """`range`, `if` or `with`: what it looks at, the variables it sets, its body and its else."""
 
     word: str
     subject: Expression
+    names: tuple[str, ...] = ()
     body: list[_Part] = field(default_factory=list)
     otherwise: list[_Part] = field(default_factory=list)
 
@@ -74,11 +58,12 @@ class Template:
         for written, meant in _ESCAPES.items():
             text = text.replace(written, meant)
         self._text = text
+        self._variables = {"$"}
         self._parts = self._parse(text)
 
     def render(self, value: Value) -> str:
         """The text for one value. Raises UsageError for a field it does not have."""
-        return _render(self._parts, value)
+        return _render(self._parts, _Scope(value, {"$": value}))
 
     def fields(self) -> list[str]:
         """The fields it names, in their order: what a table's heading is made of."""
@@ -103,8 +88,8 @@ class Template:
                 len(text[match.end() :]) - len(text[match.end() :].lstrip()) if match[4] else 0
             )
             word, _, rest = match[3].strip().partition(" ")
-            if word in ("range", "if"):
-                block = _Block(word, self._expression(rest))
+            if word in _BLOCKS:
+                block = self._block(word, rest)
                 current.append(block)
                 outer.append(current)
                 open_blocks.append(block)
@@ -115,55 +100,114 @@ class Template:
                 open_blocks.pop()
                 current = outer.pop()
             elif not word.startswith("/*"):
-                current.append(self._expression(match[3].strip()))
+                current.append(self._action(match[3].strip()))
         if open_blocks:
             raise self._mistake(f"{{{{{open_blocks[-1].word}}}}} has no {{{{end}}}}")
         current.append(text[position:])
         return current
 
+    def _block(self, word: str, text: str) -> _Block:
+        match = _ASSIGNED.fullmatch(text)
+        if match is None:
+            return _Block(word, self._expression(text))
+        names = tuple(name for name in match.groups()[:2] if name)
+        if len(names) > 1 and word != "range":
+            raise self._mistake(f"{word} sets one variable")
+        subject = self._expression(match[3])
+        self._variables.update(names)
+        return _Block(word, subject, names)
+
+    def _action(self, text: str) -> Expression:
+        """What stands for a text, or sets a variable and stands for none."""
+        match = _ASSIGNED.fullmatch(text)
+        if match is None:
+            return self._expression(text)
+        if match[2]:
+            raise self._mistake(f"{{{{{text}}}}} sets two variables, which only range does")
+        name, value = match[1], self._expression(match[3])
+        self._variables.add(name)
+
+        def put(scope: _Scope) -> Value:
+            scope.variables[name] = value(scope)
+            return ""
+
+        return put
+
     def _expression(self, text: str) -> Expression:
         tokens = _TOKEN.findall(text)
         if not tokens or "".join(tokens) != re.sub(r'("[^"]*"|`[^`]*`)|\s', lambda m: m[1] or "", text):
             raise self._mistake(f"{{{{{text}}}}} is not understood")
+        return self._pipe(tokens)
+
+    def _pipe(self, tokens: Sequence[str]) -> Expression:
         pipe: Expression | None = None
-        for command in _split(tokens, "|"):
+        for command in self._split(tokens):
             pipe = self._command(command, pipe)
         assert pipe is not None
         return pipe
 
-    def _command(self, tokens: list[str], before: Expression | None) -> Expression:
-        if not tokens or "(" in tokens or ")" in tokens:
-            raise self._mistake("parentheses and empty pipes are not understood")
-        name, *arguments = tokens
-        values = [self._operand(token) for token in arguments]
+    def _split(self, tokens: Sequence[str]) -> list[list[str | Expression]]:
+        """The commands of a pipe; what is in parentheses is an expression already."""
+        commands: list[list[str | Expression]] = [[]]
+        depth, inner = 0, list[str]()
+        for token in tokens:
+            depth += (token == "(") - (token == ")")
+            if depth < 0:
+                break
+            if depth or token == ")":
+                if token == ")" and not depth:
+                    commands[-1].append(self._pipe(inner[1:]))
+                    inner = []
+                else:
+                    inner.append(token)
+            elif token == "|":
+                commands.append([])
+            else:
+                commands[-1].append(token)
+        if depth or not all(commands):
+            raise self._mistake("parentheses that do not match, or an empty pipe")
+        return commands
+
+    def _command(self, words: Sequence[str | Expression], before: Expression | None) -> Expression:
+        name, *arguments = words
+        values = [self._operand(each) for each in arguments]
         if before is not None:
             values.append(before)
-        if name in _FUNCTIONS:
-            function = _FUNCTIONS[name]
-            return lambda dot: self._call(name, function, [each(dot) for each in values])
-        if values or not (name[0] in '".`$' or name.lstrip("-").isdigit()):
-            raise self._mistake(f"no function {name!r}; there are {', '.join(sorted(_FUNCTIONS))}")
+        if isinstance(name, str) and name in FUNCTIONS:
+            function, called = FUNCTIONS[name], name
+            return lambda scope: self._call(called, function, [each(scope) for each in values])
+        if values or (isinstance(name, str) and not (name[0] in '".`$' or name.lstrip("-").isdigit())):
+            raise self._mistake(f"no function {name!r}; there are {', '.join(sorted(FUNCTIONS))}")
         return self._operand(name)
 
     def _call(self, name: str, function: Callable[..., Value], values: list[Value]) -> Value:
         try:
             return function(*values)
-        except (TypeError, ValueError, KeyError, IndexError, AttributeError):
+        except (TypeError, ValueError, KeyError, IndexError, AttributeError, StopIteration):
             raise self._mistake(
-                f"{name} cannot be applied to {', '.join(map(_go, values)) or 'nothing'}"
+                f"{name} cannot be applied to {', '.join(map(go, values)) or 'nothing'}"
             ) from None
 
-    def _operand(self, token: str) -> Expression:
+    def _operand(self, token: str | Expression) -> Expression:
+        if not isinstance(token, str):
+            return token
         if token[0] == '"':
             text = json.loads(token)
-            return lambda dot: text
+            return lambda scope: text
         if token[0] == "`":
-            return lambda dot: token[1:-1]
+            return lambda scope: token[1:-1]
         if token.lstrip("-").isdigit():
-            return lambda dot: int(token)
-        if token.lstrip("$")[:1] == ".":
-            path = [part for part in token.lstrip("$").split(".") if part]
-            return lambda dot: self._field(dot, path)
+            return lambda scope: int(token)
+        if token in ("true", "false"):
+            return lambda scope: token == "true"
+        start, *path = token.split(".")
+        path = [part for part in path if part]
+        if start.startswith("$"):
+            if start not in self._variables:
+                raise self._mistake(f"no variable {start}")
+            return lambda scope: self._field(scope.variables.get(start), path)
+        if token[0] == ".":
+            return lambda scope: self._field(scope.dot, path)
         raise self._mistake(f"{token!r} is not understood")
 
     def _field(self, value: Value, path: list[str]) -> Value:
@@ -198,70 +242,30 @@ def show(
     return table([line.split("\t") for line in lines])
 
 
-def _render(parts: Iterable[_Part], dot: Value) -> str:
-    return "".join(_render_one(part, dot) for part in parts)
+def _render(parts: Iterable[_Part], scope: _Scope) -> str:
+    return "".join(_render_one(part, scope) for part in parts)
 
 
-def _render_one(part: _Part, dot: Value) -> str:
+def _render_one(part: _Part, scope: _Scope) -> str:
     if isinstance(part, str):
         return part
     if not isinstance(part, _Block):
-        return _go(part(dot))
-    subject = part.subject(dot)
-    if part.word == "if":
-        return _render(part.body if subject else part.otherwise, dot)
+        return go(part(scope))
+    subject = part.subject(scope)
+    inner = _Scope(scope.dot, scope.variables | dict.fromkeys(part.names, subject))
+    if part.word != "range":
+        dot = subject if part.word == "with" and subject else scope.dot
+        return _render(part.body if subject else part.otherwise, _Scope(dot, inner.variables))
     if not subject or not isinstance(subject, Mapping | Sequence):
-        return _render(part.otherwise, dot)
-    values = [subject[key] for key in sorted(subject)] if isinstance(subject, Mapping) else subject
-    return "".join(_render(part.body, value) for value in values)
+        return _render(part.otherwise, scope)
+    return "".join(_render(part.body, each) for each in _turns(part.names, subject, scope))
 
 
-def _go(value: Value) -> str:
-    """A value as Go prints it."""
-    match value:
-        case None:
-            return "<no value>"
-        case Nil():
-            return "<nil>"
-        case bool():
-            return "true" if value else "false"
-        case Mapping():
-            return f"map[{' '.join(f'{key}:{_go(value[key])}' for key in sorted(value))}]"
-        case list() | tuple():
-            return f"[{' '.join(map(_go, value))}]"
-    return str(value)
-
-
-def _split(tokens: list[str], at: str) -> list[list[str]]:
-    parts: list[list[str]] = [[]]
-    for token in tokens:
-        if token == at:
-            parts.append([])
-        else:
-            parts[-1].append(token)
-    return parts
-
-
-def _index(value: Value, *keys: Value) -> Value:
-    for key in keys:
-        value = value.get(key) if isinstance(value, Mapping) else value[key]  # type: ignore[index]
-    return value
-
-
-_FUNCTIONS: Mapping[str, Callable[..., Value]] = {
-    "json": lambda value: json.dumps(
-        None if isinstance(value, NilList | NilMap | Nil) else value,
-        ensure_ascii=False,
-        separators=(",", ":"),
-    ),
-    "index": _index,
-    "len": len,
-    "join": lambda values, by: by.join(values),
-    "lower": lambda text: text.lower(),
-    "upper": lambda text: text.upper(),
-    "title": lambda text: text.title(),
-    "split": lambda text, by: text.split(by),
-    "print": lambda *values: "".join(map(_go, values)),
-    "println": lambda *values: " ".join(map(_go, values)) + "\n",
-    "truncate": lambda text, length: text[:length],
-}
+def _turns(
+    names: Sequence[str], subject: Mapping[str, Value] | Sequence[Value], scope: _Scope
+) -> Iterator[_Scope]:
+    """A scope for each element: maps by their keys, in order."""
+    pairs = sorted(subject.items()) if isinstance(subject, Mapping) else list(enumerate(subject))
+    for key, value in pairs:
+        given = (key, value) if len(names) > 1 else (value,)
+        yield _Scope(value, scope.variables | dict(zip(names, given, strict=False)))

@@ -44,6 +44,19 @@ IMAGE = {
         ("{{/* nothing */}}x", "x"),
         ("{{.}}"[:0] + '{{print .Size "/" .Size}}', "12/12"),
         ("{{truncate .Id 6}}", "sha256"),
+        ("{{range $k, $v := .Config.Labels}}{{$k}}={{$v}} {{end}}", "a=2 z=1 "),
+        ("{{range $i, $t := .RepoTags}}{{$i}}:{{$t}},{{end}}", "0:app:1,1:app:2,"),
+        (
+            "{{range $t := .RepoTags}}{{$t}}{{$.Size}} {{end}}{{range .RepoTags}}{{$.Id}}{{end}}",
+            "app:112 app:212 sha256:abcsha256:abc",
+        ),
+        ('{{if eq .Id "x" "sha256:abc"}}y{{end}}{{if not .Config.User}}n{{end}}', "yn"),
+        ('{{if and .Size (ne .Id "")}}y{{else}}n{{end}}{{or .Config.User "root"}}', "yroot"),
+        ("{{with .Config.Labels}}{{.a}}{{end}}{{with .Config.User}}x{{else}}{{.Size}}{{end}}", "212"),
+        ("{{with $x := .Config}}{{$x.Tty}}{{end}}{{$n := len .RepoTags}}{{$n}}", "true2"),
+        ('{{printf "%s-%d %q%%" (upper .Id) .Size "a"}}', 'SHA256:ABC-12 "a"%'),
+        ("{{len (index .RepoTags 0)}}{{(json .Config.Env) | len}}", "57"),
+        ("{{eq .Config.Tty true}}{{lt .Size 13}}{{ge .Size 13}}", "truetruefalse"),
     ],
 )
 def test_templates(template: str, shown: str) -> None:
@@ -52,7 +65,10 @@ def test_templates(template: str, shown: str) -> None:
 
 @pytest.mark.parametrize(
     "template",
-    ["{{nope .Id}}", "{{range .RepoTags}}", "{{.Id .Size}}", "{{(.Id)}}", "{{+}}", "{{}}", "{{. |}}"],
+    [
+        *("{{nope .Id}}", "{{range .RepoTags}}", "{{.Id .Size}}", "{{(.Id}}", "{{.Id)}}", "{{()}}", "{{+}}"),
+        *("{{}}", "{{. |}}", "{{$x}}", "{{$a, $b := .Id}}", "{{if $a, $b := .Id}}{{end}}", "{{else if .Id}}"),
+    ],
 )
 def test_what_is_not_understood_is_said_at_once(template: str) -> None:
     with pytest.raises(UsageError, match="--format"):
