@@ -13,7 +13,7 @@ from builder import space
 from builder.assembling import Product, facts_of
 from builder.errors import ExportError
 from builder.events import Emit, Exported, stamp
-from builder.export.base import Export, Exporter, Gathering, One, wish
+from builder.export.base import Export, Exporter, Gathering, One, called, wish
 from builder.request import Built
 from oci.data import dataclass
 
@@ -106,8 +106,9 @@ class Delivery:
                 self.unpack(member.image)
         for name in names:
             self.emit(Exported(f"naming to {name}", stamp()))
-        shown = tuple(str(name) for name in product.goal.names)
-        return Built(product.id, sent.pushed or descriptor, shown, sent.lines)
+        own = (name for each in self.exporters for name in called(each))
+        shown = dict.fromkeys((*(str(name) for name in product.goal.names), *own))
+        return Built(product.id, sent.pushed or descriptor, tuple(shown), sent.lines)
 
     def _name(self, product: Product, names: Sequence[Reference], kept: bool) -> None:
         descriptor = product.descriptor

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import json
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import click
@@ -13,9 +14,13 @@ import click
 from builder.cli import remote
 from builder.cli.push import tell
 from builder.cli.session import Session
-from builder.errors import NotFound, UsageError
+from builder.errors import NotFound, RegistryFailed, UsageError
+from oci.errors import RegistryError
+from oci.reference import Reference
 
 STORE = "store:"
+_NO_TAGS = (400, 405, 501)
+"""What registries answer that do not delete tags (distribution-spec: Deleting tags: 400 or 405)."""
 
 
 @click.group("manifest", help="Show, make and push manifests and indexes.", no_args_is_help=True)
@@ -108,9 +113,22 @@ def delete(session: Session, /, names: tuple[str, ...], **flags: Any) -> None:
     access = remote.asked(session, flags, *(each.domain for each in references))
     with connect(access, remote.warn) as client:
         for each in references:
-            with told(each):
+            with told(each), _digests_only(each):
                 client.delete(each)
             sys.stdout.write(f"Deleted {each.familiar()}\n")
+
+
+@contextmanager
+def _digests_only(reference: Reference) -> Iterator[None]:
+    """Many registries delete no tags by themselves, and say so in strange ways."""
+    try:
+        yield
+    except RegistryError as error:
+        if reference.digest is not None or error.status not in _NO_TAGS:
+            raise
+        name = f"{reference.repository}@DIGEST"
+        hint = f"this registry may delete manifests only, with all their tags: pybuild manifest delete {name}"
+        raise RegistryFailed(str(error), hint=hint) from error
 
 
 @command.command(

@@ -99,9 +99,14 @@ class ImageExporter:
         """Whether there is no room for an index (Docker's archives have none)."""
         return self.type == "docker"
 
-    def _names(self, what: Export) -> tuple[Reference, ...]:
+    @property
+    def called(self) -> tuple[str, ...]:
+        """The names it gives by itself, for who reports them."""
         own = [name for name in self.name.split(",") if name]
-        return tuple(Reference.parse(name).with_default_tag() for name in own or what.names)
+        return tuple(str(Reference.parse(name).with_default_tag()) for name in own)
+
+    def _names(self, what: Export) -> tuple[Reference, ...]:
+        return tuple(Reference.parse(name).with_default_tag() for name in self.called or what.names)
 
 
 def converted(

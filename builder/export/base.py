@@ -160,6 +160,11 @@ def wish(exporter: Exporter, descriptor: Descriptor) -> Wish:
     return ask(descriptor) if ask is not None else Wish()
 
 
+def called(exporter: Exporter) -> tuple[str, ...]:
+    """The names that `exporter` gives besides those of `-t`."""
+    return tuple(getattr(exporter, "called", ()))
+
+
 def refuse_nameless(exporters: Iterable[Exporter]) -> None:
     """Raise UsageError if one of these needs a name that the build does not have."""
     if any(getattr(each, "needs_name", False) for each in exporters):

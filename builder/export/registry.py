@@ -109,6 +109,11 @@ class RegistryExporter:
         return Wish(True, (*tagged, *pinned), self.push, self.unpack)
 
     @property
+    def called(self) -> tuple[str, ...]:
+        """The names it gives by itself, for who reports them."""
+        return tuple(str(name if self.by_digest else name.with_default_tag()) for name in self.names)
+
+    @property
     def needs_name(self) -> bool:
         """Whether the build must have a name for it."""
         return self.push and not self.names

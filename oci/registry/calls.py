@@ -326,7 +326,9 @@ class Calls:
                         continue  # what TLS servers answer to plain text
                     return scheme
             except RegistryError as error:
-                failure = failure or error
+                # Who speaks TLS and is not believed says more than a connection that broke off.
+                if failure is None or (isinstance(failure, Interrupted) and type(error) is RegistryError):
+                    failure = error
         raise failure or RegistryError(f"{endpoint.host}: no registry answers there")
 
     @property

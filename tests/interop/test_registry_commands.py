@@ -223,6 +223,8 @@ def test_deletion(pybuild: Pybuild, plain: DockerRegistry) -> None:
     pinned = f"{plain.name('gone')}@{image.descriptor.digest}"
     done = pybuild.run("manifest", "delete", plain.name("gone"), check=False)
     assert done.returncode == 2 and b"which one is to go" in done.stderr
+    done = pybuild.run("manifest", "delete", name, check=False)  # this registry deletes no tags
+    assert done.returncode == 3 and f"manifest delete {plain.name('gone')}@DIGEST".encode() in done.stderr
     assert out(pybuild, "manifest", "delete", pinned) == f"Deleted {pinned}\n"
     done = pybuild.run("manifest", "delete", pinned, check=False)
     assert done.returncode == 3 and b"MANIFEST_UNKNOWN" in done.stderr

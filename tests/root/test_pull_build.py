@@ -641,6 +641,8 @@ def test_outputs_that_push(shop: Shop) -> None:
         spec = OutputSpec.parse(text.replace("REG", shop.registry.address))
         built = shop.build(f"FROM scratch\nENV A={repository}\n", outputs=(spec,))
         assert built.descriptor is not None
+        named = {name.removeprefix(f"{shop.registry.address}/{repository or 'e'}") for name in built.names}
+        assert named == ({f":{tag}" for tag in tags} or {"" if repository else ":1"}), text
         found = {tag for name, tag in shop.registry.tags if name == repository}
         assert found == tags, text
         assert ((repository, str(built.descriptor.digest)) in shop.registry.manifests) == bool(repository)

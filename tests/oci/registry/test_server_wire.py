@@ -19,8 +19,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from served import Registry, digest_of, served
 
-from oci.errors import OciError
+from oci.errors import OciError, RegistryError
 from oci.layout import Layout
+from oci.registry.client import Client
 from oci.registry.server import Options, RegistryServer, receive
 from oci.registry.server.problems import Problem
 from oci.registry.server.receive import Body, Gone, Incoming
@@ -289,6 +290,14 @@ def test_silence_ends_a_handshake(
         with socket.create_connection(("127.0.0.1", registry.port), timeout=10) as sock:
             sock.sendall(begun)
             assert sock.recv(100) == b""
+
+
+def test_a_certificate_that_is_not_believed_is_named(layout: Layout, certificate: tuple[Path, Path]) -> None:
+    """Not that plain text was refused, which a loopback host is tried with first."""
+    cert, key = certificate
+    with served(layout, tls_cert=str(cert), tls_key=str(key)) as registry, Client() as client:
+        with pytest.raises(RegistryError, match="the certificate is not trusted"):
+            client.ping(f"127.0.0.1:{registry.port}")
 
 
 def test_tls(layout: Layout, certificate: tuple[Path, Path]) -> None:
