@@ -152,7 +152,7 @@ class _Including:
         try:
             found = Lexer(self._escape).process(word, self._known)
         except WordError as error:
-            raise broken(f"{what} `{word}`: {error}", at=line.at) from None
+            raise broken(f"{what} `{word}`: {error}", at=line.at, hint=error.hint) from None
         for name in sorted(each for each in found.missing if _bare(each, word)):
             declare = (
                 "declare it in this stage or before the first FROM: ARG NAME=default; ENV does not count"

@@ -253,7 +253,7 @@ class _Reader:
         try:
             announced = self._announced(line)
         except WordError as error:
-            raise broken(f"a heredoc's name cannot be read: {error}", at=at) from None
+            raise broken(f"a heredoc's name cannot be read: {error}", at=at, hint=error.hint) from None
         return tuple(self._body(each, at) for each in announced)
 
     def _announced(self, line: str) -> list[Heredoc]:

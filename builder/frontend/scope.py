@@ -93,7 +93,7 @@ def expand(lexer: Lexer, word: str, env: Mapping[str, str], at: SourceRange) -> 
 
 def unreadable(word: str, error: WordError, at: SourceRange) -> DockerfileError:
     shown = word if len(word) <= 80 else f"{word[:77]}..."
-    return broken(f"cannot expand `{shown}`: {error}", at=at)
+    return broken(f"cannot expand `{shown}`: {error}", at=at, hint=error.hint)
 
 
 def proxy_env(given: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

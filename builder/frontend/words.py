@@ -38,7 +38,18 @@ _SPECIAL_PARAMETERS = frozenset("@*#?-$!0")
 
 
 class WordError(ValueError):
-    """A word that cannot be read; the text is for people and names what is wrong."""
+    """A word that cannot be read; the text is for people and names what is wrong, `hint` what to write."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+_LITERAL = "characters that mean nothing stand in single quotes or behind the escape character"
+_CLOSE = f"write ${{NAME}} or ${{NAME:-word}}, with the `}}` in the same word; {_LITERAL}"
+_OPERATORS_ARE = (
+    "operators are `-` `+` `?` (with `:` in front: empty counts as unset), `#` `##` `%` `%%`, `/` and `//`"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +214,7 @@ class _Reading:
     def _single(self) -> str:
         close = self.text.find("'", self.at + 1)
         if close < 0:
-            raise WordError("a single quote is opened and never closed")
+            raise WordError("a single quote is opened and never closed", _quote("'", self.lexer.escape))
         start, stop = (self.at, close + 1) if self.lexer.raw_quotes else (self.at + 1, close)
         self.at = close + 1
         return self.text[start:stop]
@@ -233,7 +244,7 @@ class _Reading:
                     self.at += 1
                     char = following
             out.append(char)
-        raise WordError("a double quote is opened and never closed")
+        raise WordError("a double quote is opened and never closed", _quote('"', self.lexer.escape))
 
     def _dollar(self) -> str:
         self.at += 1
@@ -256,10 +267,10 @@ class _Reading:
     def _braces(self) -> str:
         start = self.at
         if self.peek() == "":
-            raise WordError("`${` is opened and never closed")
+            raise WordError("`${` is opened and never closed", _CLOSE)
         if self.peek() in "{}:":
             raise WordError(
-                f"bad substitution `${{{self.text[start : start + 12]}`: a name must follow `${{`"
+                f"bad substitution `${{{self.text[start : start + 12]}`: a name must follow `${{`", _CLOSE
             )
         name = self._name()
         operator = self.next()
@@ -276,21 +287,22 @@ class _Reading:
         if operator in _OPERATORS:
             return self._operate(name, operator, colon)
         if not operator:
-            raise WordError("`${` is opened and never closed")
-        raise WordError(f"`{':' * colon}{operator}` is no operator of `${{{name}...}}`")
+            raise WordError("`${` is opened and never closed", _CLOSE)
+        raise _no_operator(name, ":" * colon + operator)
 
     def _argument(self, stop: str, raw_escapes: bool) -> str:
         try:
             return self._until(stop, raw_escapes, None)
         except WordError as error:
             if self.at >= self.end and "quote" not in str(error):
-                raise WordError(f"`${{` is opened and never closed with `{stop}`") from None
+                hint = "write ${NAME/PATTERN/TEXT}" if stop == "/" else _CLOSE
+                raise WordError(f"`${{` is opened and never closed with `{stop}`", hint) from None
             raise
 
     def _operate(self, name: str, operator: str, colon: bool) -> str:
         word = self._argument("}", operator in "#%")
         if operator in "#%" and colon:
-            raise WordError(f"`:{operator}` is no operator of `${{{name}...}}`")
+            raise _no_operator(name, f":{operator}")
         value = self._value(name)
         if value is None and self.lexer.keep_unset:
             return f"${{{name}{':' * colon}{operator}{word}}}"
@@ -337,6 +349,22 @@ class _Reading:
         value = self.env.get(name)
         (self.missing if value is None else self.used).add(name)
         return value
+
+
+def _quote(quote: str, escape: str) -> str:
+    return f"close it in the same instruction, or write `{escape}{quote}` for the character itself"
+
+
+def _no_operator(name: str, operator: str) -> WordError:
+    hint = _OPERATORS_ARE
+    if operator in (":#", ":%"):
+        hint = f"without the colon, `${{{name}{operator[1]}PATTERN}}` removes a {_REMOVES[operator[1]]}"
+    elif operator in ("=", ":="):
+        hint = f"nothing is assigned here: `${{{name}:-word}}` is the word, `ARG {name}=word` sets a default"
+    return WordError(f"`{operator}` is no operator of `${{{name}...}}`", hint)
+
+
+_REMOVES = {"#": "prefix", "%": "suffix"}
 
 
 def _trimmed(value: str, operator: str, word: str) -> str:

@@ -7,7 +7,8 @@ Documentation/admin-guide/binfmt-misc.rst).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builder.tree import clean
@@ -35,6 +36,8 @@ _MACHINES = {
 
 _HEAD = 256
 _NO_EXEC = "exec format error"
+_STUMBLES = (_NO_EXEC, "syntax error", "not found", "unterminated", "unexpected")
+_NAMES = 6
 
 
 def advice(op: Exec, tree: Tree) -> str:
@@ -49,11 +52,28 @@ def advice(op: Exec, tree: Tree) -> str:
     return ""
 
 
-def advice_of_output(lines: Iterable[str]) -> str:
-    """The same for a program that was begun by another one, by what that printed last."""
-    if not any(_NO_EXEC in line.lower() for line in lines):
+def advice_of_output(op: Exec, lines: Iterable[str], tree: Callable[[], Tree]) -> str:
+    """The same for a program that a shell began, by what that printed last.
+
+    dash and bash name the program and the kernel's refusal; busybox takes its bytes for a script and stumbles
+    over them. `tree` is asked for only when a line looks like either.
+    """
+    said = [line for line in lines if any(each in line.lower() for each in _STUMBLES)]
+    if not said:
+        return ""
+    files = tree()
+    for name in dict.fromkeys(name for line in said for name in _named(line)):
+        if found := advice(replace(op, argv=(name,)), files):
+            return found
+    if not any(_NO_EXEC in line.lower() for line in said):
         return ""
     return f"a program here is for another machine than {platforms.host()}: {_HOW}"
+
+
+def _named(line: str) -> list[str]:
+    """What may be a program's name in `sh: 1: NAME: Exec format error`."""
+    parts = [part.strip() for part in line.split(": ")[:_NAMES]]
+    return [part for part in parts if part and not part.startswith("line ") and "\0" not in part]
 
 
 _HOW = (

@@ -98,7 +98,7 @@ class Runner:
                 exit_ = ended(running)
             self._usages[step.digest] = _usage(exit_)
             self._tell_weaker(exit_)
-            self._judge(exit_, output, str(step.at or ""), lambda: self._advice(op, active))
+            self._judge(exit_, output, str(step.at or ""), lambda: self._advice(op, exit_, output, active))
 
     def own(self, op: Exec, view: Callable[[], Tree], directory: str) -> None:
         """Where owners are noted: what a USER's step added in the layer `directory` is that user's."""
@@ -174,14 +174,19 @@ class Runner:
                 self._emit(Warning_("LimitMet", f"RUN went on, {text}", at))
         _check(exit_, output, advice)
 
-    def _advice(self, op: Exec, active: Active) -> str:
-        """What to do about a program that was not executed."""
+    def _advice(self, op: Exec, exit_: Exit, output: StepOutput, active: Active) -> str:
+        """What to do about a program that was not executed; "" when nothing says that there is one."""
         from builder.snapshot.view import DirectoryLayer, View
         from builder.solver import foreign
 
-        marks = self._isolation.userxattr
-        layers = reversed((active.upper, *active.lowers))
-        return foreign.advice(op, View([DirectoryLayer(each, userxattr=marks) for each in layers]))
+        def tree() -> View:
+            marks = self._isolation.userxattr
+            layers = reversed((active.upper, *active.lowers))
+            return View([DirectoryLayer(each, userxattr=marks) for each in layers])
+
+        if exit_.error:
+            return foreign.advice(op, tree())
+        return foreign.advice_of_output(op, output.last_lines(), tree)
 
     def _check_mapped(self, identity: Identity) -> None:
         """Raises SandboxError for a user or group that has no id in this process's namespace (S101)."""
@@ -344,9 +349,7 @@ def _check(exit_: Exit, output: StepOutput, advice: Callable[[], str]) -> None:
         text = f"{text}: {exit_.error}"
         hint = advice() or "is the program in this stage, with its interpreter?"
     elif exit_.status in (2, 126, 127):
-        from builder.solver.foreign import advice_of_output
-
-        hint = advice_of_output(output.last_lines())
+        hint = advice()
     elif 128 < exit_.status <= 128 + _LAST_SIGNAL:
         text = f"RUN was killed by signal {exit_.status - 128}"
     raise StepFailed(text, status=exit_.status, log=output.last_lines(), hint=hint)

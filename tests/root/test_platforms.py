@@ -369,6 +369,23 @@ def test_a_foreign_program_without_an_emulator(arm: Workshop, run: str, shown: s
     assert str(caught.value.at) == "Dockerfile:4"
 
 
+@foreign_here
+@pytest.mark.parametrize("run", ["/program", "program", "echo on; x=$(program) && echo $x"])
+def test_a_foreign_program_begun_by_a_shell_of_this_machine(arm: Workshop, run: str) -> None:
+    if _has_emulator():
+        pytest.skip("this machine has an emulator for arm64")
+    with pytest.raises(StepFailed) as caught:
+        arm.build(f"FROM base\nCOPY program /\nENV PATH=/bin:/\nRUN {run}\n")
+    assert "/program is for arm64" in caught.value.hint and "qemu-user-static" in caught.value.hint
+
+
+def test_a_shell_that_stumbles_over_its_own_script_says_so_itself(arm: Workshop) -> None:
+    arm.write("script", "#!/bin/sh\n)\n")
+    with pytest.raises(StepFailed, match="exited with 2") as caught:
+        arm.build("FROM base\nCOPY program script /\nRUN sh /script\n")
+    assert not caught.value.hint
+
+
 def test_a_program_of_this_machine_that_is_not_there(shop: Workshop) -> None:
     with pytest.raises(StepFailed) as caught:
         shop.build('FROM base\nRUN ["/bin/none"]\n')

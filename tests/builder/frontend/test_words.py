@@ -130,6 +130,27 @@ def test_a_word_that_cannot_be_read_says_why(word: str, text: str) -> None:
         Lexer().process(word, ENV)
 
 
+HINTS = [
+    ("${A", "}"),
+    ("${A:-x", "}"),
+    ("${A/x", "${NAME/PATTERN/TEXT}"),
+    ("${}", "${NAME}"),
+    ("${A:#x}", "`${A#PATTERN}` removes a prefix"),
+    ("${A:%x}", "`${A%PATTERN}` removes a suffix"),
+    ("${A:=x}", "`ARG A=word` sets a default"),
+    ("${A^x}", "operators are"),
+    ("'a", r"\'"),
+    ('"a', r"\""),
+]
+
+
+@pytest.mark.parametrize(("word", "hint"), HINTS)
+def test_a_word_that_cannot_be_read_says_what_to_write(word: str, hint: str) -> None:
+    with pytest.raises(WordError) as caught:
+        Lexer().process(word, ENV)
+    assert hint in caught.value.hint
+
+
 SPLIT = [
     ("a b", ("a", "b")),
     ("  a \t b  ", ("a", "b")),
