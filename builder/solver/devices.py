@@ -1,7 +1,7 @@
 """CDI: which devices this machine has, and what a step gets to see of one (I42).
 
 The files of /etc/cdi and, of higher priority, /var/run/cdi describe devices as edits of a container: nodes,
-mounts, variables and groups. Only their JSON form is read. What cannot be done is an error, never left out:
+mounts, variables and groups, in JSON or YAML. What cannot be done is an error, never left out:
 hooks are programs that would run as the builder, outside of every sandbox.
 """
 
@@ -99,7 +99,7 @@ class _Catalogue:
     def hint(self) -> str:
         """What there is instead."""
         if self._unread:
-            return f"{', '.join(self._unread[:3])}: only JSON is read (nvidia-ctk cdi generate --format=json)"
+            return f"this cannot be read: {', '.join(self._unread[:3])}"
         if self._known:
             return f"there are {', '.join(list(self._known)[:10])}"
         return f"no file of {' or '.join(self._places)} describes a device"
@@ -110,8 +110,8 @@ class _Catalogue:
         except OSError:
             return []
         paths = [os.path.join(place, name) for name in names]
-        self._unread += [path for path in paths if path.endswith((".yaml", ".yml"))]
-        return [path for path in paths if path.endswith(".json")]
+        self._unread += [f"{path} (its name is to end with .yaml)" for path in paths if path.endswith(".yml")]
+        return [path for path in paths if path.endswith((".json", ".yaml"))]
 
     def _devices(self, path: str) -> list[Known]:
         try:
@@ -140,12 +140,25 @@ def _read(path: str) -> Mapping[str, Any]:
     if len(content) > _MOST_BYTES:
         raise CdiError("it is too large")
     try:
-        document = json.loads(content)
+        document = _yaml(content) if path.endswith(".yaml") else json.loads(content)
     except RecursionError:
         raise CdiError("it is nested too deeply") from None
     if not isinstance(document, dict):
-        raise CdiError("it is no JSON object")
+        raise CdiError("it is no object")
     return document
+
+
+def _yaml(content: bytes) -> object:
+    """A document in YAML, whose tags make nothing but data. Raises CdiError with the place of a mistake."""
+    import yaml  # only here, and only for such a file
+
+    try:
+        return yaml.load(content, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise CdiError(f"{line}{error.problem}") from None
+    except yaml.YAMLError as error:
+        raise CdiError(" ".join(str(error).split())) from None
 
 
 def _edited(device: Known, edits: Mapping[str, Any]) -> Shown:

@@ -102,11 +102,43 @@ def test_a_required_device_that_is_not_there(shop: Workshop, place: Path) -> Non
     (place / "nvidia.yaml").write_text("kind: acme.com/gpu\n")
     with pytest.raises(SandboxError) as caught:
         shop.build(text, allow=ALL)
-    assert "only JSON is read" in caught.value.hint and "nvidia.yaml" in caught.value.hint
-    (place / "nvidia.yaml").rename(place / "nvidia.json")
-    with pytest.raises(SandboxError) as caught:
-        shop.build(text, allow=ALL)
-    assert "nvidia.json" in caught.value.hint
+    assert "describes a device" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "shown"),
+    [
+        ("x.json", "kind: acme.com/gpu\n", "x.json (Expecting value"),
+        ("x.yaml", "kind: a\ndevices: [\n", "x.yaml (line 3: "),
+        ("x.yaml", "kind: a\ndevices: !!python/object/apply:os.getcwd []\n", "x.yaml (line 2: "),
+        ("x.yaml", "kind: \0\n", "x.yaml ("),
+        ("x.yaml", "[" * 100_000, "x.yaml ("),
+        ("x.yaml", "- kind\n", "x.yaml (it is no object)"),
+        ("x.yml", "kind: a\n", "x.yml (its name is to end with .yaml)"),
+    ],
+)
+def test_a_description_that_cannot_be_read_is_named(
+    shop: Workshop, place: Path, name: str, content: str, shown: str
+) -> None:
+    (place / name).write_text(content)
+    with pytest.raises(SandboxError, match="is not on this machine") as caught:
+        shop.build("FROM base\nRUN --device=acme.com/gpu=one,required true\n", allow=ALL)
+    assert shown in caught.value.hint
+
+
+def test_descriptions_in_yaml(shop: Workshop, place: Path) -> None:
+    (place / "acme.yaml").write_text(
+        "# as nvidia-ctk writes it\n---\ncdiVersion: 0.5.0\nkind: acme.com/gpu\ncontainerEdits:\n  env:\n"
+        "  - DRIVER=void\ndevices:\n- name: '0'\n  containerEdits:\n    deviceNodes:\n"
+        f"    - path: {ZERO['path']}\n      hostPath: {ZERO['hostPath']}\n      fileMode: 0666\n"
+        "      permissions: rw\n- containerEdits: {env: [ONE=1]}\n  name: one\n"
+    )
+    shop.build(
+        "FROM base\nRUN --device=acme.com/gpu=0 head -c 3 /dev/many-zeros | wc -c; env\n"
+        "RUN --device=acme.com/gpu=one env\n",
+        allow=ALL,
+    )
+    assert {"3", "DRIVER=void", "ONE=1"} <= set(shop.output().splitlines())
 
 
 def test_later_places_win_and_two_files_of_one_place_do_not(shop: Workshop, place: Path) -> None:
