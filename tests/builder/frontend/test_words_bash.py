@@ -1,4 +1,4 @@
-"""`${}` gives what bash makes of it, where the two mean the same (P13).
+r"""`${}` gives what bash makes of it, where the two mean the same (P13).
 
 Made-up values and nested words, in double quotes for bash. `make test` tries 500, `make test-differential`
 20,000 (PYBUILD_EXAMPLES). Left out, because a Dockerfile differs from a shell there:
@@ -7,6 +7,7 @@ Made-up values and nested words, in double quotes for bash. `make test` tries 50
 - `[...]`, `${v/#p/r}` and `&` in a replacement: literal characters here;
 - `?` inside of another `${}`: here it is asked even where the word it stands in is not used;
 - line ends: `*` and `?` do not match one here;
+- `${v/p\*/r}`: bash takes the escaped star at the end for one that matches anything;
 - quotes and escapes inside of `${v:-...}`: the double quotes around it change what bash makes of them;
   Docker is the judge of those (tests/interop/test_words_docker.py).
 """
@@ -71,7 +72,10 @@ def _trimmed(draw: st.DrawFn, depth: int) -> str:
 @st.composite
 def _replaced(draw: st.DrawFn, depth: int) -> str:
     operator = draw(st.sampled_from(["/", "//"]))
-    return f"${{{draw(_NAME)}{operator}{draw(_pattern(depth))}/{draw(_word(depth))}}}"
+    pattern = draw(_pattern(depth))
+    if pattern.endswith(r"\*"):
+        pattern += "a"
+    return f"${{{draw(_NAME)}{operator}{pattern}/{draw(_word(depth))}}}"
 
 
 def _by_bash(word: str, values: Mapping[str, str]) -> str | None:
