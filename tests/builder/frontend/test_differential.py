@@ -1,7 +1,7 @@
 """Our reader and parser beside the Go parser (through its binding, of an older BuildKit), on made-up files.
 
 `make test` tries 500 files; `make test-differential` 20,000 (PYBUILD_EXAMPLES). Variables are not expanded by
-the binding: Docker and bash are the judges of that (test_words_docker.py, test_words_bash.py; docs/dockerfile.md).
+the binding: Docker and bash are judges of that (test_words_docker.py, test_words_bash.py).
 
 Known differences, where we follow today's BuildKit or our own rules:
 
