@@ -70,13 +70,14 @@ def targets(request: BuildRequest) -> tuple[SourceFile, tuple[Target, ...]]:
         return source, targets_of(source, plan_options(request, inputs, discard))
 
 
-def expanded(request: BuildRequest) -> str:
-    """The Dockerfile of `request` without pybuild's extensions, for any builder. Raises DockerfileError."""
+def expanded(request: BuildRequest, emit: Emit = discard) -> str:
+    """The Dockerfile of `request` without pybuild's extensions, for any builder; a warning tells of what
+    had to stay. Raises DockerfileError."""
     from builder.frontend.plain import plain
 
     request = replace(request, contexts={})
     with Inputs(request, None, discard) as inputs:
-        return plain(inputs.dockerfile(), plan_options(request, inputs, discard))
+        return plain(inputs.dockerfile(), plan_options(request, inputs, emit))
 
 
 class Looking:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from builder.cli import reading
+from builder.cli.progress import watching
 from builder.cli.session import Session
 
 
@@ -26,6 +27,7 @@ def command(session: Session, /, context: str, **flags: Any) -> None:
 
     stdin = sys.stdin.buffer if context == "-" else None
     request = BuildRequest(**reading.source(context, flags), stdin=stdin)
-    text = expanded(request)
+    with watching("plain") as emit:
+        text = expanded(request, emit)
     sys.stdout.flush()
     sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from builder.events import Warning_
 from builder.frontend import extensions
 from builder.frontend import instructions as ins
 from builder.frontend.lower import parts_of
@@ -22,17 +23,19 @@ if TYPE_CHECKING:
 def plain(source: SourceFile, options: PlanOptions) -> str:
     """`source` with its files put in and its scripts made strict. All of it must be readable.
 
-    The SHELL that a base image brings is not known here: it is taken for /bin/sh. Raises DockerfileError.
+    The SHELL that a base image brings is not known here: it is taken for /bin/sh. `options.warn` hears of
+    what stays and is read by pybuild alone. Raises DockerfileError.
     """
     part, enabled = parts_of(source, options)
     part.whole()
-    return "".join(f"{row}\n" for row in _Writing(enabled, part.document).rows(part))
+    return "".join(f"{row}\n" for row in _Writing(enabled, part.document, options.warn).rows(part))
 
 
 class _Writing:
     """Goes through the lines in order. `shells` are those of the stages above, by name."""
 
-    def __init__(self, enabled: frozenset[str], document: Document) -> None:
+    def __init__(self, enabled: frozenset[str], document: Document, warn: Callable[[Warning_], None]) -> None:
+        self._warn = warn
         self._strict = extensions.SHELL_STRICT in enabled
         self._main = document
         self._shell: tuple[str, ...] = ()
@@ -72,6 +75,9 @@ class _Writing:
             self._shell = instruction.argv
         elif isinstance(instruction, ins.Run) and self._strict:
             rows = self._script(instruction, rows)
+        elif isinstance(instruction, ins.Copy) and instruction.if_exists:
+            text = "COPY --if-exists stays as it is: which files there are is known in a build, and no other"
+            self._warn(Warning_("NotPlain", f"{text} builder has this flag", str(line.at), line.at.excerpt()))
         if self._stage:
             self._shells[self._stage] = self._shell
         yield from rows

@@ -43,6 +43,13 @@ def test_a_directory(pybuild: Pybuild, context: Path, monkeypatch: pytest.Monkey
     )
 
 
+def test_what_stays_is_told(pybuild: Pybuild, context: Path) -> None:
+    (context / "Dockerfile").write_text("FROM scratch\nCOPY --if-exists a* /\nCOPY b /\n")
+    ran = pybuild("expand", str(context))
+    assert ran.code == 0 and ran.out == (context / "Dockerfile").read_text()
+    assert ran.err.count("warning") == 1 and "--if-exists stays" in ran.err and "Dockerfile:2" in ran.err
+
+
 def _reads(pybuild: Pybuild, context: Path, text: str, *more: str) -> str:
     (context / "Dockerfile").write_text(f"{ON}FROM scratch\n{text}\n")
     ran = pybuild("expand", str(context), *more)
