@@ -276,7 +276,10 @@ def _request(session: Session, flags: dict[str, Any]) -> BuildRequest:
         no_cache=flags["no_cache"],
         no_cache_filter=frozenset(values.words(flags["no_cache_filter"])),
         contexts=values.contexts(flags["contexts"]),
-        labels=values.pairs("--label", flags["labels"], empty=True),
+        labels={
+            **values.git_labels(context, dockerfile),
+            **values.pairs("--label", flags["labels"], empty=True),
+        },
         platforms=platforms,
         network="default" if flags["network"] == "bridge" else flags["network"],
         extra_hosts=values.hosts(flags["hosts"]),
@@ -366,8 +369,6 @@ def _meant(word: str) -> str:
 
     from builder.cli.main import COMMANDS
 
-    if word == "lint":
-        return "the Dockerfile checks are `pybuild --check PATH`"
     close = get_close_matches(word, COMMANDS, 1, 0.7)
     return f"did you mean pybuild {close[0]}?" if close else "pybuild [build] [OPTIONS] PATH; pybuild --help"
 

@@ -48,10 +48,11 @@ COMMANDS = {
 LATER = {
     "search": "a search of Docker Hub (pybuild tags lists a repository)",
     **dict.fromkeys(("attach", "commit", "cp", "create", "diff", "exec"), "containers in the background"),
-    **dict.fromkeys(("kill", "logs", "pause", "ps"), "containers in the background"),
+    **dict.fromkeys(("kill", "logs", "pause", "ps", "unpause"), "containers in the background"),
     **dict.fromkeys(("restart", "rm", "start", "stop", "top", "wait"), "containers in the background"),
     **dict.fromkeys(("bake", "compose"), "builds of several targets"),
     **dict.fromkeys(("du", "prune"), "pruning of the store"),
+    **dict.fromkeys(("explain", "plan"), "plans of builds"),
 }
 """Commands that people will try and that wait for a later version: what they wait for."""
 
@@ -128,6 +129,8 @@ def with_default(args: list[str]) -> list[str]:
     rest = args[position:]
     if not rest or rest[0] in COMMANDS or rest[0] in ("--help", "-h", "--version"):
         return args
+    if rest[0] == "lint" and not os.path.lexists("lint"):
+        return [*args[:position], "build", "--check", *rest[1:]]
     if rest[0] in LATER and not os.path.lexists(rest[0]):
         return args
     return [*args[:position], "build", *rest]

@@ -165,6 +165,22 @@ def ulimits(texts: Iterable[str]) -> tuple[tuple[str, int, int], ...]:
     return tuple(found)
 
 
+def git_labels(context: str, dockerfile: str) -> dict[str, str]:
+    """The labels that BUILDX_GIT_LABELS asks for, of a directory. Raises ContextError."""
+    if not (_is_true("BUILDX_GIT_LABELS", "full") and os.path.isdir(context)):
+        return {}
+    from builder.contexts import checkout
+
+    found = checkout.labels(context, dockerfile, check_dirty=_is_true("BUILDX_GIT_CHECK_DIRTY"))
+    if os.environ["BUILDX_GIT_LABELS"] != "full":
+        found.pop(checkout.SOURCE, None)
+    return found
+
+
+def _is_true(variable: str, *more: str) -> bool:
+    return os.environ.get(variable, "") in ("1", "t", "T", "true", "TRUE", "True", *more)
+
+
 def clock(text: str | None, arguments: dict[str, str], context: str) -> int | None:
     """The build's clock, in seconds since 1970: `--timestamp`, else SOURCE_DATE_EPOCH. That of the context,
     which is known later, becomes a build argument.

@@ -374,6 +374,12 @@ def _header(git: GitUrl, secret: Secret) -> str:
     return ""
 
 
+def settings(*, trusted: bool = True) -> dict[str, str]:
+    """The environment of a git that looks at a checkout of this machine; with `trusted` False it refuses
+    those of other owners, whose settings may name programs."""
+    return _environment({} if trusted else {"safe.directory": ""}, "https")
+
+
 def _environment(settings: Mapping[str, str], scheme: str, agent: str = "") -> dict[str, str]:
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     environment |= _SETTINGS

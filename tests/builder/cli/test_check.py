@@ -275,9 +275,10 @@ def test_standard_input(pybuild: Pybuild, monkeypatch: pytest.MonkeyPatch) -> No
     assert ran.code == 1 and "Dockerfile:1" in ran.out
 
 
-def test_lint_is_no_command_but_known(pybuild: Pybuild) -> None:
-    ran = pybuild("lint", ".")
-    assert ran.code == 2
+def test_lint_is_the_check(pybuild: Pybuild, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM scratch as a\n")
+    ran = pybuild("lint", str(tmp_path))
+    assert ran.code == 1 and "FromAsCasing" in ran.out
 
 
 def test_the_views_show_a_warning_once_with_its_lines() -> None:

@@ -38,6 +38,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.a
     ("written", "meant"),
     [
         (["-t", "app", "."], ["build", "-t", "app", "."]),
+        (["-D", "lint", "-f", "x", "."], ["-D", "build", "--check", "-f", "x", "."]),
         (["."], ["build", "."]),
         (["-"], ["build", "-"]),
         (["./images"], ["build", "./images"]),
