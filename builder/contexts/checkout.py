@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from urllib.parse import urlsplit, urlunsplit
 
-from builder.contexts.git import settings
+from builder.contexts.git import look
 from builder.errors import ContextError
 
 REVISION = "org.opencontainers.image.revision"
@@ -36,18 +35,12 @@ def labels(directory: str, dockerfile: str, *, check_dirty: bool = False) -> dic
 
 def _said(directory: str, *words: str) -> str:
     """What git printed; "" when it could not say it."""
-    command = ["git", "--no-pager", "-C", directory, *words]
-    try:
-        done = subprocess.run(command, env=settings(), stdin=subprocess.DEVNULL, capture_output=True)
-    except FileNotFoundError:
-        raise ContextError("BUILDX_GIT_LABELS needs git, which is not installed") from None
+    done = look(directory, *words, what="BUILDX_GIT_LABELS")
     return "" if done.returncode else done.stdout.decode("utf-8", "surrogateescape").strip()
 
 
 def _is_dirty(directory: str) -> bool:
-    command = ["git", "--no-pager", "-C", directory, "status", "--porcelain", "--ignored"]
-    environment = settings(trusted=False)
-    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True)
+    done = look(directory, "status", "--porcelain", "--ignored", what="BUILDX_GIT_CHECK_DIRTY", trusted=False)
     if done.returncode:
         reason = done.stderr.decode("utf-8", "replace").strip().split("\n")[0].removeprefix("fatal: ")
         raise ContextError(f"BUILDX_GIT_CHECK_DIRTY: {reason}")

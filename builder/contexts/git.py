@@ -78,18 +78,24 @@ _PASSED_ON = (
 """Of our own environment, what git needs to reach the world."""
 
 
+def look(directory: str, *words: str, what: str, trusted: bool = True) -> subprocess.CompletedProcess[bytes]:
+    """What git says of a checkout of this machine; `what` needs to know. With `trusted` False git refuses the
+    checkout of another owner, whose settings may name programs. Raises ContextError when there is no git.
+    """
+    environment = _environment({} if trusted else {"safe.directory": ""}, "https")
+    command = ["git", "--no-pager", "-C", directory, *words]
+    try:
+        return subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True)
+    except FileNotFoundError:
+        raise ContextError(f"{what} needs git, which is not installed") from None
+
+
 def commit_time(directory: str) -> int:
     """The committer's time of HEAD in the checkout that holds `directory`, in seconds since 1970.
 
     Raises ContextError when there is no checkout, no commit, or no git.
     """
-    command = ["git", "--no-pager", "-C", directory, "cat-file", "commit", "HEAD"]
-    try:
-        done = subprocess.run(
-            command, env=_environment({}, "https"), stdin=subprocess.DEVNULL, capture_output=True
-        )
-    except FileNotFoundError:
-        raise ContextError("--timestamp commit needs git, which is not installed") from None
+    done = look(directory, "cat-file", "commit", "HEAD", what="--timestamp commit")
     match = _COMMITTER.search(done.stdout.partition(b"\n\n")[0])
     if done.returncode or match is None:
         reason = done.stderr.decode("utf-8", "replace").strip().removeprefix("fatal: ") or "no commit"
@@ -372,12 +378,6 @@ def _header(git: GitUrl, secret: Secret) -> str:
         user, _, password = git.userinfo.partition(":")
         return "basic " + b64encode(f"{unquote(user)}:{unquote(password)}".encode()).decode()
     return ""
-
-
-def settings(*, trusted: bool = True) -> dict[str, str]:
-    """The environment of a git that looks at a checkout of this machine; with `trusted` False it refuses
-    those of other owners, whose settings may name programs."""
-    return _environment({} if trusted else {"safe.directory": ""}, "https")
 
 
 def _environment(settings: Mapping[str, str], scheme: str, agent: str = "") -> dict[str, str]:
