@@ -358,6 +358,7 @@ def test_deletion(plain: str, store: BlobStore) -> None:
 def test_tls_and_password(
     secure: str, certificates: Path, tmp_path: Path, store: BlobStore, other: BlobStore
 ) -> None:
+    """S87."""
     image = noise(store, 2_000_000, 50)
     name = named(secure, "private:v1")
     trusted = RegistryConfig({secure: HostConfig(ca=(str(certificates / "ca.pem"),))})

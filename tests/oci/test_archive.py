@@ -359,6 +359,7 @@ def test_configs_are_what_their_names_say(target: BlobStore) -> None:
 def test_members_that_do_not_belong(
     target: BlobStore, extra: tuple[tarfile.TarInfo, bytes], says: str
 ) -> None:
+    """S91: entries of an archive have known names."""
     members = [(tarfile.TarInfo(name), content) for name, content in docker_image()[0].items()]
     refused(tar_of([*members, extra]), target, InvalidArchive, says)
 
@@ -394,6 +395,7 @@ def index_entry(entry: dict[str, Any]) -> bytes:
 
 
 def test_layouts_that_lie(store: BlobStore, target: BlobStore, make_image: MakeImage, tmp_path: Path) -> None:
+    """S91: digests and sizes are verified."""
     image = make_image(store, platform=AMD64)
     good = members_of(written([Named(image.descriptor)], store, tmp_path))
     entry = json.loads({info.name: content for info, content in good}["index.json"])["manifests"][0]
@@ -418,6 +420,7 @@ def test_layouts_that_lie(store: BlobStore, target: BlobStore, make_image: MakeI
 def test_diff_ids_are_verified(
     store: BlobStore, target: BlobStore, make_image: MakeImage, make_layer: MakeLayer, tmp_path: Path
 ) -> None:
+    """S91."""
     image = make_image(store)
     other = make_layer(store, {"evil": b"x"})
     layers = (Descriptor(other.media_type, other.digest, other.size), image.layers[1])
@@ -430,6 +433,7 @@ def test_diff_ids_are_verified(
 def test_what_was_there_before_stays(
     store: BlobStore, target: BlobStore, make_image: MakeImage, tmp_path: Path
 ) -> None:
+    """S91: a bad archive changes nothing of the store."""
     image = make_image(store)
     archive = written([Named(image.descriptor)], store, tmp_path)
     read(archive, target)

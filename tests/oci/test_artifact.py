@@ -69,6 +69,7 @@ def test_only_files_are_packed(store: BlobStore, tmp_path: Path) -> None:
     ["/etc/passwd", "../x", "a/../../x", "a//b", "a/", ".", "..", "./x", "a\0b", "x/" * 2100 + "x", "\ud800"],
 )
 def test_names_that_lead_elsewhere(store: BlobStore, name: str) -> None:
+    """S91."""
     with pytest.raises(UnsafePath):
         list(titles(manifest_of(store, "good", name)))
 
@@ -80,6 +81,7 @@ def test_two_files_of_one_name(store: BlobStore) -> None:
 
 
 def test_symlinks_are_never_followed_out(store: BlobStore, tmp_path: Path) -> None:
+    """S91."""
     outside, out = tmp_path / "outside", tmp_path / "out"
     outside.mkdir()
     out.mkdir()

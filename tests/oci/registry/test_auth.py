@@ -114,6 +114,7 @@ def test_the_names_of_a_registry(key: str, host: str, path: Path, store: Credent
     ],
 )
 def test_no_other_registry_gets_a_password(key: str, host: str, path: Path, store: CredentialStore) -> None:
+    """S86."""
     path.write_text(json.dumps({"auths": {key: {"auth": encoded("a:b")}}}))
     assert store.get(host) is None
 

@@ -73,6 +73,7 @@ def test_mirrors_come_first_and_are_never_written_to(config: RegistryConfig) -> 
 def test_plain_http_needs_a_word_or_a_loopback_host(
     host: str, tls_verify: bool | None, schemes: tuple[str, ...]
 ) -> None:
+    """S87."""
     hosts = {
         "plain.example": HostConfig(http=True),
         "both.example": HostConfig(http=True, insecure=True),

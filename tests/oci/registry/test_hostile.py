@@ -70,6 +70,8 @@ def manifest_is(
 
 
 class TestS80Bounds:
+    """S80: what a registry sends is read up to a limit."""
+
     @pytest.mark.parametrize("declared", [True, False])
     def test_a_manifest_without_end(
         self, declared: bool, client: Client, registry: Registry, other: BlobStore
@@ -168,6 +170,8 @@ class TestS80Bounds:
 
 
 class TestS81Names:
+    """S81: digests, tags and names match their grammar before anything is made of them."""
+
     @pytest.mark.parametrize(
         "digest",
         [
@@ -207,6 +211,8 @@ class TestS81Names:
 
 
 class TestS82Ambiguity:
+    """S82: header, `mediaType` and structure agree, or it is no document."""
+
     @pytest.mark.parametrize(
         "media_type", [media_types.OCI_MANIFEST, media_types.OCI_INDEX, "application/json"]
     )
@@ -251,6 +257,8 @@ class TestS82Ambiguity:
 
 
 class TestS83Verified:
+    """S83: bytes are verified before they are used, and a digest means itself."""
+
     def test_a_pinned_digest_is_the_digest(
         self, client: Client, registry: Registry, pushed: Image, store: BlobStore, other: BlobStore
     ) -> None:
@@ -308,6 +316,8 @@ def given_away(registry: Registry) -> list[str]:
 
 
 class TestS84Borders:
+    """S84: Authorization ends at its scheme, host and port."""
+
     def test_a_redirect_of_a_blob(
         self, make_client: MakeClient, registry: Registry, elsewhere: Registry, store: BlobStore, image:
         Image, other: BlobStore, credentials: CredentialStore,
@@ -403,6 +413,8 @@ class TestS84Borders:
 
 
 class TestS85Realms:
+    """S85: a registry does not choose freely who sees a password."""
+
     @pytest.mark.parametrize(
         ("registry", "realm", "secret", "allowed"),
         [
@@ -469,6 +481,8 @@ class TestS85Realms:
 
 
 class TestS86S88OneKeyForOneDoor:
+    """S86, S88: credentials are for their own registry, and for no mirror."""
+
     def test_a_registry_that_asks_gets_no_other_ones_password(
         self, make_client: MakeClient, registry: Registry, elsewhere: Registry, credentials: CredentialStore
     ) -> None:
@@ -494,6 +508,8 @@ class TestS86S88OneKeyForOneDoor:
 
 
 class TestS89Order:
+    """S89: a tag comes when all that it means is there."""
+
     def test_tags_come_last(self, client: Client, registry: Registry, store: BlobStore, image: Image) -> None:
         raw = index_of((image.descriptor,))
         pointer = store.put(raw.value.media_type, raw.content)

@@ -63,6 +63,7 @@ def test_right_and_wrong_passwords(registry: Registry, user: str) -> None:
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/v2/", "/v2/_catalog", "/v2/app/manifests/1", "/elsewhere"])
 def test_nobody_gets_anything(registry: Registry, headers: dict[str, str], path: str) -> None:
+    """S90: with passwords nothing is given away without one."""
     answer = registry.ask("GET", path, **headers)
     assert (answer.status, answer.codes) == (401, ["UNAUTHORIZED"])
     assert answer.headers["www-authenticate"].startswith('Basic realm="')

@@ -165,6 +165,7 @@ def test_an_algorithm_that_is_unknown(registry: Registry) -> None:
 @pytest.mark.parametrize("way", ["post", "put", "patch"])
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
 def test_other_bytes_than_promised_are_never_seen(registry: Registry, way: str, algorithm: str) -> None:
+    """S90: the digest is verified before anything is visible."""
     wrong = digest_of(b"something else", algorithm)
     if way == "post":
         answer = registry.ask("POST", f"/v2/app/blobs/uploads/?digest={wrong}", BLOB)
@@ -194,6 +195,7 @@ def test_cancel(registry: Registry) -> None:
 
 
 def test_an_upload_belongs_to_its_repository(registry: Registry) -> None:
+    """S90."""
     location = registry.start("mine")
     answer = registry.ask("GET", location.replace("/mine/", "/other/"))
     assert (answer.status, answer.codes) == (404, ["BLOB_UPLOAD_UNKNOWN"])
@@ -271,6 +273,7 @@ def test_pushing_the_same_again_changes_nothing(registry: Registry) -> None:
 
 
 def test_an_invalid_name_is_refused(registry: Registry) -> None:
+    """S90: the grammar of names."""
     answer = registry.ask("POST", "/v2/Upper/blobs/uploads/")
     assert (answer.status, answer.codes) == (400, ["NAME_INVALID"])
 

@@ -211,6 +211,7 @@ def test_a_slow_trickle_ends_too(layout: Layout, monkeypatch: pytest.MonkeyPatch
 
 
 def test_connections_are_bounded_and_the_resting_ones_go_first(layout: Layout) -> None:
+    """S90."""
     with served(layout, connections=3) as registry:
         address = ("127.0.0.1", registry.port)
         location = registry.start("app").encode()
@@ -366,7 +367,7 @@ def test_the_access_log(layout: Layout) -> None:
 
 
 def test_no_secret_is_in_the_access_log(layout: Layout, tmp_path: Path) -> None:
-    """S66."""
+    """S66, S90."""
     canary = "c4n4ry"
     htpasswd = tmp_path / "htpasswd"
     htpasswd.write_text("user:{SHA}" + base64.b64encode(hashlib.sha1(canary.encode()).digest()).decode())
