@@ -435,6 +435,10 @@ def hint(error: OciError, reference: Reference) -> str:
             return f"pybuild tags {replace(reference, tag='', digest=None).familiar()} lists what is there"
         case TooManyRequests():
             return f"pybuild login{host} may raise the limit; a mirror avoids it (docs/registries.md)"
+        case RegistryError() if error.status == 413:
+            return (
+                f"`chunk` of {reference.domain} in the configuration sends it in pieces (docs/registries.md)"
+            )
     return ""
 
 

@@ -200,8 +200,8 @@ class Client:
 
         `mount_from` names repositories that have a blob already: on the same registry it is mounted, from
         another one it is streamed, if the local store lacks it. `skip` are blobs known to be there. With
-        `chunk` bytes larger blobs go in pieces, for proxies that cut requests off. Raises BlobNotFound,
-        DigestMismatch.
+        `chunk` bytes (or the configuration's) larger blobs go in pieces, for proxies that cut
+        requests off. Raises BlobNotFound, DigestMismatch.
         """
         found = local_tree(store, descriptor)
         for repository, tags in _by_repository(references).items():
@@ -215,7 +215,8 @@ class Client:
                 )
                 target = self._repository(repository, stop, write=True, sources=tuple(dict.fromkeys(sources)))
                 elsewhere = {digest: self._elsewhere(names, target, stop) for digest, names in known.items()}
-                shipment = pushing.Shipment(found, store, elsewhere, tags, skip, chunk)
+                most = chunk or self._calls.config.host(repository.domain).chunk
+                shipment = pushing.Shipment(found, store, elsewhere, tags, skip, most)
                 pushing.ship(target, shipment, watch)
         return found.root
 
@@ -241,7 +242,9 @@ class Client:
             )
             elsewhere = {blob.digest: sources for blob in found.blobs}
             tags = (target.tag,) if target.tag else ()
-            return pushing.ship(into, pushing.Shipment(found, None, elsewhere, tags), watch)
+            most = self._calls.config.host(target.domain).chunk
+            shipment = pushing.Shipment(found, None, elsewhere, tags, chunk=most)
+            return pushing.ship(into, shipment, watch)
 
     def put_manifest(self, reference: Reference, content: bytes, media_type: str) -> Descriptor:
         """Store a manifest or index whose parts the registry has already, under a tag or by digest."""

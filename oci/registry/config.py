@@ -11,7 +11,9 @@
     keypair = [{ key = "/etc/ssl/key.pem", cert = "/etc/ssl/cert.pem" }]
     realms = ["login.other.example"]   # token servers on other sites that may see this registry's password
 
-`fallback` and `realms` are ours; the rest is BuildKit's.
+    chunk = 50000000                   # pushes send no more bytes than this in one request
+
+`fallback`, `realms` and `chunk` are ours; the rest is BuildKit's.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ class HostConfig:
     ca: tuple[str, ...] = ()
     keypair: tuple[KeyPair, ...] = ()
     realms: tuple[str, ...] = ()
+    chunk: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +202,12 @@ class _Table:
             raise InvalidDocument(f"{self.where}.{key}: expected true or false, not {value!r}")
         return value
 
+    def size(self, key: str) -> int:
+        value = self.value.get(key, 0)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise InvalidDocument(f"{self.where}.{key}: expected a number of bytes, not {value!r}")
+        return value
+
     def texts(self, key: str) -> tuple[str, ...]:
         value = self.value.get(key, [])
         if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
@@ -212,7 +221,7 @@ class _Table:
 
 
 def _host(table: _Table) -> HostConfig:
-    table.known("mirrors", "fallback", "http", "insecure", "ca", "keypair", "realms", "tlsconfigdir")
+    table.known("mirrors", "fallback", "http", "insecure", "ca", "keypair", "realms", "chunk", "tlsconfigdir")
     ca, keypair = list(table.texts("ca")), list(_keypairs(table))
     for directory in table.texts("tlsconfigdir"):
         more_ca, more_pairs = _tls_directory(directory, f"{table.where}.tlsconfigdir")
@@ -226,6 +235,7 @@ def _host(table: _Table) -> HostConfig:
         ca=tuple(ca),
         keypair=tuple(keypair),
         realms=table.texts("realms"),
+        chunk=table.size("chunk"),
     )
 
 

@@ -125,7 +125,8 @@ class Upload:
         self._offset = 0
         singles = self._repository.calls.singles
         address = self._repository.endpoint.address
-        small = self._descriptor.size <= SINGLE and singles.get(address, True)
+        most = min(SINGLE, self._chunk or SINGLE)
+        small = self._descriptor.size <= most and singles.get(address, True)
         with self._whole(digest) if small else self._opened(digest) as answer:
             if answer.status == 201:
                 self.mounted = not small

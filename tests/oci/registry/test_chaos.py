@@ -19,6 +19,7 @@ from specimens import MakeClient, Scene, Waiting, everything, named, noise, visi
 from oci import platforms
 from oci.errors import RegistryError, TooManyRequests, Unauthorized, WrongContent
 from oci.registry.auth import Credential, CredentialStore
+from oci.registry.config import HostConfig, RegistryConfig
 
 HOST = platforms.host()
 
@@ -116,6 +117,17 @@ def test_the_registry_sets_the_least_chunk(scene: Scene) -> None:
     scene.client.push(scene.store, scene.image.descriptor, [named(scene.registry.address)], chunk=1000)
     sizes = [seen.size for seen in scene.registry.seen if seen.method == "PATCH"]
     assert sizes and set(sizes) <= {50_000, 20_000}
+
+
+def test_the_configuration_sets_the_largest_request(make_client: MakeClient, scene: Scene) -> None:
+    """Of a push, and of a copy from another repository that is not mounted."""
+    scene.registry.mounts = False
+    address = scene.registry.address
+    client = make_client(config=RegistryConfig({address: HostConfig(chunk=30_000)}))
+    client.push(scene.store, scene.image.descriptor, [named(address)])
+    client.copy(named(address), named(address, "other:v1"))
+    sizes = [seen.size for seen in scene.registry.seen if seen.method in ("PATCH", "PUT", "POST")]
+    assert max(sizes) == 30_000 and {("app", "v1"), ("other", "v1")} <= set(scene.registry.tags)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 65_536, 199_999])

@@ -93,6 +93,8 @@ def test_plain_http_needs_a_word_or_a_loopback_host(
         ('[registry."a"]\nmirror = ["b"]', "mirror: no such key; known are mirrors"),
         ('[registry."a"]\nkeypair = [{key = "k"}]', "expected `key` and `cert`"),
         ('[registry."a"]\ntlsconfigdir = ["/nowhere"]', "/nowhere: No such file"),
+        ('[registry."a"]\nchunk = "50MB"', 'registry."a".chunk: expected a number of bytes'),
+        ('[registry."a"]\nchunk = -1', "expected a number of bytes, not -1"),
         ("registry = [", "not valid TOML"),
     ],
 )
