@@ -15,6 +15,7 @@ from builder.errors import UsageError
 from builder.export import split
 from builder.export.archive import replacing
 from builder.export.base import Export, One, OutputSpec, dest_of, refuse_missing_directory, refuse_unknown
+from builder.snapshot.copy import copy_content
 from builder.snapshot.times import settle
 from oci.data import dataclass
 from oci.durable import write_all
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from oci.blobs import BlobStore
 
 _STDOUT = 1
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,8 +286,7 @@ class _Files:
         try:
             fd = os.open(name, flags, 0o600, dir_fd=directory)
             try:
-                while chunk := os.read(source, _CHUNK):
-                    write_all(fd, chunk)
+                copy_content(source, fd)
                 self._finish(fd, node)
             finally:
                 os.close(fd)

@@ -60,6 +60,7 @@ def plan(source: SourceFile, options: PlanOptions, resolve: Resolve) -> Plan:
     builds = lowering.lower(range(len(lowering.graph.nodes)) if options.every_stage else (target,))
     lowering.linter.finish()
     _warn_of_foreign_syntax(lowering.document, options)
+    _warn_of_strangers(lowering.graph, options)
     _warn_of_unused(lowering.dockerfile, builds, options)
     return _finished(lowering.graph, builds, target, options)
 
@@ -107,6 +108,14 @@ class Lowering:
             return builds
         finally:
             self.linter.check_bases(self.bases.resolved)
+
+
+def _warn_of_strangers(graph: Graph, options: PlanOptions) -> None:
+    """Tell of names in --no-cache-filter that are no stage's: they have no effect."""
+    known = {name for node in graph.nodes for name in (node.stage.label, str(node.stage.index))}
+    for name in sorted(options.no_cache_filter):
+        if name.lower() not in known:
+            options.warn(Warning_("NoSuchStage", f"--no-cache-filter {name}: there is no such stage"))
 
 
 def parts_of(source: SourceFile, options: PlanOptions) -> tuple[Part, frozenset[str]]:

@@ -116,7 +116,7 @@ class Copied:
         try:
             writing = os.open(target, _CREATE, 0o600)
             if info.st_size and not self._cloned(reading, writing):
-                _copy(reading, writing)
+                copy_content(reading, writing)
         finally:
             os.close(reading)
             if writing >= 0:
@@ -277,8 +277,10 @@ def _nest(path: bytes) -> None:
             os.removexattr(path, name, follow_symlinks=False)
 
 
-def _copy(reading: int, writing: int) -> None:
-    """The whole of a file, by the kernel where it can."""
+def copy_content(reading: int, writing: int) -> None:
+    """Copy a file from its start to another one, by the kernel; where the file system can, blocks are
+    shared. Raises OSError.
+    """
     try:
         while os.copy_file_range(reading, writing, _CHUNK):
             pass

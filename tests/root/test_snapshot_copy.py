@@ -217,7 +217,7 @@ def test_a_full_disk_says_why_so_much_is_copied(room: str, monkeypatch: pytest.M
     os.mkdir(f"{room}/base")
     write(f"{room}/base/file", "x")
     os.mkdir(f"{room}/root")
-    monkeypatch.setattr(copy, "_copy", full)
+    monkeypatch.setattr(copy, "copy_content", full)
     with pytest.raises(ResourceError) as caught:
         Copied((f"{room}/base",), f"{room}/root")
     assert "overlay" in caught.value.hint

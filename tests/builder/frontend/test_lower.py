@@ -702,6 +702,13 @@ def test_steps_know_their_line_their_stage_and_whether_to_ask_the_cache() -> Non
     assert build(text).target.digest == build(text, no_cache=True).target.digest
 
 
+def test_a_name_that_is_no_stage_is_told() -> None:
+    said: list[Warning_] = []
+    names = frozenset({"one", "0", "TWO", "stage-2", "ome"})
+    build("FROM a AS one\nFROM one AS two\nFROM two\n", no_cache_filter=names, warn=said.append)
+    assert [each.message for each in said] == ["--no-cache-filter ome: there is no such stage"]
+
+
 # --- what cannot be -----------------------------------------------------------------------------------------
 
 BROKEN = [
