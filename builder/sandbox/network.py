@@ -183,12 +183,23 @@ def _own_host() -> Uplink:
         raise first
     netns, route = first
     try:
+        _leave_mounts()
         uplink = Uplink(netns, route)
         syscalls.setns(netns, syscalls.CLONE_NEWNET)
         return uplink
     finally:
         route.close()
         os.close(netns)
+
+
+def _leave_mounts() -> None:
+    """Give this thread, and what it starts, a copy of the mounts from which nothing comes back.
+
+    slirp4netns unmounts all it sees. Where mounts are shared (`fuse.share_mounts`), it would unmount the root
+    of a step as well. What is unmounted outside still goes here too: nothing is held.
+    """
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    syscalls.mount(b"none", b"/", b"", syscalls.MS_REC | syscalls.MS_SLAVE)
 
 
 def _new_namespace() -> tuple[int, Route] | OSError:

@@ -48,8 +48,11 @@ class Ordinary:
 
     def with_fuse(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Run `pybuild words` where /dev/fuse is open to everybody, as distributions have it."""
-        command = self.command(sys.executable, "-m", "builder.cli.main", *words)
-        return self._run([*fuse_for_all(self.home.parent), *command], more)
+        return self.behind(fuse_for_all(self.home.parent), *words, **more)
+
+    def behind(self, prefix: list[str], *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run `pybuild words` with root's command `prefix` before it."""
+        return self._run([*prefix, *self.command(sys.executable, "-m", "builder.cli.main", *words)], more)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -95,13 +98,20 @@ class Ordinary:
 
 def fuse_for_all(place: Path) -> list[str]:
     """What stands before a command so that it finds a /dev/fuse of our own, of mode 0666."""
-    if shutil.which("fuse-overlayfs") is None or not os.path.exists("/dev/fuse"):
-        pytest.skip("fuse-overlayfs or /dev/fuse is not there")
-    node = place / "fuse"
+    if shutil.which("fuse-overlayfs") is None:
+        pytest.skip("fuse-overlayfs is not installed")
+    return device_for_all("/dev/fuse", place)
+
+
+def device_for_all(device: str, place: Path) -> list[str]:
+    """What stands before a command so that it finds that device with mode 0666; it is made in `place`."""
+    if not os.path.exists(device):
+        pytest.skip(f"{device} is not there")
+    node = place / device.replace("/", "-")
     if not node.exists():
-        os.mknod(node, stat.S_IFCHR | 0o666, os.stat("/dev/fuse").st_rdev)
+        os.mknod(node, stat.S_IFCHR | 0o666, os.stat(device).st_rdev)
         node.chmod(0o666)
-    return ["unshare", "-m", "sh", "-c", f'mount --bind {node} /dev/fuse && exec "$@"', "sh"]
+    return ["unshare", "-m", "sh", "-c", f'mount --bind {node} {device} && exec "$@"', "sh"]
 
 
 def readable_code(home: Path) -> Path:

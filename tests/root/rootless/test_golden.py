@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from rootless import golden
+from rootless.conftest import device_for_all, fuse_for_all
 
 pytestmark = pytest.mark.root
 
@@ -96,6 +97,18 @@ def test_fuse_overlayfs(lent: Any, folder: Path, by_root: Layers) -> None:
     words = ("--root", str(lent.home / "fuse"))
     found = layers(lambda *more: lent.with_fuse(*words, *more, PYBUILD_SNAPSHOTTER="fuse"), folder, SETS)
     assert found == by_root
+
+
+def test_fuse_overlayfs_and_a_private_network(lent: Any, folder: Path, _place: Path) -> None:
+    """slirp4netns unmounts all that it sees; a step's root stays."""
+    words = ("--root", str(lent.home / "networked"))
+    devices = [*fuse_for_all(_place), *device_for_all("/dev/net/tun", _place)]
+    assert lent.pybuild(*words, "import", str(folder / "base.tar"), "golden").returncode == 0
+    file = str(folder / "context" / "files.Dockerfile")
+    done = lent.behind(
+        devices, *words, "build", "-f", file, str(folder / "context"), PYBUILD_SNAPSHOTTER="fuse"
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_no_namespace(bare: Any, folder: Path, tmp_path: Path) -> None:
