@@ -26,12 +26,13 @@ PACKAGES = {
     "amd64": "python3,busybox-static,uidmap,passt,slirp4netns,fuse-overlayfs,iproute2,nftables,systemd-sysv,"
     "dbus,dbus-user-session,libpam-systemd,kmod,gcc,libc6-dev,strace,acl,attr,libcap2-bin,git,ca-certificates,"
     "procps,linux-image-cloud-amd64",
-    "arm64": "python3,busybox-static,gcc,libc6-dev,systemd-sysv,kmod,iproute2,procps,linux-image-cloud-arm64",
+    "arm64": "python3,busybox-static,gcc,libc6-dev,iproute2,procps,linux-image-cloud-arm64",
 }
 QEMU = {
     "amd64": ("qemu-system-x86_64", "-machine", "q35", "ttyS0"),
     "arm64": ("qemu-system-aarch64", "-machine", "virt", "ttyAMA0"),
 }
+NATIVE = {"x86_64": "amd64", "aarch64": "arm64"}
 MODULES = (
     "virtio_ring",
     "virtio",
@@ -51,7 +52,18 @@ for each in {modules}; do [ -e /$each.ko ] && busybox insmod /$each.ko; done
 until [ -b /dev/vda ]; do busybox sleep 0.1; done
 busybox mount -t ext4 /dev/vda /new
 busybox umount /proc
-exec busybox switch_root /new /sbin/init
+exec busybox switch_root /new {first}
+"""
+ALONE = """#!/bin/busybox sh
+# The first process where packages are unpacked but not configured.
+mount() { busybox mount "$@"; }
+mount -t devtmpfs none /dev; mount -t proc none /proc; mount -t sysfs none /sys; mount -t tmpfs none /tmp
+busybox mkdir -p /dev/pts /dev/shm; mount -t devpts none /dev/pts; mount -t tmpfs none /dev/shm
+mount -t cgroup2 none /sys/fs/cgroup
+for each in overlay fuse tun; do busybox modprobe $each; done
+busybox ip link set lo up
+cd %s && HOME=/root PATH=/usr/local/bin:/usr/bin:/bin LANG=C.UTF-8 busybox sh .vm-command
+busybox poweroff -f
 """
 UNIT = """[Unit]
 Description=tests
@@ -91,7 +103,10 @@ def main() -> int:
     install(root, given.arch, shlex.join(given.command) or f".venv/bin/python -m pytest -q -x {INSIDE}")
     initrd(cache, root)
     disk(cache, root)
-    return boot(cache, root, given.arch, given.memory, given.kvm)
+    try:
+        return boot(cache, root, given.arch, given.memory, given.kvm)
+    finally:
+        (cache / "disk.img").unlink()
 
 
 def base(cache: Path, suite: str, arch: str) -> Path:
@@ -100,14 +115,30 @@ def base(cache: Path, suite: str, arch: str) -> Path:
     if root.is_dir():
         return root
     if not tar.exists():
-        command = ["mmdebstrap", "--variant=minbase", f"--architectures={arch}"]
+        variant = "minbase" if arch == NATIVE.get(os.uname().machine) else "extract"  # else nothing of it runs here
+        command = ["mmdebstrap", f"--variant={variant}", f"--architectures={arch}"]
         _run(*command, f"--include={PACKAGES[arch]}", suite, str(tar))
     partial = cache / "root.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     _run("tar", "-C", str(partial), "--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf", str(tar))
+    _complete(partial)
     partial.rename(root)
     return root
+
+
+def _complete(root: Path) -> None:
+    """What packages make when they are configured, and our first process needs."""
+    if (root / "sbin/init").exists():
+        return
+    for name in ("proc", "sys", "dev", "root", "run", "tmp", "var/tmp"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    (root / "bin/sh").unlink(missing_ok=True)
+    (root / "bin/sh").symlink_to("busybox")
+    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n")
+    (root / "etc/group").write_text("root:x:0:\nnogroup:x:65534:\n")
+    for modules in (root / "lib/modules").iterdir():
+        _run("busybox", "depmod", "-b", str(root), modules.name)
 
 
 def install(root: Path, arch: str, command: str) -> None:
@@ -123,7 +154,12 @@ def install(root: Path, arch: str, command: str) -> None:
     (there / ".vm-command").write_text(
         f"export PYBUILD_VM=1; cat /proc/version; {command}; echo; echo '{ENDED}'$?; sync; sleep 0.3\n"
     )
+    alone = root / "pybuild-init"
+    alone.write_text(ALONE % THERE)
+    alone.chmod(0o755)
     tty = QEMU[arch][3]
+    if not (root / "sbin/init").exists():
+        return
     unit = root / "etc/systemd/system/pybuild-vm.service"
     unit.write_text(UNIT.format(tty=tty, there=THERE))
     wanted = root / "etc/systemd/system/multi-user.target.wants"
@@ -155,8 +191,7 @@ def _environment(there: Path) -> None:
 
 def _tester(root: Path) -> None:
     """An ordinary user who is always logged in, with subordinate ids."""
-    passwd = root / "etc/passwd"
-    if "tester:" in passwd.read_text():
+    if "tester:" in (root / "etc/passwd").read_text():
         return
     for name, line in (
         ("passwd", "tester:x:1000:1000::/home/tester:/bin/bash"),
@@ -183,7 +218,8 @@ def initrd(cache: Path, root: Path) -> None:
     for path in (root / "lib/modules").glob("*/kernel/drivers/**/virtio*.ko"):
         if path.stem in MODULES:
             shutil.copy(path, top / path.name)
-    (top / "init").write_text(INIT.format(modules=" ".join(MODULES)))
+    first = "/sbin/init" if (root / "sbin/init").exists() else "/pybuild-init"
+    (top / "init").write_text(INIT.format(modules=" ".join(MODULES), first=first))
     (top / "init").chmod(0o755)
     listing = (
         "find . | cpio --quiet -o -H newc" if shutil.which("cpio") else "find . | busybox cpio -o -H newc"
