@@ -66,6 +66,7 @@ def test_a_machine_that_grants_everything(machine: Machine) -> None:
     ],
 )
 def test_what_blocks_and_what_mends_it(machine: Machine, file: str, text: str, name: str, mend: str) -> None:
+    """SECURITY.md S105."""
     assert machine.check(name).ok
     machine.put(file, text)
     found = machine.check(name)
@@ -102,6 +103,7 @@ def test_maps() -> None:
 
 
 def test_programs_only_from_where_root_alone_writes(tmp_path: Path) -> None:
+    """SECURITY.md S101."""
     program = tmp_path / "tool"
     program.write_text("")
     program.chmod(0o755)

@@ -184,6 +184,7 @@ def test_layers_of_the_build_cache_stay(state: StateDir, images: Images) -> None
 
 
 def test_a_living_build_keeps_its_blobs(state: StateDir, images: Images) -> None:
+    """SECURITY.md R08."""
     base = make(images, "base")
     images.tag(ref("base"), base)
     with state.lease() as lease:

@@ -85,6 +85,7 @@ def test_what_came_from_a_registry_may_be_missing(state: StateDir, images: Image
 
 
 def test_incremental_reads_only_what_is_due(state: StateDir, images: Images) -> None:
+    """SECURITY.md R17."""
     image = make(images, "app")
     assert scrub(state, images, incremental=True)[1]["blob"] == 3
     _, counts = scrub(state, images, incremental=True)

@@ -27,6 +27,7 @@ def mode(path: str) -> int:
 
 
 def test_a_new_store_is_private(state: StateDir) -> None:
+    """SECURITY.md S60."""
     old = os.umask(0)
     try:
         with StateDir(state.root + "2") as made:
@@ -52,6 +53,7 @@ def test_the_default_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_newer_store_is_refused_and_left_alone(state: StateDir) -> None:
+    """SECURITY.md R22."""
     Path(state.root, "schema").write_text(f"{SCHEMA + 1}\n")
     with pytest.raises(CacheError, match="newer pybuild") as caught:
         StateDir(state.root)
@@ -60,6 +62,7 @@ def test_a_newer_store_is_refused_and_left_alone(state: StateDir) -> None:
 
 
 def test_an_older_store_is_migrated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SECURITY.md R22."""
     root = str(tmp_path / "store")
     StateDir(root).close()
     seen = []
@@ -89,6 +92,7 @@ def test_a_nonsense_version_is_an_error_not_a_new_store(state: StateDir) -> None
 
 
 def test_somebody_elses_directory_is_refused_unchanged(tmp_path: Path) -> None:
+    """SECURITY.md S72."""
     (tmp_path / "thesis.txt").touch()
     with pytest.raises(UsageError, match=r"thesis\.txt"):
         StateDir(str(tmp_path))
@@ -135,6 +139,7 @@ def hold_a_lease(root: str, ready: object) -> None:
 
 
 def test_a_lease_protects_until_its_process_is_killed(state: StateDir) -> None:
+    """SECURITY.md R08."""
     spawn = multiprocessing.get_context("fork")
     ready = spawn.Event()
     process = spawn.Process(target=hold_a_lease, args=(state.root, ready), daemon=True)
@@ -159,6 +164,7 @@ def test_blobs_made_under_a_lease_are_newer_than_it(state: StateDir) -> None:
 
 
 def test_logs_are_private_and_old_ones_go(state: StateDir) -> None:
+    """SECURITY.md S61."""
     for day in range(1, 8):
         Path(state.logs, f"2020010{day}-000000-abcdef").mkdir()
     made = state.new_build_logs()

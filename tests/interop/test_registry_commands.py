@@ -342,6 +342,7 @@ def logged_in(pybuild: Pybuild) -> dict[str, object]:
 
 
 def test_login(pybuild: Pybuild, secure: DockerRegistry, certificates: str) -> None:
+    """SECURITY.md S67."""
     name = secure.name("private:1")
     put(pybuild, name, 400)
     config = f"{certificates}/config.toml"

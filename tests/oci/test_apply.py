@@ -190,6 +190,7 @@ def test_missing_parents_are_plain_and_have_no_clock(place: str) -> None:
 
 
 def test_the_umask_changes_nothing(place: str) -> None:
+    """SECURITY.md R25."""
     old = os.umask(0o077)
     try:
         lay(

@@ -47,6 +47,7 @@ def test_round_trip(store: BlobStore) -> None:
 
 
 def test_modes_keep_others_out(tmp_path: Path) -> None:
+    """SECURITY.md S60."""
     os.umask(before := os.umask(0))
     os.umask(0)
     try:
@@ -110,6 +111,7 @@ def test_missing(store: BlobStore) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"hell", b"hellO", b"hello!"])
 def test_damage_is_found_by_every_reader(store: BlobStore, tmp_path: Path, content: bytes) -> None:
+    """SECURITY.md S83."""
     digest = store.write(b"hello")
     damage(store, digest, content)
     with pytest.raises(DigestMismatch, match=f"damaged.*{Digest.of(content).hex}"):
@@ -124,6 +126,7 @@ def test_damage_is_found_by_every_reader(store: BlobStore, tmp_path: Path, conte
 
 
 def test_quarantine(store: BlobStore) -> None:
+    """SECURITY.md R16."""
     digest = store.write(b"hello")
     damage(store, digest, b"x")
     aside = store.quarantine(digest)
@@ -140,6 +143,7 @@ def test_delete(store: BlobStore) -> None:
 
 
 def test_read_is_capped(store: BlobStore) -> None:
+    """SECURITY.md S80."""
     digest = store.write(b"x" * 100)
     with pytest.raises(LimitExceeded, match="100 bytes; at most 99"):
         store.read(digest, 99)
@@ -161,6 +165,7 @@ def test_names_that_are_no_digests_are_ignored(store: BlobStore) -> None:
 
 
 def test_links_are_never_followed(store: BlobStore, tmp_path: Path) -> None:
+    """SECURITY.md S61."""
     secret = tmp_path / "secret"
     secret.write_bytes(b"hello")
     digest = Digest.of(b"hello")
@@ -268,6 +273,7 @@ def test_staging_vanishes_on_error(store: BlobStore) -> None:
 
 
 def test_many_writers_of_one_blob(store: BlobStore) -> None:
+    """SECURITY.md R07."""
     content = os.urandom(100_000)
     threads = [threading.Thread(target=store.write, args=(content,)) for _ in range(8)]
     for thread in threads:
@@ -309,6 +315,7 @@ with store.{what} as thing:
 
 @pytest.mark.parametrize("what", ["writer()", "staging()"])
 def test_kill_leaves_nothing_visible(store: BlobStore, what: str) -> None:
+    """SECURITY.md R02."""
     command = [sys.executable, "-c", KILLED.format(what=what), store.root]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
@@ -335,6 +342,7 @@ def test_clean_follows_no_links(store: BlobStore, tmp_path: Path) -> None:
 
 
 def test_replace_is_one_step(store: BlobStore) -> None:
+    """SECURITY.md R01."""
     path = os.path.join(store.root, "index.json")
     store.replace("index.json", b"one")
     with open(path, "rb") as old:
@@ -346,6 +354,8 @@ def test_replace_is_one_step(store: BlobStore) -> None:
 
 
 def test_a_full_disk_leaves_no_trace(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SECURITY.md R05."""
+
     def full(fd: int, data: object) -> int:
         raise OSError(28, "No space left on device")
 
@@ -356,7 +366,7 @@ def test_a_full_disk_leaves_no_trace(store: BlobStore, monkeypatch: pytest.Monke
 
 
 def test_order_of_durability(store: BlobStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """File flushed, then renamed, then its directory flushed: a power cut finds all of it or nothing."""
+    """R01, R03. File flushed, renamed, its directory flushed: a power cut finds all of it or nothing."""
     events: list[str] = []
     fsync, rename = os.fsync, os.rename
 
@@ -376,6 +386,7 @@ def test_order_of_durability(store: BlobStore, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_big_blobs_are_not_held_in_memory(store: BlobStore) -> None:
+    """SECURITY.md R19."""
     chunk = bytes(1 << 20)
     hasher = hashlib.sha256()
     with store.writer() as writer:

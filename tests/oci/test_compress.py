@@ -115,6 +115,7 @@ def own_pool() -> Iterator[None]:
 def test_gzip_does_not_depend_on_workers(
     workers: int, own_pool: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """SECURITY.md R25."""
     expected = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
     for at in range(0, len(TEXT), BLOCK):
         dictionary = TEXT[max(0, at - 32768) : at]

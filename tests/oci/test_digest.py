@@ -37,6 +37,7 @@ def test_round_trip(content: bytes, algorithm: str) -> None:
     ],
 )
 def test_refuses(text: str) -> None:
+    """SECURITY.md S81."""
     with pytest.raises(InvalidDigest, match="expected sha256"):
         Digest.parse(text)
 

@@ -125,6 +125,7 @@ def test_other_platforms_may_be_absent(store: BlobStore, make_image: Make) -> No
 
 
 def test_depth_is_limited(store: BlobStore, make_image: Make) -> None:
+    """SECURITY.md S80."""
     pointer = make_image(store, platform=AMD64).descriptor
     for _ in range(9):
         pointer = an_index(store, pointer)

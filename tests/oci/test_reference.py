@@ -89,6 +89,7 @@ def test_means(text: str, full: str, familiar: str) -> None:
     ],
 )
 def test_refuses(text: str, says: str) -> None:
+    """SECURITY.md S81."""
     with pytest.raises(InvalidReference, match=says) as caught:
         Reference.parse(text)
     assert len(str(caught.value)) < 600

@@ -45,6 +45,7 @@ def test_round_trip(value: object) -> None:
     ],
 )
 def test_refuses(content: bytes, says: str) -> None:
+    """SECURITY.md S82."""
     with pytest.raises(InvalidDocument, match=says) as caught:
         loads(content, "manifest")
     assert str(caught.value).startswith("manifest: ")

@@ -44,6 +44,7 @@ def test_a_build_is_named_as_its_logs_are(shop: Workshop) -> None:
 
 
 def test_metadata_only_changes_execute_nothing(shop: Workshop) -> None:
+    """SECURITY.md S70."""
     first = shop.build("FROM base\nRUN touch /x\nLABEL a=1\n")
     second = shop.build("FROM base\nRUN touch /x\nLABEL a=2\n")
     assert shop.ran() == []
@@ -168,6 +169,7 @@ def test_nothing_of_the_sandbox_is_left_in_the_image(shop: Workshop) -> None:
 def test_a_clock_gives_one_digest_from_warm_and_cold_stores(
     shop: Workshop, tmp_path: Path, rootfs: bytes
 ) -> None:
+    """SECURITY.md R25."""
     dockerfile = (
         "FROM base\nCOPY a /d/a\nRUN touch /made && chown -R 1000 /d && stat -c %Y /d/a\n"
         "FROM base\nCOPY --from=0 /d /e\nRUN cp -a /e /f\n"
@@ -201,6 +203,7 @@ def test_a_clock_dates_config_history_and_files(shop: Workshop) -> None:
 
 
 def test_a_damaged_layer_is_made_again(shop: Workshop) -> None:
+    """SECURITY.md R16."""
     dockerfile = "FROM base\nRUN touch /x\n"
     first = shop.build(dockerfile, clock=1)
     layer = shop.image(first).layers[-1]
@@ -230,6 +233,7 @@ def test_lost_snapshots_are_unpacked_again(shop: Workshop) -> None:
 
 
 def test_many_builds_in_one_store_at_once(shop: Workshop) -> None:
+    """SECURITY.md R06."""
     shop.write("a", "1")
     shop.write("Dockerfile", "FROM base\nCOPY a /\nRUN cat /a > /b\nRUN cat /b > /c\n")
     request = BuildRequest(context=str(shop.context), root=shop.root, network="none", clock=7)
@@ -329,6 +333,7 @@ def test_a_dockerfile_error_stops_before_anything(shop: Workshop) -> None:
 
 
 def test_more_than_a_hundred_layers(shop: Workshop) -> None:
+    """SECURITY.md R20."""
     lines = "".join(f"RUN echo {number} > /f{number}\n" for number in range(130))
     shop.build(f"FROM base\n{lines}RUN cat /f0 /f129\n")
     assert shop.output() == "0\n129\n"

@@ -28,7 +28,7 @@ print(json.dumps([before, state()]))
 
 
 def test_nothing_stays(tmp_path: Path) -> None:
-    """S97: no mount, descriptor, process or file; in a mount namespace, where nobody else mounts."""
+    """S105. S97: no mount, descriptor, process or file; in a mount namespace, where nobody else mounts."""
     done = subprocess.run(
         ["unshare", "-m", sys.executable, "-c", LOOKING, str(tmp_path / "store")],
         cwd=Path(__file__).parents[2],

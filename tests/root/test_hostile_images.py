@@ -117,7 +117,7 @@ TOKENS = (
 
 
 def test_s39_the_environment_of_a_step_is_the_images(shop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """CVE-2021-3602: nothing of the builder's, by environment or by its processes."""
+    """S71. CVE-2021-3602: nothing of the builder's, by environment or by its processes."""
     for name in TOKENS:
         monkeypatch.setenv(name, CANARY)
     shop.build(

@@ -63,7 +63,7 @@ NO_LINES = "busybox head -c {} /dev/zero"
     ("script", "size"), [(LINES, GB), (NO_LINES, GB // 5)], ids=["lines", "no line at all"]
 )
 def test_a_gigabyte_of_output(shop: Any, typist: Any, script: str, size: int) -> None:
-    """The log is whole and raw, the screen stays readable, and memory does not grow with it."""
+    """R26. The log is whole and raw, the screen stays readable, and memory does not grow with it."""
     shown = 0
     with printing(shop, typist, script.format(size), "tty") as person:
         hear = person._hear
@@ -97,6 +97,7 @@ def test_plain_progress_writes_it_all(shop: Any, tmp_path: Path) -> None:
 @pytest.mark.endurance
 @pytest.mark.parametrize(("script", "progress"), [(LINES, "tty"), (NO_LINES, "none")])
 def test_ten_gigabytes_of_output(shop: Any, typist: Any, script: str, progress: str) -> None:
+    """SECURITY.md R26."""
     with printing(shop, typist, script.format(10 * GB), progress) as person:
         code, most = watched(person)
     log = log_of(shop)
@@ -226,7 +227,7 @@ FILLERS = {
 
 @pytest.mark.parametrize("how", FILLERS)
 def test_a_disk_that_fills_up(small: Small, how: str) -> None:
-    """Exit code 5, the disk's path, nothing kept, and the next build is right."""
+    """R05. Exit code 5, the disk's path, nothing kept, and the next build is right."""
     if how == "a copy":
         (small.directory / "context" / "big").write_bytes(os.urandom(DISK + (8 << 20)))
     before, used = small.files(), small.used()
@@ -252,7 +253,7 @@ def test_a_disk_that_fills_up(small: Small, how: str) -> None:
 
 
 def test_an_output_s_disk_that_is_full(small: Small) -> None:
-    """`-o` on another disk: that one is named, the image is not, and no half output stays."""
+    """R05. `-o` on another disk: that one is named, the image is not, and no half output stays."""
     tiny = small.directory / "tiny"
     tiny.mkdir()
     enter = ["nsenter", f"--mount=/proc/{small._holder.pid}/ns/mnt"]
@@ -265,6 +266,7 @@ def test_an_output_s_disk_that_is_full(small: Small) -> None:
 
 @pytest.mark.parametrize("command", ["import", "load"])
 def test_an_archive_that_is_larger_than_the_disk(small: Small, command: str) -> None:
+    """SECURITY.md R05."""
     made = small.directory / f"{command}.tar"
     if command == "import":
         with tarfile.open(made, "w") as archive:

@@ -161,27 +161,27 @@ def test_undisturbed(ground: Ground) -> None:
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_builder(ground: Ground, moment: str) -> None:
-    """kill -9: no time to tidy up; the kernel and the next build do it."""
+    """R02. kill -9: no time to tidy up; the kernel and the next build do it."""
     found = room(ground.directory, f"kill-{moment}", MOMENTS[moment], "builder", signal.SIGKILL)
     check(found, ground, -signal.SIGKILL)
 
 
 @pytest.mark.parametrize("moment", ["run", "layer"])
 def test_killed_launcher(ground: Ground, moment: str) -> None:
-    """Its sandboxes die with it, and the build fails in words."""
+    """R02. Its sandboxes die with it, and the build fails in words."""
     found = room(ground.directory, f"launcher-{moment}", MOMENTS[moment], "launcher", signal.SIGKILL)
     check(found, ground, 1)
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_interrupted(ground: Ground, moment: str) -> None:
-    """Ctrl-C goes to the whole foreground group: 130 in under 5 s."""
+    """R21. Ctrl-C goes to the whole foreground group: 130 in under 5 s."""
     found = room(ground.directory, f"int-{moment}", MOMENTS[moment], "group", signal.SIGINT)
     check(found, ground, 130)
 
 
 def test_no_snapshot_is_forgotten(ground: Ground) -> None:
-    """Those of the killed build are used by the next one, or gone."""
+    """R04. Those of the killed build are used by the next one, or gone."""
     found = room(ground.directory, "forgotten", MOMENTS["layer"], "builder", signal.SIGKILL)
     assert found["store"]["snapshots"] == ground.undisturbed["store"]["snapshots"]
 

@@ -324,6 +324,7 @@ def test_offline_only_what_is_known_for_sure(shop: Shop) -> None:
 
 
 def test_secrets_do_not_get_into_a_lock(shop: Shop) -> None:
+    """SECURITY.md S66."""
     text = f"FROM scratch\nADD http://me:hidden@{shop.web.address}/tool.bin?token=canary /\n"
     shop.lock(text)
     assert "hidden" not in shop.file.read_text() and "canary" not in shop.file.read_text()

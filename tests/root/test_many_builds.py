@@ -36,7 +36,7 @@ def held(root: str) -> dict[str, object]:
 
 @pytest.mark.parametrize("count", [50, pytest.param(1000, marks=pytest.mark.endurance)])
 def test_nothing_is_held_after_many_builds(shop: Workshop, count: int) -> None:
-    """Among them builds that fail, that are limited, that meet a limit, and that find all in the cache."""
+    """R27. Some of them fail, are limited, meet a limit, or find all in the cache."""
     limits = Limiting(Limits(memory=64 << 20), Limits(wall_s=60))
     narrow = Limiting(Limits(pids=4), Limits())
 

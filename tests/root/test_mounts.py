@@ -149,6 +149,7 @@ def test_a_cache_outlives_builds_and_is_in_no_key_or_layer(shop: Workshop) -> No
 
 
 def test_caches_are_told_apart_by_name_namespace_and_beginning(shop: Workshop) -> None:
+    """SECURITY.md S72."""
     show = "echo x >> /c/f; wc -l < /c/f"
     shop.build(
         f"FROM base AS seed\nFROM base\nRUN --mount=type=cache,target=/c {show} && : 1\n"
@@ -238,6 +239,7 @@ def test_eight_builds_lock_one_cache(shop: Workshop) -> None:
 
 
 def test_a_killed_build_lets_go_of_its_lock(shop: Workshop) -> None:
+    """SECURITY.md R04."""
     begun = "FROM base\nRUN --mount=type=cache,id=c,target=/c,sharing=locked touch /c/begun; sleep 60\n"
     first = pybuild(shop, begun)
     until_there(os.path.join(shop.root, "caches"), "begun")

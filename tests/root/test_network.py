@@ -411,6 +411,7 @@ def test_addresses_that_are_routed_elsewhere_are_avoided(host: Host) -> None:
 
 
 def test_after_kill_9_the_next_builder_cleans_up(host: Host) -> None:
+    """SECURITY.md R04."""
     host.command("iptables", "-P", "FORWARD", "DROP")
     before = host.state()
     code = (

@@ -104,7 +104,7 @@ def _publish(top: Path, name: str) -> None:
     ],
 )
 def test_what_was_built_is_built_again(shop: Shop, text: str) -> None:
-    """A full cache hit needs nobody."""
+    """R24. A full cache hit needs nobody."""
     done, calls = shop.build(text, "-t", "app")
     assert done.returncode == 0 and calls, done.stderr
     again, calls = shop.build(text, "-t", "app", "--offline")
@@ -143,6 +143,7 @@ def test_what_is_not_here_is_named(shop: Shop, text: str, said: str) -> None:
     ],
 )
 def test_contexts_and_outputs(shop: Shop, args: list[str]) -> None:
+    """SECURITY.md R24."""
     context = shop.top / "context"
     for name, text in (
         ("DOCKERFILE", "FROM scratch\nCOPY --from=x a /\n"),

@@ -358,7 +358,7 @@ def test_a_failure_names_the_line_and_the_next_build_goes_on(shop: Shop) -> None
 
 
 def test_a_config_that_lies_about_its_layers_poisons_nothing(shop: Shop) -> None:
-    """S83: unpacked layers are known by diffIDs, so a stranger's must be true."""
+    """S70. S83: unpacked layers are known by diffIDs, so a stranger's must be true."""
     honest = shop.publish("base:1", 1)
     evil = [packed({}, busybox=True), (packed({"file0": b"evil\n"})[0], honest.config.value.diff_ids[1])]
     shop.push("evil:1", image_of(shop.elsewhere, evil).descriptor)

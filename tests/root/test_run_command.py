@@ -123,6 +123,7 @@ def test_a_failed_step_shows_its_lines_and_its_last_words(pybuild: Pybuild, tmp_
 def test_a_signal_ends_the_build_and_its_steps(
     pybuild: Pybuild, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
+    """SECURITY.md R21."""
     (tmp_path / "Dockerfile").write_text(f"FROM bb\nRUN echo begun {number}; exec sleep 4321\n")
     process = pybuild.start(str(tmp_path))
     assert process.stderr is not None

@@ -102,7 +102,7 @@ def test_masked_and_read_only_paths(world: Any) -> None:
 
 
 def test_capabilities(world: Any) -> None:
-    """SECURITY.md S23."""
+    """S100. SECURITY.md S23."""
 
     def sets(**rest: Any) -> dict[str, int]:
         lines = world.sh("grep Cap /proc/self/status", **rest).splitlines()
@@ -208,6 +208,7 @@ def test_limits(world: Any) -> None:
 
 
 def test_mount_points_leave_no_trace(world: Any, tree_of: Callable[[str], Any]) -> None:
+    """SECURITY.md S65."""
     target = Bind(world.path("image"), "/mnt/deep/er", read_only=True)
     sandbox = world.sandbox(
         "ls", "/mnt/deep/er/bin/sh", "/etc/hosts", mounts=(*FILES, target, Tmpfs("/scratch"))
@@ -313,6 +314,7 @@ def test_a_long_order(world: Any) -> None:
 @pytest.mark.parametrize("overlay_by", [1, 2])
 @pytest.mark.parametrize("count", [1, 130, 300])
 def test_many_layers(top: str, world: Any, count: int, overlay_by: int) -> None:
+    """SECURITY.md R20."""
     layers = []
     for number in range(count):
         layers.append(world.path(f"layer-with-a-name-of-some-length-{number}"))
@@ -508,6 +510,7 @@ def test_launcher_imports_little(world: Any) -> None:
 
 
 def test_too_many_layers_say_so(world: Any) -> None:
+    """SECURITY.md R20."""
     layers = [world.path(f"l{number}") for number in range(501)]
     for layer in layers:
         os.mkdir(layer)

@@ -45,12 +45,14 @@ def assert_nowhere(shop: Workshop, *more: str) -> None:
 
 
 def test_the_search_finds_what_is_there(shop: Workshop) -> None:
+    """SECURITY.md S62."""
     shop.build("FROM base\nRUN --mount=type=secret,id=s cp /run/secrets/s /leaked\n", secrets=GIVEN)
     with pytest.raises(AssertionError, match=r"/(snapshots|blobs)/"):
         assert_nowhere(shop)
 
 
 def test_a_secret_is_a_file_in_memory_and_a_variable(shop: Workshop) -> None:
+    """SECURITY.md S62."""
     built = shop.build(
         "FROM base\nWORKDIR /w\n"
         "RUN --mount=type=secret,id=s --mount=type=secret,target=here/s,uid=3,gid=4,mode=0440 "
@@ -71,6 +73,7 @@ def test_a_secret_is_a_file_in_memory_and_a_variable(shop: Workshop) -> None:
 
 
 def test_a_secrets_value_is_in_no_key(shop: Workshop) -> None:
+    """SECURITY.md S62."""
     dockerfile = "FROM base\nRUN --mount=type=secret,id=s,required true && touch /x\n"
     first = shop.build(dockerfile, secrets=GIVEN)
     assert shop.build(dockerfile, secrets=(Secret("s", value=b"other"),)).image_id == first.image_id
@@ -88,6 +91,7 @@ def test_what_is_not_given(shop: Workshop) -> None:
 
 
 def test_a_failed_step_leaves_nothing(shop: Workshop) -> None:
+    """SECURITY.md S62."""
     with pytest.raises(StepFailed) as caught:
         shop.build(
             "FROM base\nRUN --mount=type=secret,id=s --mount=type=secret,id=s,env=S "
@@ -126,6 +130,7 @@ def test_a_bad_mount_point_says_nothing_of_the_secret(shop: Workshop) -> None:
     "before", ["mkdir -p /run/secrets && touch /run/secrets/mine", "ln -s /tmp /run", "true"]
 )
 def test_what_the_image_has_at_the_mount_point_stays_as_it_is(shop: Workshop, before: str) -> None:
+    """SECURITY.md S65."""
     built = shop.build(
         f"FROM base\nRUN mkdir /tmp && {before}\nRUN --mount=type=secret,id=s wc -c /run/secrets/s\n",
         secrets=GIVEN,
@@ -155,6 +160,7 @@ USES = "--mount=type=secret,id=s --mount=type=secret,id=e,env=E"
 
 
 def test_no_output_of_the_command_shows_a_secret(shop: Workshop, tmp_path: Path) -> None:
+    """SECURITY.md S66."""
     out = tmp_path / "out"
     out.mkdir()
     for progress in ("plain", "rawjson"):
@@ -179,6 +185,7 @@ def test_no_output_of_the_command_shows_a_secret(shop: Workshop, tmp_path: Path)
 
 
 def test_a_killed_builder_leaves_nothing(shop: Workshop) -> None:
+    """SECURITY.md S62."""
     begun = (
         f'FROM base\nRUN {USES} --mount=type=cache,target=/c test -n "$E" && touch /c/begun /x && sleep 60\n'
     )

@@ -115,6 +115,8 @@ def write(path: str, text: str = "") -> None:
 
 class TestRealOverlays:
     def test_everything_a_step_may_do(self, room: str) -> None:
+        """SECURITY.md R20."""
+
         def base(root: str) -> None:
             for name in ("keep", "gone", "emptied", "again", "to-file", "sub/deep"):
                 os.makedirs(f"{root}/{name}")
@@ -175,6 +177,7 @@ class TestRealOverlays:
         assert len(entries) == 7
 
     def test_a_new_directory_is_not_opaque(self, room: str) -> None:
+        """SECURITY.md R20."""
         entries, expected, applied = step(room, lambda root: None, lambda root: os.makedirs(f"{root}/a/b/c"))
         assert list(entries) == [b"a", b"a/b", b"a/b/c"] and applied == expected
 

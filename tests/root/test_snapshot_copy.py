@@ -224,7 +224,7 @@ def test_a_full_disk_says_why_so_much_is_copied(room: str, monkeypatch: pytest.M
 
 
 def test_where_overlay_is_refused_steps_get_copies(room: str) -> None:
-    """The store on an overlay, as in a container: the kernel takes none as an upper directory."""
+    """R23. The store on an overlay, as in a container: the kernel takes none as an upper directory."""
     for name in ("lower", "upper", "work", "store"):
         os.mkdir(f"{room}/{name}")
     options = f"lowerdir={room}/lower,upperdir={room}/upper,workdir={room}/work"
@@ -280,6 +280,7 @@ def play(root: str, script: list[tuple[str, str, str, str]]) -> None:
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(before=actions, between=actions, after=actions)
 def test_any_step(before: Any, between: Any, after: Any) -> None:
+    """SECURITY.md R23."""
     room = tempfile.mkdtemp(dir="/dev/shm")
     try:
         both(

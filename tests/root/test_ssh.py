@@ -104,6 +104,7 @@ def test_a_client_lists_and_signs(door: str, key: tuple[str, str], tmp_path: Pat
 def test_a_client_can_change_nothing(
     door: str, agent: str, key: tuple[str, str], tmp_path: Path, words: list[str]
 ) -> None:
+    """SECURITY.md S63."""
     keygen(tmp_path / "other")
     names = [str(tmp_path / each) if each == "other" else each for each in words]
     if words == ["-d"]:
@@ -123,7 +124,7 @@ def talk(path: str, message: bytes) -> bytes:
 
 @pytest.mark.parametrize("kind", [*range(11), 12, *range(14, 32), 100, 255])
 def test_every_other_request_is_answered_here(tmp_path: Path, kind: int) -> None:
-    """The agent behind it does not even exist as far as they are concerned."""
+    """S63. The agent behind it does not even exist as far as they are concerned."""
     upstream, heard = echo(tmp_path / "upstream")
     with opened(upstream, tmp_path) as path:
         assert talk(path, struct.pack(">IB", 5, kind) + b"more") == struct.pack(">IB", 1, FAILURE)
@@ -168,7 +169,7 @@ def echo(path: Path) -> tuple[str, list[bytes]]:
 
 
 def test_a_closed_door_lets_nobody_through(agent: str, tmp_path: Path) -> None:
-    """Neither by its name, nor by a connection or a name that a process kept."""
+    """S63. Neither by its name, nor by a connection or a name that a process kept."""
     request = struct.pack(">IB", 1, 11)
     with opened(agent, tmp_path) as path, socket.socket(socket.AF_UNIX) as kept:
         kept.connect(path)

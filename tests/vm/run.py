@@ -115,7 +115,8 @@ def base(cache: Path, suite: str, arch: str) -> Path:
     if root.is_dir():
         return root
     if not tar.exists():
-        variant = "minbase" if arch == NATIVE.get(os.uname().machine) else "extract"  # else nothing of it runs here
+        native = arch == NATIVE.get(os.uname().machine)
+        variant = "minbase" if native else "extract"  # nothing of another machine's runs here
         command = ["mmdebstrap", f"--variant={variant}", f"--architectures={arch}"]
         _run(*command, f"--include={PACKAGES[arch]}", suite, str(tar))
     partial = cache / "root.partial"

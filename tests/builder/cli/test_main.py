@@ -161,6 +161,7 @@ def test_usage_errors(args: list[str], said: str, capsys: pytest.CaptureFixture[
     ],
 )
 def test_exit_codes(error: BaseException, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """SECURITY.md R21."""
     assert output.report(error) == code
     shown = capsys.readouterr().err
     assert bool(shown) == (not isinstance(error, BrokenPipeError))

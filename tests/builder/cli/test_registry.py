@@ -53,6 +53,7 @@ def test_options_that_will_not_do(pybuild: Pybuild, args: list[str], said: str) 
 
 
 def test_open_addresses_are_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    """SECURITY.md S90."""
     registry._greet("http://x", "127.0.0.1:5000", "", "")
     registry._greet("http://x", "[::1]:5000", "", "")
     assert "warning" not in capsys.readouterr().err

@@ -49,6 +49,7 @@ def test_a_build_gives_a_password_to_registries_that_the_user_names() -> None:
 def test_a_password_in_the_arguments_is_warned_of(
     session: Session, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """SECURITY.md S67."""
     access = remote.access(session, credentials=(("a", "me:secret"), ("b", "me:secret"), ("c", "")))
     assert access.credentials == (("a", "me", "secret"), ("b", "me", "secret"))
     said = capsys.readouterr().err

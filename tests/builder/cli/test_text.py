@@ -58,6 +58,7 @@ def test_ages() -> None:
 
 @given(st.text())
 def test_nothing_steers_a_terminal(value: str) -> None:
+    """SECURITY.md R26."""
     shown = text.safe(value)
     assert not any((ord(char) < 32 and char not in "\t\n") or 0x7F <= ord(char) < 0xA0 for char in shown)
     assert not {"\u202e", "\u2066", "\u200b", "\ufeff"} & set(shown)

@@ -147,6 +147,7 @@ def test_only_changed_files_are_read_again(root: Path, read: list[bytes]) -> Non
 
 
 def test_a_touched_file_is_read_once_more(root: Path, read: list[bytes]) -> None:
+    """SECURITY.md R18."""
     look = Look(root, Memory())
     first = look.checksum()
     os.utime(root / "a", (5, 5))
@@ -155,6 +156,7 @@ def test_a_touched_file_is_read_once_more(root: Path, read: list[bytes]) -> None
 
 
 def test_young_files_are_never_remembered(root: Path, read: list[bytes]) -> None:
+    """SECURITY.md R18."""
     for path in ("a", "d/c", "link", "d", "."):
         os.utime(root / path, (5, 5), follow_symlinks=False)
     look = Look(root, Memory(), later=0)

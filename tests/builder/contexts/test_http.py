@@ -219,6 +219,7 @@ def test_which_credential() -> None:
 
 
 def test_passwords_are_neither_sent_on_nor_shown(server: Site, client: Client) -> None:
+    """SECURITY.md S66."""
     url = f"http://user:canary@{server.address}/gone?token=canary"
     with pytest.raises(FetchFailed) as caught:
         client.build().find(url)

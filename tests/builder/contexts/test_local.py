@@ -109,6 +109,7 @@ def test_errors(tmp_path: Path, root: Path) -> None:
 
 
 def test_many_levels(tmp_path: Path) -> None:
+    """SECURITY.md R19."""
     here = os.getcwd()
     os.chdir(tmp_path)
     try:
@@ -122,6 +123,7 @@ def test_many_levels(tmp_path: Path) -> None:
 
 
 def test_strange_names(tmp_path: Path) -> None:
+    """SECURITY.md R19."""
     strange = [b"new\nline", b"\xff\xfe", b" ", "ü".encode(), b"a\\b"]
     for name in strange:
         with open(os.path.join(os.fsencode(tmp_path), name), "w"):

@@ -501,6 +501,7 @@ def test_platforms() -> None:
 
 
 def test_onbuild_runs_after_from_and_is_gone_afterwards() -> None:
+    """SECURITY.md S71."""
     triggers = ("RUN one", "COPY --from=tools a b", "ENV x=y", "COPY <<e /d\nhi\ne")
 
     def find(reference: str, platform: Platform) -> Image:

@@ -76,6 +76,7 @@ def test_a_name_taken_meanwhile_keeps_the_first(tmp_path: Path) -> None:
 
 
 def test_another_boot_makes_snapshots_void(tmp_path: Path) -> None:
+    """SECURITY.md R03."""
     with Snapshots(str(tmp_path)) as snapshots:
         snapshots.unpack("name", lambda: layer(file(b"a")))
     (tmp_path / "name" / "boot").write_text("another boot")

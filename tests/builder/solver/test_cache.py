@@ -48,6 +48,7 @@ def test_moments_are_rfc_3339() -> None:
 
 
 def test_a_definition_key_covers_everything_that_a_run_sees() -> None:
+    """SECURITY.md S70."""
     plain = Exec(("sh",), ())
     others = [
         Exec(("bash",), ()),
@@ -71,6 +72,7 @@ def test_a_definition_key_covers_everything_that_a_run_sees() -> None:
 
 
 def test_a_content_key_is_of_the_content_and_not_of_where_it_came_from() -> None:
+    """SECURITY.md S70."""
     step = Step(Copy((ContextSource(("a",)),), "/b"), (SCRATCH,))
     one = content_key(step, "target", ("sum",), clocked=False)
     assert one == content_key(step, "target", ("sum",), clocked=False)

@@ -399,6 +399,7 @@ class TestLayers:
     def test_a_file_that_changes_meanwhile(
         self, context: Path, tmp_path: Path, size: int, change: str
     ) -> None:
+        """SECURITY.md R18."""
         path = context / "changing"
         path.write_bytes(b"x" * size)
         (tmp_path / "secret").write_bytes(b"s" * size)

@@ -29,6 +29,7 @@ def written(path: Path, *chunks: bytes) -> tuple[bytes, list[Event], tuple[str, 
 
 
 def test_all_bytes_reach_the_file_and_the_events(tmp_path: Path) -> None:
+    """SECURITY.md R26."""
     raw = b"\xff\x00one\n" + os.urandom(300_000)
     shown, _, _ = written(tmp_path / "log", raw)
     assert (tmp_path / "log").read_bytes() == raw == shown
@@ -51,6 +52,7 @@ def test_only_the_end_is_kept_in_memory(tmp_path: Path) -> None:
 
 
 def test_a_log_never_follows_a_link(tmp_path: Path) -> None:
+    """SECURITY.md S61."""
     (tmp_path / "other").write_bytes(b"keep")
     (tmp_path / "log").symlink_to("other")
     try:

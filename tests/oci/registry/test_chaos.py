@@ -54,6 +54,7 @@ def there_and_back(scene: Scene) -> None:
 @pytest.mark.parametrize("what", PASSING)
 @pytest.mark.parametrize("where", REQUESTS)
 def test_what_passes_is_waited_out(where: str, what: str, waiting: Waiting, scene: Scene) -> None:
+    """SECURITY.md R12, R13."""
     scene.proxy.spoil(*REQUESTS[where], PASSING[what], times=3)
     there_and_back(scene)
     assert scene.proxy.spoilt == 3
@@ -64,6 +65,7 @@ def test_what_passes_is_waited_out(where: str, what: str, waiting: Waiting, scen
 @pytest.mark.parametrize("what", ["429 seconds", "500", "reset"])
 @pytest.mark.parametrize("where", REQUESTS)
 def test_what_lasts_is_given_up(where: str, what: str, scene: Scene) -> None:
+    """SECURITY.md R13."""
     scene.proxy.spoil(*REQUESTS[where], PASSING[what], times=10_000)
     with pytest.raises(RegistryError) as caught:
         there_and_back(scene)
@@ -82,6 +84,7 @@ def test_what_lasts_is_given_up(where: str, what: str, scene: Scene) -> None:
 
 @pytest.mark.parametrize("cut", [0, 1, 65_537, 199_999])
 def test_a_broken_upload_goes_on_where_it_was(cut: int, scene: Scene) -> None:
+    """SECURITY.md R11."""
     scene.proxy.spoil("PUT", "/uploads/u1", chaos.cut_request(cut))
     there_and_back(scene)
     again = scene.registry.received(r"/uploads/")
@@ -105,6 +108,7 @@ def test_an_upload_session_that_is_lost_begins_anew(scene: Scene) -> None:
 
 
 def test_a_chunk_out_of_step_is_put_right(scene: Scene) -> None:
+    """SECURITY.md R11."""
     scene.proxy.spoil("PATCH", "/uploads/", chaos.cut_request(5_000))
     scene.proxy.spoil("PATCH", "/uploads/", chaos.status(416), after=2)
     scene.client.push(scene.store, scene.image.descriptor, [named(scene.proxy.address)], chunk=20_000)
@@ -132,6 +136,7 @@ def test_the_configuration_sets_the_largest_request(make_client: MakeClient, sce
 
 @pytest.mark.parametrize("cut", [0, 1, 65_536, 199_999])
 def test_a_broken_download_goes_on_where_it_was(cut: int, scene: Scene) -> None:
+    """SECURITY.md R10."""
     largest = scene.publish()
     scene.proxy.spoil("GET", largest, chaos.truncate(cut), times=3)
     scene.pull()
@@ -195,6 +200,7 @@ def test_the_rest_is_asked_for_only_of_the_same_representation(
 
 
 def test_a_partial_blob_that_is_damaged_is_thrown_away_once(scene: Scene) -> None:
+    """SECURITY.md R10."""
     largest = scene.publish()
     scene.proxy.spoil(
         "GET", largest, lambda exchange: (chaos.corrupt(exchange), chaos.truncate(150_000)(exchange))
@@ -203,6 +209,7 @@ def test_a_partial_blob_that_is_damaged_is_thrown_away_once(scene: Scene) -> Non
 
 
 def test_a_registry_without_ranges_is_asked_for_all_again(scene: Scene) -> None:
+    """SECURITY.md R10."""
     scene.publish()
     scene.registry.ranges = False
     scene.proxy.spoil("GET", str(scene.image.layers[0].digest), chaos.truncate(150_000), times=2)
@@ -230,6 +237,7 @@ def test_lies_about_a_blob(spoil: Callable[[Exchange], None], message: str, scen
 
 
 def test_a_slow_loris_is_left_and_asked_again(scene: Scene) -> None:
+    """SECURITY.md R15."""
     scene.publish()
     scene.proxy.spoil("GET", "/blobs/", chaos.drip(0.01), times=2)
     scene.proxy.spoil("GET", "/manifests/", chaos.drip_head(0.01))
@@ -237,6 +245,7 @@ def test_a_slow_loris_is_left_and_asked_again(scene: Scene) -> None:
 
 
 def test_a_slow_loris_that_lasts_is_named(scene: Scene) -> None:
+    """SECURITY.md R15."""
     scene.publish()
     scene.proxy.spoil("GET", "/manifests/", chaos.drip(0.01), times=99)
     with pytest.raises(RegistryError, match=r"stalled: .*given up"):
@@ -260,6 +269,7 @@ def test_html_for_a_push_is_no_success(scene: Scene) -> None:
 
 @pytest.mark.parametrize("early", [False, True])
 def test_a_token_that_expires_under_way(early: bool, make_client: MakeClient, scene: Scene) -> None:
+    """SECURITY.md R14."""
     issued = iter(f"token{number}" for number in range(100))
 
     def token_server(handler: object) -> bool:
@@ -283,6 +293,8 @@ def test_a_token_that_expires_under_way(early: bool, make_client: MakeClient, sc
 
 
 def test_a_token_that_never_holds_ends(make_client: MakeClient, scene: Scene) -> None:
+    """SECURITY.md R14."""
+
     def token_server(handler: object) -> bool:
         if not handler.path.startswith("/token"):  # type: ignore[attr-defined]
             return False
@@ -301,6 +313,7 @@ def test_a_token_that_never_holds_ends(make_client: MakeClient, scene: Scene) ->
 def test_a_redirect_to_another_host_loses_the_password(
     make_client: MakeClient, tmp_path: object, scene: Scene
 ) -> None:
+    """SECURITY.md S84."""
     credentials = CredentialStore((f"{tmp_path}/config.json",))
     credentials.put(scene.proxy.address, Credential("me", "secret"))
     client = make_client(None, credentials)
@@ -354,6 +367,7 @@ def test_much_at_once(seed: int, make_client: MakeClient, scene: Scene) -> None:
 
 
 def test_a_rerun_moves_only_what_is_missing(scene: Scene) -> None:
+    """SECURITY.md R11."""
     name = named(scene.registry.address)
     scene.client.push(scene.store, scene.image.descriptor, [name])
     scene.client.pull(name, scene.other, HOST)

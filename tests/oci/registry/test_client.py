@@ -228,6 +228,7 @@ def test_a_copy_whose_target_breaks_goes_on(
 def test_the_same_blob_twice_at_once(
     make_client: MakeClient, registry: Registry, store: BlobStore, image: Image, other: BlobStore
 ) -> None:
+    """SECURITY.md R07."""
     name = named(registry.address)
     make_client().push(store, image.descriptor, [name])
     errors: list[BaseException] = []

@@ -55,6 +55,7 @@ def test_challenges(text: str, expected: tuple[Challenge, ...]) -> None:
     ],
 )
 def test_retry_after(text: str, expected: float | None) -> None:
+    """SECURITY.md R12."""
     assert headers.retry_after(text, 1_700_000_000.0) == expected
 
 

@@ -108,7 +108,7 @@ def test_a_manifest_whose_bytes_are_gone_is_forgotten(registry: Registry) -> Non
 
 
 def test_beside_pushes(registry: Registry) -> None:
-    """With no grace at all a push may have to begin again; what it was told is there, is there."""
+    """R08, R28. With no grace at all a push may have to begin again; what it was told is there, is there."""
     stop = threading.Event()
 
     def trimming() -> None:

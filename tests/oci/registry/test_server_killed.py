@@ -244,6 +244,7 @@ def test_kill_a_cache_at_fifty_points(root: str) -> None:
 
 
 def test_kill_at_ten_points(root: str) -> None:
+    """SECURITY.md R28."""
     kill_at_random_points(root, 10)
 
 

@@ -185,6 +185,7 @@ def test_without_a_content_type_the_document_says_what_it_is(registry: Registry)
 
 
 def test_four_megabytes_and_no_more(registry: Registry) -> None:
+    """SECURITY.md S90."""
     value = json.loads(registry.document("app"))
     value["annotations"] = {"fill": ""}
     value["annotations"]["fill"] = "x" * (MAX_DOCUMENT - len(json.dumps(value)))

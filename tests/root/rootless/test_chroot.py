@@ -67,6 +67,7 @@ def build(run: Run, folder: Path, text: str, *options: str) -> subprocess.Comple
 
 @pytest.mark.parametrize("name", SETS)
 def test_the_same_layers(contained: Run, folder: Path, name: str, tmp_path: Path) -> None:
+    """SECURITY.md S104."""
     plain = runner(tmp_path / "store", contained=False)
     assert plain("import", str(folder / "base.tar"), "golden").returncode == 0
     made = []

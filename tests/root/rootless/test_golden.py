@@ -56,6 +56,7 @@ def as_root(store: Path, *words: str, **more: str) -> subprocess.CompletedProces
 
 
 def test_lent_ids(lent: Any, folder: Path, by_root: Layers) -> None:
+    """SECURITY.md S101."""
     assert layers(lent.pybuild, folder, SETS) == by_root
     checked = lent.pybuild("fsck")
     assert checked.returncode == 0, checked.stdout + checked.stderr
@@ -63,7 +64,7 @@ def test_lent_ids(lent: Any, folder: Path, by_root: Layers) -> None:
 
 @pytest.mark.parametrize("storage", ["overlay", "copy", "fuse"])
 def test_one_id(bare: Any, folder: Path, by_root: Layers, storage: str) -> None:
-    """Owners are noted; a program that looks at them sees root (`seen`)."""
+    """S103. Owners are noted; a program that looks at them sees root (`seen`)."""
     names = [name for name in SETS if name != "seen"]
     root = ("--root", str(bare.home / storage))
     run = bare.with_fuse if storage == "fuse" else bare.pybuild
@@ -74,13 +75,14 @@ def test_one_id(bare: Any, folder: Path, by_root: Layers, storage: str) -> None:
 
 
 def test_root_in_a_user_namespace(folder: Path, by_root: Layers, tmp_path: Path) -> None:
+    """SECURITY.md S100."""
     found = layers(lambda *words: as_root(tmp_path / "store", *words), folder, SETS, "--isolation=rootless")
     assert found == by_root
 
 
 @pytest.mark.parametrize("who", ["lent", "root"])
 def test_plain_directories(request: pytest.FixtureRequest, who: str, folder: Path, by_root: Layers) -> None:
-    """Where no overlay can be mounted (rung 3, and root with a store on an overlay)."""
+    """S102. Where no overlay can be mounted (rung 3, and root with a store on an overlay)."""
     variable = {"PYBUILD_SNAPSHOTTER": "copy"}
     store = folder / "copied"
     if who == "root":
@@ -93,7 +95,7 @@ def test_plain_directories(request: pytest.FixtureRequest, who: str, folder: Pat
 
 
 def test_fuse_overlayfs(lent: Any, folder: Path, by_root: Layers) -> None:
-    """Rung 3 with /dev/fuse."""
+    """S102. Rung 3 with /dev/fuse."""
     words = ("--root", str(lent.home / "fuse"))
     found = layers(lambda *more: lent.with_fuse(*words, *more, PYBUILD_SNAPSHOTTER="fuse"), folder, SETS)
     assert found == by_root
@@ -112,7 +114,7 @@ def test_fuse_overlayfs_and_a_private_network(lent: Any, folder: Path, _place: P
 
 
 def test_no_namespace(bare: Any, folder: Path, tmp_path: Path) -> None:
-    """COPY, ADD and WORKDIR without any privilege (rung 5), in image and tar; RUN says what is missing."""
+    """S104. COPY, ADD and WORKDIR without privilege (rung 5), in image and tar; RUN says what is missing."""
     copies = (
         "build",
         f"--timestamp={golden.CLOCK}",

@@ -40,6 +40,7 @@ def test_entering(request: pytest.FixtureRequest, who: str, rung: int) -> None:
     ("who", "answer"), [("lent", "2 overlay []"), ("bare", "4 overlay ['subgid', 'subuid']")]
 )
 def test_looking_changes_nothing(request: pytest.FixtureRequest, who: str, answer: str) -> None:
+    """SECURITY.md S105."""
     user: Any = request.getfixturevalue(who)
     folder = user.home / "empty"
     user.run("mkdir", "-p", str(folder))
@@ -47,6 +48,7 @@ def test_looking_changes_nothing(request: pytest.FixtureRequest, who: str, answe
 
 
 def test_a_filter_of_system_calls_is_named(lent: Any) -> None:
+    """SECURITY.md S105."""
     said = lent.python(
         FILTER + "from builder import isolation\nfound = isolation.enter()\n"
         "print(found.rung.number, *isolation.explain(found), sep='|')\n"

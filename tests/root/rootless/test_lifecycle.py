@@ -89,7 +89,7 @@ def test_signals_end_it_and_its_steps(user: Any, folder: Path, number: int, code
 
 
 def test_a_kill_leaves_nothing_that_the_next_build_does_not_remove(user: Any, folder: Path) -> None:
-    """Also what belongs to lent ids, which the user may not remove from outside."""
+    """R04. Also what belongs to lent ids, which the user may not remove from outside."""
     text = "FROM golden\nRUN mkdir -p /d/e && chown -R 5:6 /d && chmod 700 /d && busybox sleep 31.25\n"
     (folder / "context" / "slow").write_text(text)
     (folder / "context" / "slow").chmod(0o644)
@@ -111,6 +111,7 @@ def test_a_kill_leaves_nothing_that_the_next_build_does_not_remove(user: Any, fo
 
 
 def test_the_store_is_the_users_own(user: Any, folder: Path) -> None:
+    """SECURITY.md S60."""
     assert build(user, folder, "FROM golden\nRUN touch /file && chown 5:6 /file\n").returncode == 0
     looks = user.store.stat()
     assert (looks.st_uid, stat.S_IMODE(looks.st_mode)) == (user.entry.pw_uid, 0o700)
