@@ -12,9 +12,10 @@ import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PAGE = os.path.join(HERE, "..", "docs", "security-requirements.md")
-NUMBERS = [*range(10, 56), *range(80, 99)]
+_SECURITY = [*range(10, 56), *range(60, 69), *range(70, 74), *range(80, 99), *range(100, 107)]
+NUMBERS = [*(f"S{number}" for number in _SECURITY), *(f"R{number:02}" for number in range(1, 29))]
 STATES = {"tested", "partly", "missing"}
-_ROW = re.compile(r"\| (S\d+) \| (.+?) \| (\w+)(.*?) \| (.*?) \|$", re.MULTILINE)
+_ROW = re.compile(r"\| ([RS]\d+) \| (.+?) \| (\w+)(.*?) \| (.*?) \|$", re.MULTILINE)
 
 
 def carried() -> dict[str, set[str]]:
@@ -34,7 +35,7 @@ def carried() -> dict[str, set[str]]:
 
 
 def _numbers(text: str) -> set[str]:
-    single = {f"S{each}" for each in re.findall(r"(?:\b|_)[sS](\d\d)(?:\b|_)", text)}
+    single = {each.upper() for each in re.findall(r"(?<![a-zA-Z0-9])[sSrR]\d{2,3}(?![a-zA-Z0-9])", text)}
     for first, last in re.findall(r"_s(\d\d)_to_s(\d\d)_", text):
         single |= {f"S{each}" for each in range(int(first), int(last) + 1)}
     return single
@@ -48,7 +49,7 @@ def rows() -> dict[str, tuple[str, set[str]]]:
 
 
 def test_every_requirement_has_its_row() -> None:
-    assert list(rows()) == [f"S{number}" for number in NUMBERS]
+    assert list(rows()) == NUMBERS
     assert {state for state, _ in rows().values()} <= STATES
 
 

@@ -98,6 +98,7 @@ def test_round_trip(
 
 
 def test_bytes_depend_on_nothing_else(store: BlobStore, make_image: MakeImage, tmp_path: Path) -> None:
+    """SECURITY.md R25."""
     archive = written([Named(make_image(store).descriptor, (APP,))], store, tmp_path, docker=True)
     members = [info for info, _ in members_of(archive)]
     names = [info.name for info in members]

@@ -129,6 +129,7 @@ def test_podmans_narrower_keys_go_first(path: Path, store: CredentialStore) -> N
 
 
 def test_what_is_put_is_private_and_whole(path: Path, store: CredentialStore) -> None:
+    """SECURITY.md S67."""
     path.write_text(json.dumps({"auths": {"https://a.example/v1/": {"auth": "x"}}, "detachKeys": "ctrl-e"}))
     assert store.put("a.example", Credential("me", "päss")) == str(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -187,6 +188,7 @@ def test_where_credentials_are_looked_for(tmp_path: Path) -> None:
 
 
 def test_a_credential_does_not_show_itself() -> None:
+    """SECURITY.md S66."""
     shown = repr(Credential("me", "CANARY", "CANARY", "CANARY"))
     assert "CANARY" not in shown and "me" in shown
 
@@ -246,6 +248,7 @@ def test_creds_store_holds_for_all_hosts_but_those_with_a_helper(
     ],
 )
 def test_helpers_that_fail(text: str, message: str, path: Path, programs: Path) -> None:
+    """SECURITY.md S68."""
     program(programs, "bad", text)
     path.write_text(json.dumps({"credsStore": "bad"}))
     store = CredentialStore((str(path),), helper_timeout=0.3)
@@ -256,6 +259,7 @@ def test_helpers_that_fail(text: str, message: str, path: Path, programs: Path) 
 
 @pytest.mark.parametrize("name", ["../evil", "a/b", "a b", "$(x)", "ä"])
 def test_names_that_are_no_helpers(name: str, path: Path, store: CredentialStore) -> None:
+    """SECURITY.md S68."""
     path.write_text(json.dumps({"credsStore": name}))
     with pytest.raises(Unauthorized, match="no name of a credential helper"):
         store.get("a.example")
@@ -264,6 +268,7 @@ def test_names_that_are_no_helpers(name: str, path: Path, store: CredentialStore
 def test_helpers_are_never_taken_from_here(
     path: Path, tmp_path: Path, store: CredentialStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """SECURITY.md S68."""
     here = tmp_path / "here"
     here.mkdir()
     program(here, "local")

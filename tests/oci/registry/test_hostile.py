@@ -76,8 +76,6 @@ class TestS80Bounds:
     def test_a_manifest_without_end(
         self, declared: bool, client: Client, registry: Registry, other: BlobStore
     ) -> None:
-        """SECURITY.md S80."""
-
         def endless(handler: Handler) -> bool:
             if "/manifests/" not in handler.path:
                 return False
@@ -99,14 +97,12 @@ class TestS80Bounds:
             client.pull(named(registry.address), other, HOST)
 
     def test_an_error_without_end(self, client: Client, registry: Registry, other: BlobStore) -> None:
-        """SECURITY.md S80."""
         answers(registry, "/manifests/", 403, b"x" * (3 * MIB))
         with pytest.raises(Unauthorized) as caught:
             client.pull(named(registry.address), other, HOST)
         assert len(str(caught.value)) < 1000
 
     def test_a_token_without_end(self, client: Client, registry: Registry, other: BlobStore) -> None:
-        """SECURITY.md S80."""
         registry.tokens, registry.realm = {}, f"http://{registry.address}/token"
         answers(registry, "/token", 200, b'{"token":"' + b"x" * (2 * MIB) + b'"}')
         with pytest.raises(RegistryError, match="more than 1048576 bytes"):
@@ -116,7 +112,6 @@ class TestS80Bounds:
     def test_sizes_that_are_none(
         self, size: object, client: Client, registry: Registry, pushed: Image, other: BlobStore
     ) -> None:
-        """SECURITY.md S80."""
         value = json.loads(pushed.manifest.content)
         value["layers"][0]["size"] = size
         manifest_is(registry, json.dumps(value).encode())
@@ -127,7 +122,6 @@ class TestS80Bounds:
     def test_a_size_that_lies(
         self, delta: int, client: Client, registry: Registry, pushed: Image, other: BlobStore
     ) -> None:
-        """SECURITY.md S80."""
         value = json.loads(pushed.manifest.content)
         value["layers"][0]["size"] += delta
         content = json.dumps(value).encode()
@@ -148,7 +142,6 @@ class TestS80Bounds:
     def test_indexes_in_indexes(
         self, client: Client, registry: Registry, pushed: Image, other: BlobStore
     ) -> None:
-        """SECURITY.md S80."""
         pointer = replace(pushed.descriptor, platform=None)
         for _ in range(12):
             raw = Raw.of(Index((pointer,)))
@@ -192,7 +185,6 @@ class TestS81Names:
     def test_digests_that_are_paths(
         self, digest: str, client: Client, registry: Registry, pushed: Image, other: BlobStore
     ) -> None:
-        """SECURITY.md S81."""
         value = json.loads(pushed.manifest.content)
         value["layers"][0]["digest"] = digest
         manifest_is(registry, json.dumps(value).encode())
@@ -207,7 +199,6 @@ class TestS81Names:
 
     @pytest.mark.parametrize("tag", ["../../x", "a\x1b[31m", "", 7, "a" * 200])
     def test_tags_that_are_none(self, tag: object, client: Client, registry: Registry) -> None:
-        """SECURITY.md S81."""
         answers(registry, "/tags/", 200, json.dumps({"tags": ["good", tag]}).encode())
         with pytest.raises(RegistryError, match="is no tag") as caught:
             client.tags(named(registry.address))
@@ -215,7 +206,6 @@ class TestS81Names:
 
     @pytest.mark.parametrize("name", ["h.example/../x", "h.example/a%2fb", "h.example/a?b", "h.example/A"])
     def test_names_that_are_none(self, name: str) -> None:
-        """SECURITY.md S81."""
         with pytest.raises(InvalidReference):
             Reference.parse(name)
 
@@ -229,7 +219,6 @@ class TestS82Ambiguity:
     def test_manifest_and_index_in_one(
         self, media_type: str, client: Client, registry: Registry, pushed: Image, other: BlobStore
     ) -> None:
-        """SECURITY.md S82."""
         value = json.loads(pushed.manifest.content)
         value.pop("mediaType")
         value["manifests"] = []
@@ -240,7 +229,6 @@ class TestS82Ambiguity:
     def test_header_and_text_disagree(
         self, client: Client, registry: Registry, pushed: Image, other: BlobStore
     ) -> None:
-        """SECURITY.md S82."""
         manifest_is(registry, pushed.manifest.content, media_types.OCI_INDEX)
         with pytest.raises(RegistryError, match="mediaType"):
             client.pull(named(registry.address), other, HOST)
@@ -257,7 +245,6 @@ class TestS82Ambiguity:
     def test_keys_that_stand_twice(
         self, client: Client, registry: Registry, pushed: Image, other: BlobStore
     ) -> None:
-        """SECURITY.md S82."""
         manifest_is(registry, pushed.manifest.content.replace(b"{", b'{"layers":[],', 1))
         with pytest.raises(RegistryError, match="stands twice"):
             client.pull(named(registry.address), other, HOST)
@@ -275,7 +262,6 @@ class TestS83Verified:
     def test_a_pinned_digest_is_the_digest(
         self, client: Client, registry: Registry, pushed: Image, store: BlobStore, other: BlobStore
     ) -> None:
-        """SECURITY.md S83."""
         evil = noise(store, 5, seed=66)
         manifest_is(registry, evil.manifest.content)
         pinned = named(registry.address).with_digest(pushed.descriptor.digest)
@@ -286,7 +272,6 @@ class TestS83Verified:
     def test_tag_and_digest_means_the_digest(
         self, client: Client, registry: Registry, pushed: Image, store: BlobStore, other: BlobStore
     ) -> None:
-        """SECURITY.md S83."""
         newer = noise(store, 77, seed=5)
         client.push(store, newer.descriptor, [named(registry.address)])
         found = client.pull(named(registry.address).with_digest(pushed.descriptor.digest), other, HOST)
@@ -302,7 +287,6 @@ class TestS83Verified:
     def test_a_damaged_local_blob_is_not_pushed(
         self, make_client: MakeClient, registry: Registry, store: BlobStore, image: Image
     ) -> None:
-        """SECURITY.md S83."""
         path = store.path(image.layers[0].digest)
         content = bytearray(Path(path).read_bytes())
         content[-1] ^= 1
@@ -338,7 +322,6 @@ class TestS84Borders:
         self, make_client: MakeClient, registry: Registry, elsewhere: Registry, store: BlobStore, image:
         Image, other: BlobStore, credentials: CredentialStore,
     ) -> None:  # fmt: skip
-        """SECURITY.md S84."""
         client = make_client(None, credentials)
         client.push(store, image.descriptor, [named(registry.address)])
         elsewhere.blobs.update(registry.blobs)
@@ -358,7 +341,6 @@ class TestS84Borders:
         self, make_client: MakeClient, registry: Registry, elsewhere: Registry, store: BlobStore, image:
         Image, credentials: CredentialStore,
     ) -> None:  # fmt: skip
-        """SECURITY.md S84."""
         elsewhere.blobs = registry.blobs
         elsewhere.uploads["x"] = bytearray()
         registry.single_post = False
@@ -381,7 +363,6 @@ class TestS84Borders:
     def test_a_next_page_elsewhere(
         self, make_client: MakeClient, registry: Registry, elsewhere: Registry, credentials: CredentialStore
     ) -> None:
-        """SECURITY.md S84."""
         registry.basic = ""
         link = f'<http://{elsewhere.address}/v2/app/tags/list>; rel="next"'
         answers(registry, "/tags/", 200, b'{"tags":["a"]}', Link=link)
@@ -393,7 +374,6 @@ class TestS84Borders:
         self, make_client: MakeClient, registry: Registry, elsewhere: Registry, store: BlobStore, image:
         Image, other: BlobStore, credentials: CredentialStore,
     ) -> None:  # fmt: skip
-        """SECURITY.md S84."""
         client = make_client(None, credentials)
         client.push(store, image.descriptor, [named(registry.address)])
         digest = str(image.layers[0].digest)
@@ -461,8 +441,6 @@ class TestS85Realms:
         ],
     )
     def test_who_may_be_a_token_server(self, registry: str, realm: str, secret: bool, allowed: bool) -> None:
-        """SECURITY.md S85."""
-
         def check() -> None:
             plain = registry.startswith("127.")
             partner = ("login.partner.example",)
@@ -475,7 +453,6 @@ class TestS85Realms:
                 check()
 
     def test_same_site(self) -> None:
-        """SECURITY.md S85."""
         assert same_site("a.b.example", "c.b.example")
         assert same_site("b.example", "c.b.example")
         assert same_site("x.y.co.uk", "z.y.co.uk")
@@ -485,7 +462,6 @@ class TestS85Realms:
     def test_a_token_is_asked_for_what_is_wanted_alone(
         self, make_client: MakeClient, registry: Registry, store: BlobStore, image: Image
     ) -> None:
-        """SECURITY.md S85."""
         registry.tokens = {"good": ""}
         registry.realm = f"http://{registry.address}/token?x=1"
         answers(registry, "/token", 200, b'{"access_token":"good","expires_in":300}')
@@ -510,7 +486,6 @@ class TestS86S88OneKeyForOneDoor:
     def test_a_registry_that_asks_gets_no_other_ones_password(
         self, make_client: MakeClient, registry: Registry, elsewhere: Registry, credentials: CredentialStore
     ) -> None:
-        """SECURITY.md S86."""
         elsewhere.basic = "me:secret"
         with pytest.raises(Unauthorized):
             make_client(None, credentials).tags(named(elsewhere.address))
@@ -520,7 +495,6 @@ class TestS86S88OneKeyForOneDoor:
         self, make_client: MakeClient, registry: Registry, elsewhere: Registry, store: BlobStore, image:
         Image, other: BlobStore, credentials: CredentialStore, warned: list[str],
     ) -> None:  # fmt: skip
-        """SECURITY.md S88."""
         client = make_client(None, credentials)
         client.push(store, image.descriptor, [named(registry.address)])
         elsewhere.blobs = {key: b"x" * len(value) for key, value in registry.blobs.items()}
@@ -537,7 +511,6 @@ class TestS89Order:
     """S89: a tag comes when all that it means is there."""
 
     def test_tags_come_last(self, client: Client, registry: Registry, store: BlobStore, image: Image) -> None:
-        """SECURITY.md S89."""
         raw = index_of((image.descriptor,))
         pointer = store.put(raw.value.media_type, raw.content)
         client.push(store, pointer, [named(registry.address), named(registry.address, "app:v2")])
@@ -552,7 +525,6 @@ class TestS89Order:
     def test_another_digest_than_was_pushed(
         self, said: str, client: Client, proxy: Proxy, store: BlobStore, image: Image
     ) -> None:
-        """SECURITY.md S89."""
         proxy.spoil("PUT", "/manifests/", chaos.status(201, {"Docker-Content-Digest": said}))
         with pytest.raises(WrongContent, match="the registry keeps"):
             client.push(store, image.descriptor, [named(proxy.address)])
@@ -560,7 +532,6 @@ class TestS89Order:
     def test_no_digest_at_all_is_looked_up(
         self, client: Client, proxy: Proxy, store: BlobStore, image: Image
     ) -> None:
-        """SECURITY.md S89."""
         proxy.spoil("PUT", "/manifests/", chaos.status(201))
         with pytest.raises(WrongContent, match="keeps nothing"):
             client.push(store, image.descriptor, [named(proxy.address)])

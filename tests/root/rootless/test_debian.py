@@ -58,7 +58,7 @@ def debian(_place: Path) -> Path:
 
 @pytest.mark.parametrize(("who", "seen"), [("lent", "1234\n0\n"), ("bare", "0\n0\n")])
 def test_a_debian(request: pytest.FixtureRequest, debian: Path, who: str, seen: str) -> None:
-    """S103. With one id a program that asks who it is hears root; given files have their owners in the layers."""
+    """S103. With one id a program that asks who it is hears root; layers have the intended owners."""
     user: Any = request.getfixturevalue(who)
     assert user.pybuild("import", str(debian / "base.tar"), "debian").returncode == 0
     done = user.pybuild("build", "--network=host", "-t", "done", str(debian / "context"))
