@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -16,6 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from builder.cli import text
+from builder.cli.colours import colours
 from builder.cli.lines import cleaned, ending
 from builder.events import (
     Emit,
@@ -76,6 +77,7 @@ class View:
 
     def __init__(self, verb: str = "Building") -> None:
         self._verb = verb
+        self._colours = colours()
         self._lock = threading.Lock()
         self._began = time.time()
         self._rows: dict[str, _Row] = {}
@@ -150,7 +152,7 @@ class View:
         steps = f" ({state})" if self._steps or self._verb == "Building" else ""
         lines = [Text(f"[+] {self._verb} {time.time() - self._began:.1f}s{steps}", "bold")]
         for row in self._rows.values():
-            lines.append(_line(row, width))
+            lines.append(_line(row, width, self._colours))
             if self._finished and row.excerpt:
                 # Until then the steps need the screen.
                 lines += [_clipped(f"    {each}", width) for each in row.excerpt.split("\n")]
@@ -159,11 +161,11 @@ class View:
         return lines
 
 
-def _line(row: _Row, width: int) -> Text:
+def _line(row: _Row, width: int, styles: Mapping[str, str]) -> Text:
     elapsed = time.time() - row.started if row.seconds is None else row.seconds
     clock = f"{max(0.0, elapsed):.1f}s"
-    style = {"ERROR": "red", "CACHED": "blue", "WARN": "yellow", "CANCELED": "yellow"}.get(row.end, "")
-    style = style or ("blue" if row.seconds is not None else "")
+    what = {"ERROR": "error", "WARN": "warning", "CANCELED": "cancel"}.get(row.end, "run")
+    style = styles[what] if row.end or row.seconds is not None else ""
     line = Text(f" => {row.end + ' ' if row.end else ''}{_one_line(row.name)}", style, no_wrap=True)
     line.truncate(max(1, width - len(clock) - 1), overflow="ellipsis", pad=True)
     return line.append(f" {clock}")

@@ -215,3 +215,30 @@ def test_which_view(monkeypatch: pytest.MonkeyPatch) -> None:
         progress._chosen("auto")
     with pytest.raises(UsageError, match="needs a terminal"):
         progress._chosen("tty")
+
+
+def test_colours(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from builder.cli.colours import colours
+
+    monkeypatch.delenv("BUILDKIT_COLORS", raising=False)
+    assert colours() == {"run": "blue", "error": "red", "cancel": "yellow", "warning": "yellow"}
+    monkeypatch.setenv("BUILDKIT_COLORS", "run=123,20,245:error=light-red:cancel=default")
+    wanted = {"run": "rgb(123,20,245)", "error": "bright_red", "cancel": "default", "warning": "yellow"}
+    assert colours() == wanted and capsys.readouterr().err == ""
+    for wrong in ("run=mauve", "run=1,2,256", "go=red", "run"):
+        monkeypatch.setenv("BUILDKIT_COLORS", f"{wrong}:error=green")
+        assert colours()["run"] == "blue" and colours()["error"] == "green"
+        assert repr(wrong) in capsys.readouterr().err
+
+
+def test_the_live_view_has_these_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    from builder.cli.progress_tty import View
+
+    monkeypatch.setenv("BUILDKIT_COLORS", "run=green")
+    view, out = View(), io.StringIO()
+    view.emit(StepStarted("a", 1, "RUN x", 0.0))
+    view.emit(StepDone("a", 0.0, 0.0, cached=True))
+    Console(file=out, width=60, height=20, force_terminal=True, color_system="standard").print(view)
+    assert "\x1b[32m => CACHED RUN x" in out.getvalue()
