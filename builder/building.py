@@ -20,6 +20,7 @@ from builder.request import BuildRequest, Built
 from builder.site import Site, lent, opened
 from builder.solver.cache import Cache
 from builder.solver.solve import solve
+from builder.state import default_root
 from oci.compress import codec
 from oci.errors import OciError
 
@@ -64,7 +65,7 @@ def _healed(request: BuildRequest, emit: Emit, error: Exception) -> bool:
     """Whether a damaged blob was the reason, and trying again makes sense."""
     from builder.healing import damaged, put_aside
     from builder.images import Images
-    from builder.state import StateDir, default_root
+    from builder.state import StateDir
 
     if damaged(error) is None:
         return False
@@ -97,7 +98,8 @@ def _built(
     if any(spec.type == "local" for spec in request.outputs):
         from builder.export.local import refuse_deletion
 
-        refuse_deletion(exporters, request.allow, request.context)
+        named = (request.context, request.dockerfile, request.ignorefile, *request.contexts.values())
+        refuse_deletion(exporters, request.allow, (request.root or default_root(), *named))
     with ExitStack() as stack:
         if request.timeout_s:
             from builder.deadline import deadline

@@ -175,21 +175,22 @@ def _ways(folder: bytes) -> Iterator[bytes]:
         folder = os.path.dirname(folder)
 
 
-def refuse_deletion(exporters: Iterable[object], allow: frozenset[str], context: str) -> None:
+def refuse_deletion(exporters: Sequence[object], allow: frozenset[str], held: Iterable[str]) -> None:
     """Raise UsageError if `mode=delete` could hit what nobody meant: with a dest that holds the working
-    directory or the context, ever; with one outside of the working directory, unless that is allowed.
+    directory, a path of `held`, or another output, ever; outside of the working directory, unless allowed.
     """
     here = os.path.realpath(".")
+    kept = [here, *(os.path.realpath(each) for each in held if each)]
     for each in exporters:
         if not isinstance(each, LocalExporter) or not each.delete:
             continue
         dest = os.path.realpath(each.dest)
-        kept = [here, *([os.path.realpath(context)] if os.path.isdir(context) else [])]
-        for held in kept:
-            if _is_below(held, dest):
+        others = [getattr(other, "dest", "") for other in exporters if other is not each]
+        for path in (*kept, *(os.path.realpath(other) for other in others if other not in ("", "-"))):
+            if _is_below(path, dest):
                 what = f"--output type=local,dest={each.dest},mode=delete"
                 raise UsageError(
-                    f"{what} would delete what is in {dest}, and {held} is there",
+                    f"{what} would delete what is in {dest}, and {path} is there",
                     hint="name a directory that is for the output alone",
                 )
         if not _is_below(dest, here) and DELETE not in allow:

@@ -9,7 +9,7 @@ import pytest
 
 from builder.entitlements import DELETE
 from builder.errors import UsageError
-from builder.export.local import LocalExporter, refuse_deletion, remove_others
+from builder.export.local import LocalExporter, TarExporter, refuse_deletion, remove_others
 
 
 def test_what_the_image_has_not_goes(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_what_the_image_has_not_goes(tmp_path: Path) -> None:
 
 
 def _refuse(dest: object, allow: frozenset[str] = frozenset(), context: str = "-") -> None:
-    refuse_deletion([LocalExporter(str(dest), None, True)], allow, context)
+    refuse_deletion([LocalExporter(str(dest), None, True)], allow, (context, "", "https://example.org"))
 
 
 def test_where_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +46,12 @@ def test_where_it_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         _refuse(dest, every)
     for dest in ("out", "context/out", here / "new" / "deep"):
         _refuse(dest, context="context")
-    refuse_deletion([LocalExporter("/"), object()], frozenset(), "-")
+    refuse_deletion([LocalExporter("/"), object()], frozenset(), ())
+    for other in (TarExporter("out/x.tar"), LocalExporter("out"), LocalExporter("out/deep")):
+        for both in ([LocalExporter("out", None, True), other], [other, LocalExporter("out", None, True)]):
+            with pytest.raises(UsageError, match="would delete"):
+                refuse_deletion(both, every, ())
+    refuse_deletion([LocalExporter("out", None, True), TarExporter("-"), TarExporter("out2")], every, ())
 
 
 def test_a_link_as_dest_is_where_it_leads(tmp_path: Path) -> None:
