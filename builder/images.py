@@ -129,6 +129,12 @@ class Images:
             raise NotFound(f"no image {text!r} in the store", hint=self._did_you_mean(text))
         return self._entry(found[0])
 
+    def named(self, text: str) -> Descriptor:
+        """What people mean by a name of the store, an artifact or anything; else what `resolve` finds."""
+        reference = _reference(text)
+        found = self.find(reference) if reference else None
+        return _pointer(found) if found is not None else self.resolve(text).descriptor
+
     def for_platform(self, descriptor: Descriptor) -> Image:
         """The image below a pointer that fits this machine best, else its first; of those that are here."""
         return self._made(descriptor, ()).image

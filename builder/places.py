@@ -113,14 +113,14 @@ class Copying:
         """A store that holds the image, and what it is called where it comes from."""
         match source.kind:
             case "store":
-                entry = self._images.resolve(source.reference.familiar())
-                if platform is not None:
-                    entry = self._images.choose(entry, platform)
-                self._images.refuse_sparse(entry.descriptor, source.reference.familiar())
-                self._source.complete(entry.descriptor)
-                return self._images.layout.blobs, Named(
-                    entry.descriptor, (source.reference.with_default_tag(),)
-                )
+                name = source.reference.familiar()
+                if platform is None:
+                    found = self._images.named(name)
+                else:
+                    found = self._images.choose(self._images.resolve(name), platform).descriptor
+                self._images.refuse_sparse(found, name)
+                self._source.complete(found)
+                return self._images.layout.blobs, Named(found, (source.reference.with_default_tag(),))
             case "oci":
                 return _from_layout(source)
         staging = self._exit.enter_context(self._images.layout.blobs.staging())

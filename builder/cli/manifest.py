@@ -39,7 +39,7 @@ def inspect(session: Session, /, name: str, raw: bool, verbose: bool, **flags: A
     from builder.registries import connect, told
 
     if name.startswith(STORE):
-        found = session.images.resolve(name.removeprefix(STORE)).descriptor
+        found = session.images.named(name.removeprefix(STORE))
         content = session.images.layout.blobs.document(found)
     else:
         reference = remote.reference(name)

@@ -6,6 +6,7 @@ import json
 import os
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,26 @@ def test_there_and_back(pybuild: Pybuild, repository: str, tmp_path: Path) -> No
     kinds = [each["mediaType"] for each in shown["layers"]]
     assert kinds == ["text/plain", "application/octet-stream", "text/plain"]
     assert pybuild.ok("images", "-q") == "" and not any(Path(pybuild.root, "blobs/sha256").iterdir())
+
+
+def test_an_artifact_is_copied_and_kept_like_an_image(
+    pybuild: Pybuild, repository: str, tmp_path: Path
+) -> None:
+    digest = pybuild.ok("artifact", "push", f"{repository}:parts", "parts.json", "--type", KIND).split()[2]
+    places = [
+        f"docker://{repository}:parts",
+        "store:kept:1",
+        f"oci:{tmp_path}/layout:1",
+        f"docker://{repository}:2",
+    ]
+    for source, target in pairwise(places):
+        assert pybuild.ok("copy", "-q", source, target).strip() == digest
+    shown = json.loads(pybuild.ok("manifest", "inspect", "-v", "store:kept:1"))
+    assert shown["Descriptor"]["digest"] == digest and shown["Manifest"]["artifactType"] == KIND
+    pybuild.ok("copy", "-q", "store:kept:1", f"docker://{repository}:3")
+    assert pybuild.ok("artifact", "pull", "-q", f"{repository}:3", "-o", "got") == "got/parts.json\n"
+    assert pybuild.ok("images", "-q") == ""
+    pybuild.ok("rmi", "kept:1")
 
 
 def test_what_refers_to_an_image(pybuild: Pybuild, rootfs: str, repository: str) -> None:
