@@ -15,6 +15,7 @@ import platform
 import sys
 
 from dockerd import DockerMissing, daemon
+from mounted import MOUNTED
 from one_more import ONE_MORE
 from pybuild import Stores, install
 from scenarios import MEMORY_BAR, Bench, Outcome
@@ -22,7 +23,7 @@ from scenarios import SCENARIOS as BUILDS
 from transfers import TRANSFERS
 from workarea import work_area
 
-SCENARIOS = {**BUILDS, **ONE_MORE, **TRANSFERS}
+SCENARIOS = {**BUILDS, **ONE_MORE, **MOUNTED, **TRANSFERS}
 
 
 def main() -> int:
