@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 from builder.errors import BuildError, ContextError, NotFound, UsageError
 from builder.events import Emit
 from builder.source import SourceFile, SourceRange
+from builder.switches import KEEP_GIT, is_on
 from oci.errors import InvalidReference, OciError
 from oci.image import Image, copy, select
 from oci.layout import REF_NAME, name_of
@@ -45,6 +46,8 @@ class Wanted(Protocol):
     def dockerfile(self) -> str: ...
     @property
     def dockerfile_text(self) -> bytes: ...
+    @property
+    def build_args(self) -> Mapping[str, str]: ...
     @property
     def contexts(self) -> Mapping[str, str]: ...
     @property
@@ -216,6 +219,7 @@ class Inputs:
                 value = self._wanted.contexts[name] if name else self._wanted.context
                 stdin = None if name else self._wanted.stdin
                 ignorefile = "" if name else self._wanted.ignorefile
+                keep_git = not name and is_on(self._wanted.build_args, KEEP_GIT)
                 locked = self.locked() if name and self._wanted.locked else None
                 with locked.told() if locked else nullcontext():
                     found = open_source(
@@ -226,6 +230,7 @@ class Inputs:
                         stdin=stdin,
                         ahead=None if name else self._ahead,
                         pin=locked.source if locked else None,
+                        keep_git_dir=keep_git,
                     )
                 self._exit.callback(found.close)
                 self._sources[name] = found

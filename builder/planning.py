@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from builder.errors import UsageError
 from builder.events import Emit, Event, Warning_
+from builder.switches import MULTI, is_on
 from oci import platforms
 from oci.data import dataclass
 
@@ -17,12 +18,6 @@ if TYPE_CHECKING:
     from builder.inputs import Inputs
     from builder.request import BuildRequest
     from oci.model import Platform
-
-MULTI = "BUILDKIT_MULTI_PLATFORM"
-"""The build argument that makes an index of one platform's image too."""
-
-_TRUE = frozenset({"1", "t", "true"})
-_FALSE = frozenset({"", "0", "f", "false"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +69,7 @@ def targets(texts: Iterable[str]) -> tuple[Platform, ...]:
 def is_index(request: BuildRequest) -> bool:
     """Whether the result is an index, even of one image. Raises UsageError, also for annotations of an index
     that there will not be; InvalidPlatform."""
-    value = request.build_args.get(MULTI, "").lower()
-    if value not in _TRUE | _FALSE:
-        raise UsageError(f"--build-arg {MULTI}={value}: it is true or false")
-    if value in _TRUE or len(targets(request.platforms)) > 1:
+    if is_on(request.build_args, MULTI) or len(targets(request.platforms)) > 1:
         return True
     for each in request.finish.annotations:
         if each.place in ("index", "index-descriptor"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from builder.contexts.local import LocalContext, ignore_of, read_dockerfile, read_ignore, source_of
@@ -64,7 +64,8 @@ class Directory:
     _opened: list[LocalContext] = field(default_factory=list)
 
     def dockerfile(self, path: str) -> SourceFile:
-        return read_dockerfile(self.path, self._of(path))
+        found = read_dockerfile(self.path, self._of(path))
+        return replace(found, name=path) if self.checkout and path else found
 
     def ignore(self, dockerfile: str) -> IgnoreFile | None:
         return read_ignore(self.path, self._of(dockerfile), self.ignorefile)
@@ -187,9 +188,10 @@ def open_source(
     stdin: BinaryIO | None = None,
     ahead: Ahead | None = None,
     pin: Callable[[RemoteSource], RemoteSource] | None = None,
+    keep_git_dir: bool = False,
 ) -> Source:
     """The context `value` names; `-` is `stdin`. `ahead` may be listing it already; `pin` says what a remote
-    one is to be.
+    one is to be. `.git` of a repository stays with `keep_git_dir`, where its URL does not say otherwise.
 
     Raises UsageError, ContextError, FetchFailed.
     """
@@ -203,6 +205,8 @@ def open_source(
     if isinstance(source, HttpSource):
         return _of_url(source, remotes, name, ignorefile)
     git = source.git
+    if keep_git_dir and git.keep_git_dir is None:
+        git = replace(git, keep_git_dir=True)
     return Directory(
         remotes.checkout(git),
         name,

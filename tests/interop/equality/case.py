@@ -24,9 +24,10 @@ class Case:
     `bases` are Dockerfiles built and tagged first, by name; `beside` are directories next to the context,
     which `args` names as `{name}`. `web` are files behind `{web}`, `repository` those of the branch `main`
     of the git repository `{repository}`, in Dockerfile, args and history. `context`
-    is how the files reach the builder: as an archive on standard input or behind a URL, or in a repository
-    on a branch `main`. With `platforms` and `targets` pybuild makes all of them in one build, and Docker
-    builds each of them alone. `fails` is a pattern for stderr: the build must fail, with that said.
+    is how the files reach the builder: as an archive on standard input or behind a URL, or in a repository,
+    of which `fragment` says what; with "text" there are none, and standard input is the Dockerfile.
+    With `platforms` and `targets` pybuild makes all of them in one build, and Docker builds each of them
+    alone. `fails` is a pattern for stderr: the build must fail, with that said.
     """
 
     name: str
@@ -46,7 +47,8 @@ class Case:
     stubs: Sequence[str] = ()
     web: Mapping[str, Entry] = field(default_factory=dict)
     repository: Mapping[str, Entry] = field(default_factory=dict)
-    context: Literal["directory", "stdin", "url", "git"] = "directory"
+    context: Literal["directory", "text", "stdin", "url", "git"] = "directory"
+    fragment: str = "#main"
     platforms: Sequence[str] = ()
     targets: Sequence[str] = ()
     fails: str = ""

@@ -28,7 +28,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 if __name__ == "__main__":
-    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    INTEROP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    sys.path[:0] = [INTEROP, os.path.join(os.path.dirname(INTEROP), "builder", "contexts")]
 
 from equality.case import Case
 from equality.cases import (
@@ -37,6 +38,7 @@ from equality.cases import (
     ignoring,
     metadata,
     mounts,
+    places,
     platforms,
     refusals,
     remote,
@@ -55,7 +57,7 @@ from judges.pybuild import Pybuild
 
 TOPICS = (
     *(stages, variables, metadata, copying, archives, ignoring, running, mounts, remote, syntax),
-    *(platforms, refusals, younger),
+    *(places, platforms, refusals, younger),
 )
 CASES: tuple[Case, ...] = tuple(case for topic in TOPICS for case in topic.CASES)
 BASES = (BUSYBOX, TOOLS, CONFIGURED)
@@ -255,7 +257,9 @@ def _built(
             return False
     args = [arg.format_map({name: os.path.join(place, name) for name in case.beside}) for arg in case.args]
     beside_it = "" if case.context != "directory" else context
-    done = build("--file", os.path.join(beside_it, case.dockerfile_name), *args, *output, context)
+    named = case.context != "text" and case.dockerfile_name != "Containerfile"
+    file = ("--file", os.path.join(beside_it, case.dockerfile_name)) if named else ()
+    done = build(*file, *args, *output, context)
     if case.fails:
         _check_failure(case, done, verdict, who)
         return False

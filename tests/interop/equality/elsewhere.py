@@ -48,7 +48,9 @@ def elsewhere(case: Case, place: str) -> Iterator[tuple[Case, str, bytes]]:
             case = _addressed(case, "{repository}", address)
         if case.context == "git":
             files = {**case.files, case.dockerfile_name: File(text)}
-            yield case, stack.enter_context(_repository(files, place)) + "#main", b""
+            yield case, stack.enter_context(_repository(files, place)) + case.fragment, b""
+        elif case.context == "text":
+            yield case, "-", text.encode()
         elif case.context == "stdin":
             yield case, "-", packed
         else:

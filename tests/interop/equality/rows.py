@@ -13,7 +13,8 @@ import sys
 from collections.abc import Mapping, Sequence
 
 if __name__ == "__main__":
-    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    INTEROP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    sys.path[:0] = [INTEROP, os.path.join(os.path.dirname(INTEROP), "builder", "contexts")]
 
 from equality.case import Case
 
@@ -36,12 +37,14 @@ ROWS: Mapping[str, tuple[str, ...]] = {
     "P12 heredocs of COPY": ("copy-heredoc*",),
     "P13 expansion": ("expand-*", "fails-unclosed-brace"),
     "P14 where expansion happens": ("expand-in-every-instruction", "env-value-frozen-*"),
+    "P15 places in errors": ("fails-shows-the-lines", "fails-unknown-instruction"),
+    "P16 did you mean": ("fails-suggests-*", "fails-mount-unknown-type"),
     "I01 FROM": ("from-*", "stages-*", "fails-no-from", "fails-from-*", "fails-instruction-before-from"),
     "I02 global ARGs": ("arg-scopes", "from-arg-*"),
     "I03 ARG": ("arg-*",),
     "I04 proxies": ("arg-predefined-proxies",),
     "I05 platform ARGs": ("arg-platform*", "arg-targetstage"),
-    "I06 BuildKit's arguments": ("arg-sandbox-hostname",),
+    "I06 BuildKit's arguments": ("arg-sandbox-hostname", "arg-source-date-epoch", "arg-keep-git-dir"),
     "I07 RUN": ("run-*", "fails-run-*"),
     "I08 ENV": ("env-*", "fails-env-*"),
     "I09 LABEL": ("label-*", "fails-label-*"),
@@ -80,8 +83,21 @@ ROWS: Mapping[str, tuple[str, ...]] = {
     "I42 RUN --device": ("run-device-*", "fails-run-device-*"),
     "I43 environment of a step": ("run-environment", "run-without-path-*", "run-sees-the-users-home"),
     "I44 what a step sees and leaves": ("run-devices-and-mounts", "run-writes-into-stub-places"),
+    "I45 Containerfile": ("containerfile",),
+    "C01 only what is needed is read": (),
+    "C02 standard input": ("context-text", "context-stdin"),
+    "C03 URLs": ("context-url",),
+    "C04 repositories": ("context-git*",),
     "C05 named contexts": ("context-named-*",),
     "C07 ignore files": ("ignore-*", "fails-copy-of-an-ignored-file"),
+    "C08 Dockerfiles elsewhere": ("dockerfile-*",),
+    "C09 names of Dockerfiles": ("containerfile", "from-tag"),
+    "C10 --add-host": ("run-add-host",),
+    "C11 submodules, .git": ("context-git-has-no-git", "arg-keep-git-dir"),
+    "M01 several platforms": ("platforms-*", "targets-for-several-platforms"),
+    "M02 foreign programs": (),
+    "M03 names of platforms": ("from-platform*",),
+    "M05 all platforms kept": ("platforms-*",),
     "D01 INCLUDE": ("include-*", "fails-include-*"),
     "D19 COPY --if-exists": ("copy-if-exists",),
     "D21 ENV --from-file": ("env-from-a-file",),
@@ -90,8 +106,10 @@ ROWS: Mapping[str, tuple[str, ...]] = {
 
 ELSEWHERE = {
     "I33 secrets of ADD": "tests/root/test_add_remote.py",
+    "C01 only what is needed is read": "tests/root/test_contexts.py",
+    "M02 foreign programs": "tests/root/test_platforms.py",
 }
-"""Rows that need a server with passwords."""
+"""Rows that need a server with passwords, a watch over files or an emulator."""
 
 
 def held(cases: Sequence[Case], row: str) -> list[str]:
