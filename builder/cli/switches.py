@@ -22,12 +22,13 @@ def plain(command: click.Command, ctx: click.Context, args: Sequence[str]) -> li
     """
     options = {name: each for each in command.get_params(ctx) if isinstance(each, click.Option)
                for name in (*each.opts, *each.secondary_opts)}  # fmt: skip
+    anywhere = command.context_settings.get("allow_interspersed_args", command.allow_interspersed_args)
     found: list[str] = []
     rest = iter(args)
     for arg in rest:
         name, equals, value = arg.partition("=")
         option = options.get(name)
-        if arg == "--" or (not command.allow_interspersed_args and not arg.startswith("-")):
+        if arg == "--" or (not anywhere and not arg.startswith("-")):
             return [*found, arg, *rest]
         if equals and option is not None and option.is_flag:
             found += _switch(option, name, value, ctx)
