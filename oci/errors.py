@@ -5,6 +5,7 @@
     ├── InvalidReference    text that is no image name
     ├── InvalidPlatform     text that is no os/arch[/variant]
     ├── InvalidDocument     JSON that is no valid manifest, index, config, layout or descriptor
+    │   └── NotAnImage      a manifest, but of an artifact
     ├── InvalidArchive      a tar, layout or compressed stream that cannot be read as what it claims to be
     │   └── UnsafePath      an entry that would leave its root
     ├── LimitExceeded       input larger than the limits allow (a bomb, or a document beyond its cap)
@@ -38,6 +39,10 @@ class InvalidPlatform(OciError):
 
 class InvalidDocument(OciError):
     """A JSON document that breaks the image-spec."""
+
+
+class NotAnImage(InvalidDocument):
+    """A manifest whose config is no image's: an artifact."""
 
 
 class InvalidArchive(OciError):

@@ -17,7 +17,7 @@ from oci import media_types, platforms
 from oci.blobs import BlobStore
 from oci.data import dataclass
 from oci.digest import Digest
-from oci.errors import InvalidDocument
+from oci.errors import InvalidDocument, NotAnImage
 from oci.model import Descriptor, History, ImageConfig, Index, Manifest, Platform, Raw, parse
 from oci.progress import Progress, no_progress
 
@@ -78,7 +78,7 @@ class Image:
             raise InvalidDocument(f"{descriptor.digest} is an index of images; choose one by its platform")
         manifest = Manifest.from_json(content, descriptor.media_type)
         if manifest.config.media_type not in media_types.CONFIGS:
-            raise InvalidDocument(
+            raise NotAnImage(
                 f"manifest.config.mediaType: {manifest.config.media_type!r}; an artifact, not an image"
             )
         config = store.document(manifest.config)

@@ -10,11 +10,12 @@ import click
 
 from builder.cli.text import safe
 from builder.errors import BuildCancelled, BuildError
-from oci.errors import BlobNotFound, OciError
+from oci.errors import BlobNotFound, NotAnImage, OciError
 
 RUN_FAILED = 125
 """Docker's exit code for a container that could not be made: the program's own codes are passed on."""
 
+_ARTIFACT = "pybuild artifact pull writes its files, pybuild copy takes it anywhere"
 _RESOURCES = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
 
 
@@ -77,6 +78,8 @@ def text_of(error: BaseException) -> str:
             return safe(str(error)) or "interrupted"
         case BuildError():
             return _build_error(error)
+        case NotAnImage():
+            return f"{_red('error')}: {safe(str(error))}\nhint: {_ARTIFACT}"
         case OciError():
             return f"{_red('error')}: {safe(str(error))}"
         case OSError() if error.strerror:

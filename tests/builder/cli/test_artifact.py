@@ -71,6 +71,9 @@ def test_an_artifact_is_copied_and_kept_like_an_image(
     pybuild.ok("copy", "-q", "store:kept:1", f"docker://{repository}:3")
     assert pybuild.ok("artifact", "pull", "-q", f"{repository}:3", "-o", "got") == "got/parts.json\n"
     assert pybuild.ok("images", "-q") == ""
+    for line in (("pull", f"{repository}:3"), ("save", "kept:1", "-o", f"{tmp_path}/x.tar")):
+        ran = pybuild(*line)
+        assert ran.code == 2 and "an artifact, not an image" in ran.err and "pybuild artifact pull" in ran.err
     pybuild.ok("rmi", "kept:1")
 
 
