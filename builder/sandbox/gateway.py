@@ -10,9 +10,13 @@ import errno
 import os
 import struct
 import time
+from typing import TYPE_CHECKING
 
 from builder.sandbox import nft, syscalls
 from builder.sandbox.netlink import Route
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 PREFIX = "pyb"
 """First letters of every interface of ours; `pyb3x7` is the seventh namespace of the builder with the
@@ -23,7 +27,7 @@ _TABLE, _UPLINK = "pybuild_", "pybuild_uplink_"
 _NETWORKS = [bytes((10, second, third)) for second in (213, 117) for third in range(256)]
 _GUESTS = range(2, 255)
 _SYSCTL = "/proc/sys/net/ipv4/"
-_SIX = "/proc/sys/net/ipv6/conf/all/"
+_SIX = "/proc/sys/net/ipv6/conf/"
 _SIX_NETWORKS = [bytes((0xFD, first, 0x70, 0x79, 0x62, 0x75)) for first in (0x6C, 0x21, 0xB3)]
 """Of each builder's network the first 48 bits (RFC 4193); the next 16 are the number of its /24."""
 
@@ -41,6 +45,7 @@ class Gateway:
         self._nft = nft.Nft()
         self._made = 0
         self._six = b""
+        self._six_names: set[str] = set()
         try:
             with _Exclusive():
                 self._claim()
@@ -84,13 +89,16 @@ class Gateway:
         return True
 
     def _claim_six(self) -> None:
-        """IPv6 too where the host has a way out and forwards it already. Switching that on would make the
-        host deaf to router advertisements, from which it may have its own address: it is left as it is.
+        """IPv6 too where the host has a way out and forwards it already, or can for single interfaces (Linux
+        6.17). Switching all forwarding on would make the host deaf to router advertisements, from which it
+        may have its own address.
         """
-        if read_file(_SIX + "forwarding").strip() != b"1" or read_file(_SIX + "disable_ipv6").strip() != b"0":
+        if read_file(_SIX + "all/disable_ipv6").strip() != b"0":
             return
-        routes = self._route.routes(six=True)
-        if not _uplinks(routes, self._route.links()):
+        routes, links = self._route.routes(six=True), self._route.links()
+        names = {links[index][0] for index in _uplinks(routes, links)}
+        forwarded = read_file(_SIX + "all/forwarding").strip() == b"1"
+        if not names or not (forwarded or all(os.path.exists(_switch(nft.IPV6, name)) for name in names)):
             return
         for first in _SIX_NETWORKS:
             network = first + struct.pack(">H", self._number)
@@ -102,7 +110,7 @@ class Gateway:
             self._nft.make_table(self._comment, _chains(network), owned=True, family=nft.IPV6)
         except OSError:
             return  # a kernel without its NAT
-        self._six = network
+        self._six, self._six_names = network, set() if forwarded else names
 
     def address_six(self, host: int) -> bytes:
         """An IPv6 address in our network."""
@@ -155,17 +163,21 @@ class Gateway:
         these.
         """
         self._switch = read_file(_SYSCTL + "ip_forward").strip() != b"1"
-        if not self._switch:
-            return
-        tables = self._nft.tables()
-        for name in self._names.values():
-            if read_file(f"{_SYSCTL}conf/{name}/forwarding").strip() == b"1":
+        if self._switch:
+            self._switch_on(nft.IPV4, self._names.values())
+        self._switch_on(nft.IPV6, self._six_names)
+
+    def _switch_on(self, family: int, names: Iterable[str]) -> None:
+        """Forwarding for these uplinks, and no further than to our pairs."""
+        tables = self._nft.tables(family)
+        for name in names:
+            if read_file(_switch(family, name)).strip() == b"1":
                 continue
             if _UPLINK + name not in tables:
                 guard = nft.interface("iif", name) + nft.interface("oif", PREFIX, prefix=True, equal=False)
                 chains = (("forward", "filter", nft.FORWARD, 0, guard + nft.verdict(nft.DROP)),)
-                self._nft.make_table(_UPLINK + name, chains, owned=False)
-            syscalls.write_proc(f"{_SYSCTL}conf/{name}/forwarding", b"1")
+                self._nft.make_table(_UPLINK + name, chains, owned=False, family=family)
+            syscalls.write_proc(_switch(family, name), b"1")
 
     def namespace(self) -> int:
         """A new namespace with `lo`, `eth0`, an address and a default route; its descriptor."""
@@ -173,7 +185,9 @@ class Gateway:
         try:
             name, host = self._connect(fd)
             if self._switch:
-                syscalls.write_proc(f"{_SYSCTL}conf/{name}/forwarding", b"1")
+                syscalls.write_proc(_switch(nft.IPV4, name), b"1")
+            if self._six_names:
+                syscalls.write_proc(_switch(nft.IPV6, name), b"1")
             inside.up(1)
             index = inside.index("eth0")
             inside.address(index, self.address(host), 24)
@@ -251,13 +265,19 @@ class Gateway:
         uplinks = {table for table in tables if table.startswith(_UPLINK)}
         if tables - uplinks != {self._comment}:
             return  # the last builder switches off
-        for table in uplinks:
-            name = table.removeprefix(_UPLINK)
-            if (
-                read_file(_SYSCTL + "ip_forward").strip() != b"1"
-            ):  # else somebody has switched all of them on meanwhile
-                syscalls.write_proc(f"{_SYSCTL}conf/{name}/forwarding", b"0")
-            self._nft.delete_table(table)
+        for family in (nft.IPV4, nft.IPV6):
+            for table in self._nft.tables(family):
+                if table.startswith(_UPLINK):
+                    self._switch_off(family, table)
+
+    def _switch_off(self, family: int, table: str) -> None:
+        # Somebody may have switched all of them on meanwhile.
+        if family == nft.IPV6 or read_file(_SYSCTL + "ip_forward").strip() != b"1":
+            try:
+                syscalls.write_proc(_switch(family, table.removeprefix(_UPLINK)), b"0")
+            except FileNotFoundError:
+                pass  # the interface has gone
+        self._nft.delete_table(table, family)
 
 
 class _Exclusive:
@@ -282,6 +302,13 @@ class _Exclusive:
 
     def __exit__(self, *_: object) -> None:
         self._socket.close()
+
+
+def _switch(family: int, name: str) -> str:
+    """The file that has packets forwarded which come in at this interface."""
+    if family == nft.IPV6:
+        return f"{_SIX}{name}/force_forwarding"
+    return f"{_SYSCTL}conf/{name}/forwarding"
 
 
 def overlap(network: bytes, to: bytes, length: int) -> bool:

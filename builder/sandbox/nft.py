@@ -151,13 +151,13 @@ class Nft(Netlink):
             messages.append((_NEWRULE, family, rule, CREATE | APPEND))
         self._batch(f"make nftables table {name}", messages)
 
-    def delete_table(self, name: str) -> None:
-        """Remove an IPv4 table with all in it."""
-        self._batch(f"delete nftables table {name}", [(_DELTABLE, IPV4, text(1, name), 0)])
+    def delete_table(self, name: str, family: int = IPV4) -> None:
+        """Remove a table with all in it."""
+        self._batch(f"delete nftables table {name}", [(_DELTABLE, family, text(1, name), 0)])
 
-    def tables(self) -> set[str]:
-        """Names of the IPv4 tables."""
-        return {_name(answer, 1) for answer in self._list(_GETTABLE, IPV4)}
+    def tables(self, family: int = IPV4) -> set[str]:
+        """Names of the tables of a family."""
+        return {_name(answer, 1) for answer in self._list(_GETTABLE, family)}
 
     def base_chains(self, hook: int) -> list[Chain]:
         """Base chains of that hook that IPv4 or IPv6 packets pass."""

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from builder.sandbox import nft, syscalls
+from builder.sandbox import gateway, nft, syscalls
 from builder.sandbox.dns import Relay
 from builder.sandbox.netlink import Route
 from builder.sandbox.network import NetworkPool
@@ -252,9 +252,18 @@ def _serve_once(server: socket.socket, seen: list[str]) -> None:
         connection.close()
 
 
+SWITCH_SIX = "/proc/sys/net/ipv6/conf/up0/force_forwarding"
+
+
+@pytest.mark.parametrize("forwarding", ["1", "0"])
 @pytest.mark.parametrize("wall", [False, True])
-def test_the_way_out_by_ipv6(host: Host, wall: bool) -> None:
-    server = _give_six(host)
+def test_the_way_out_by_ipv6(host: Host, wall: bool, forwarding: str) -> None:
+    """Where the host does not forward it, single interfaces are made to (Linux 6.17), and back."""
+    if forwarding == "0" and not os.path.exists(SWITCH_SIX.replace("up0", "all")):
+        pytest.skip(
+            "this kernel forwards IPv6 for all interfaces or for none (net.ipv6.conf.*.force_forwarding)"
+        )
+    server = _give_six(host, forwarding)
     if wall:
         host.command("ip6tables", "-P", "FORWARD", "DROP")
     before = host.state()
@@ -267,6 +276,9 @@ def test_the_way_out_by_ipv6(host: Host, wall: bool) -> None:
         assert inside(first, fetch("2001:db8::1", PORT + 1, timeout=8)) == b"by six\n"
         serving.join()
         assert seen == ["2001:db8::2"], "the outside sees the host's address"
+        assert host.command("cat", SWITCH_SIX.replace("force_forwarding", "forwarding")).strip() == forwarding
+        guarded = "table ip6 pybuild_uplink_up0" in host.command("nft", "list", "tables")
+        assert guarded == (forwarding == "0"), "no more is forwarded than what is ours"
         listening = inside(first, lambda: socket.create_server(("::", PORT), family=socket.AF_INET6))
         address = inside(first, lambda: _address_six())
         assert address.startswith("fd6c:7079:6275")
@@ -277,6 +289,7 @@ def test_the_way_out_by_ipv6(host: Host, wall: bool) -> None:
         os.close(second)
     server.close()
     assert host.settled(before)
+    assert host.command("sh", "-c", f"cat {SWITCH_SIX} 2>/dev/null || echo 0").strip() == "0"
 
 
 def _address_six() -> str:
@@ -290,11 +303,18 @@ def _addresses_six() -> str:
         return file.read()
 
 
+_OLDER = {nft.IPV4: "/proc/sys/net/ipv4/conf/", nft.IPV6: "/nowhere/"}
+"""The switches of kernels before 6.17."""
+
+
 @pytest.mark.parametrize("what", ["not forwarded", "no way out"])
-def test_where_the_host_has_no_ipv6_for_others(host: Host, what: str) -> None:
+def test_where_the_host_has_no_ipv6_for_others(
+    host: Host, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A switch that would change how the host gets its own address is not touched."""
     if what == "not forwarded":
         _give_six(host, "0").close()
+        monkeypatch.setattr(gateway, "_switch", lambda family, name: f"{_OLDER[family]}{name}/forwarding")
     with NetworkPool() as pool:
         host.do(pool.start)
         netns = pool.take()
