@@ -238,6 +238,23 @@ def test_eight_builds_lock_one_cache(shop: Workshop) -> None:
     assert shop.output() == "+\n-\n" * 8
 
 
+@pytest.mark.parametrize(("sharing", "seen"), [("shared", 8), ("private", 1)])
+def test_eight_builds_meet_in_a_shared_cache_and_are_alone_in_a_private_one(
+    shop: Workshop, sharing: str, seen: int
+) -> None:
+    """All eight steps run at once: each waits in another cache until the last has come."""
+    step = (
+        "FROM base\nRUN --mount=type=cache,id=meet,target=/m "
+        f"--mount=type=cache,id=c,target=/c,sharing={sharing} "
+        "echo + >> /c/log; touch /m/%d; n=0; while [ $(ls /m | wc -l) -lt 8 ]; do n=$((n + 1)); "
+        "[ $n -lt 600 ] || exit 9; sleep 0.1; done; echo seen $(wc -l < /c/log)\n"
+    )
+    builds = [pybuild(shop, step % number) for number in range(8)]
+    errors = [each.communicate()[1].decode() for each in builds]
+    assert [each.returncode for each in builds] == [0] * 8, errors
+    assert all(f" seen {seen}\n" in each for each in errors), errors
+
+
 def test_a_killed_build_lets_go_of_its_lock(shop: Workshop) -> None:
     """SECURITY.md R04."""
     begun = "FROM base\nRUN --mount=type=cache,id=c,target=/c,sharing=locked touch /c/begun; sleep 60\n"
