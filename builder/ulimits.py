@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Iterable
 
@@ -23,7 +24,7 @@ def check_ulimits(limits: Iterable[tuple[str, int, int]]) -> None:
             wanted = "no limit" if hard == _UNLIMITED else str(hard)
             raise UsageError(
                 f"--ulimit {name}: {wanted} is above the hard limit, {most}",
-                hint=f"ask for {most} at most" + ("" if _may_raise() else ", or build as root"),
+                hint=f"ask for {most} at most{_more()}",
             )
 
 
@@ -35,6 +36,13 @@ def _most(name: str) -> int:
         return _UNLIMITED
     with open("/proc/sys/fs/nr_open", encoding="ascii") as file:
         return int(file.read())
+
+
+def _more() -> str:
+    """Who may ask for more."""
+    if _may_raise():
+        return ""
+    return ", or build with the capability SYS_RESOURCE" if os.geteuid() == 0 else ", or build as root"
 
 
 def _may_raise() -> bool:
