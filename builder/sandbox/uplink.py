@@ -32,7 +32,7 @@ _NETNS = "/proc/self/fd/0"
 """The namespace, as standard input: newer versions of pasta close all above 2 before they open it."""
 _READY = "5"
 """The descriptor to write to when all is ready."""
-_READY_S = 5.0
+_READY_S, _SIX_S = 5.0, 0.1
 _PASTA_RESOLVER, _SLIRP_RESOLVER = "192.0.2.53", "10.0.2.3"
 
 _PROGRAMS = (
@@ -125,6 +125,18 @@ class Uplink:
             os.close(said)
             os.close(ready)
 
+    def _await_six(self) -> None:
+        """pasta copies the caller's IPv6 after its IPv4, if there is any."""
+        from builder.sandbox.netlink import Route
+
+        outer = Route()
+        try:
+            until = time.monotonic() + (_SIX_S if _leads_out(outer, six=True) else 0)
+            while not _leads_out(self._route, six=True) and time.monotonic() < until:
+                time.sleep(0.002)
+        finally:
+            outer.close()
+
     def _await(self, said: int, ready: int) -> str:
         """Wait until there is a default route, and a word from a program that gives one on `ready`, or the
         program has ended; what it said then.
@@ -132,7 +144,9 @@ class Uplink:
         os.set_blocking(said, False)
         text, until = b"", time.monotonic() + _READY_S
         while time.monotonic() < until:
-            if any(length == 0 for _, length, _ in self._route.routes()) and _told(ready):
+            if _leads_out(self._route) and _told(ready):
+                if ready < 0:
+                    self._await_six()
                 return ""
             try:
                 block = os.read(said, 1 << 16)
@@ -145,6 +159,11 @@ class Uplink:
         self.close()
         lines = [line for line in text.decode(errors="replace").splitlines() if "syslog" not in line]
         return " ".join(lines).strip()[:300] or "it gave no route in time"
+
+
+def _leads_out(route: Route, *, six: bool = False) -> bool:
+    """Whether there is a default route; one by the loopback interface (1) only says that there is none."""
+    return any(length == 0 and index != 1 for _, length, index in route.routes(six=six))
 
 
 def _told(ready: int) -> bool:

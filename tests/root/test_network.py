@@ -682,6 +682,31 @@ def test_an_ordinary_user_has_a_way_out(
     assert host.settled(before)
 
 
+BY_SIX = f"""
+{ROOTLESS.partition("def ask")[0]}
+with NetworkPool(rootless=True) as pool:
+    netns = pool.take()
+    syscalls.setns(netns, syscalls.CLONE_NEWNET)
+    print(attempt("2001:db8::1", {PORT + 1}))
+"""
+
+
+def test_an_ordinary_user_has_ipv6_through_pasta(
+    host: Host, ordinary: Callable[..., subprocess.Popen[str]]
+) -> None:
+    if not os.path.exists(SWITCH_SIX.replace("up0", "all")):
+        pytest.skip(
+            "this kernel forwards IPv6 for all interfaces or for none (net.ipv6.conf.*.force_forwarding)"
+        )
+    seen: list[str] = []
+    with _give_six(host, "0") as server:
+        serving = threading.Thread(target=_serve_once, args=(server, seen))
+        serving.start()
+        told, said = ordinary("pasta", code=BY_SIX).communicate(timeout=60)
+        serving.join()
+    assert (told, seen) == ("by six\n\n", ["2001:db8::2"]), said
+
+
 @pytest.mark.parametrize("program", ["pasta", "slirp4netns"])
 def test_a_killed_ordinary_builder_leaves_no_program(
     host: Host, ordinary: Callable[..., subprocess.Popen[str]], program: str
