@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from builder.sandbox import abi
 from builder.sandbox import run as run_module
 from builder.sandbox.run import Launcher
 from builder.sandbox.spec import Bind, File, Layers, Overlay, Tmpfs
@@ -48,6 +49,11 @@ int main(int argc, char **argv) {
 def install(world: Any, program: str, name: str, mode: int = 0o755) -> None:
     shutil.copy(program, world.path(f"image/bin/{name}"))
     os.chmod(world.path(f"image/bin/{name}"), mode)
+
+
+def number(name: str) -> int:
+    """Of a system call of this machine."""
+    return abi.numbers(abi.X86_64 if platform.machine() == "x86_64" else abi.AARCH64)[name]
 
 
 def calls(world: Any, compiled: Compiled, *texts: str, **rest: Any) -> list[int]:
@@ -311,7 +317,9 @@ with Launcher(sys.argv[2]) as launcher:
 def test_setuid_programs_gain_nothing_with_no_new_privileges(world: Any, compiled: Compiled) -> None:
     install(world, compiled(CALLS), "calls", 0o4755)
     for wanted, value in ((False, "0"), (True, "1000")):
-        exit_, output = world.run("calls", "107", uid=1000, gid=1000, no_new_privileges=wanted)
+        exit_, output = world.run(
+            "calls", str(number("geteuid")), uid=1000, gid=1000, no_new_privileges=wanted
+        )
         assert (exit_.status, output) == (0, value + "\n")  # geteuid
         status = world.sh("grep -E 'NoNewPrivs|Seccomp:' /proc/self/status", no_new_privileges=wanted)
         assert status.split() == ["NoNewPrivs:", str(int(wanted)), "Seccomp:", "2"]
@@ -333,10 +341,10 @@ def test_keys_of_the_builder_are_not_a_steps(world: Any, compiled: Compiled) -> 
         from builder.sandbox.run import Launcher
         from builder.sandbox.spec import *
         libc = ctypes.CDLL(None, use_errno=True)
-        libc.syscall(250, 1, None)  # a new session keyring
-        assert libc.syscall(248, b"user", b"pybuild-canary", b"x", 1, -3) > 0
-        assert libc.syscall(250, 10, -3, b"user", b"pybuild-canary", 0) > 0
-        look = ("/bin/calls", "250,0,-3,0", "250,10,-3,@user,@pybuild-canary,0")
+        libc.syscall({number("keyctl")}, 1, None)  # a new session keyring
+        assert libc.syscall({number("add_key")}, b"user", b"pybuild-canary", b"x", 1, -3) > 0
+        assert libc.syscall({number("keyctl")}, 10, -3, b"user", b"pybuild-canary", 0) > 0
+        look = ("/bin/calls", "{number("keyctl")},0,-3,0", "{number("keyctl")},10,-3,@user,@pybuild-canary,0")
         with Launcher({world.path("stubs2")!r}) as launcher:
             for more in ({{"unfiltered": True}}, {{"unfiltered": True}}, {{"privileged": True}}, {{}}):
                 box = Sandbox(Overlay(({world.path("image")!r},)), look, network="none", **more)
@@ -443,12 +451,13 @@ def test_s30_no_terminal_of_the_builders(world: Any, compiled: Compiled) -> None
     other way to it.
     """
     install(world, compiled(CALLS), "calls")
+    ioctl = number("ioctl")
     code = (
         "import os, sys, pty\n"
         "from builder.sandbox.run import Launcher\n"
         "from builder.sandbox.spec import *\n"
-        "calls = ('16,0,0x5412,@x', '16,1,0x5412,@x', '16,2,0x5412,@x', '2,@/dev/tty,2', '16,0,0x540E,1',"
-        " '124,0')\n"
+        f"calls = ('{ioctl},0,0x5412,@x', '{ioctl},1,0x5412,@x', '{ioctl},2,0x5412,@x',"
+        f" '{number('openat')},-100,@/dev/tty,2', '{ioctl},0,0x540E,1', '{number('getsid')},0')\n"
         f"root = Overlay(({world.path('image')!r},))\n"
         "box = Sandbox(root, ('/bin/calls', *calls), network='none')\n"
         "read, write = os.pipe()\n"

@@ -26,7 +26,7 @@ PACKAGES = {
     "amd64": "python3,busybox-static,uidmap,passt,slirp4netns,fuse-overlayfs,iproute2,nftables,systemd-sysv,"
     "dbus,dbus-user-session,libpam-systemd,kmod,gcc,libc6-dev,strace,acl,attr,libcap2-bin,git,ca-certificates,"
     "procps,linux-image-cloud-amd64",
-    "arm64": "python3,busybox-static,gcc,libc6-dev,iproute2,procps,linux-image-cloud-arm64",
+    "arm64": "python3,busybox-static,gcc,libc6-dev,iproute2,procps,strace,util-linux,linux-image-cloud-arm64",
 }
 QEMU = {
     "amd64": ("qemu-system-x86_64", "-machine", "q35", "ttyS0"),
