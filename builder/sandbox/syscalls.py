@@ -37,6 +37,7 @@ RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_IN_ROOT = 2, 4, 0x10
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 1, 4, 24, 38, 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 PR_SET_CHILD_SUBREAPER = 36
+_OWN_DESCRIPTORS = "/proc/self/fd"
 PROC_SUPER_MAGIC, SYSFS_MAGIC = 0x9FA0, 0x62656572
 
 AT_FDCWD = -100
@@ -205,15 +206,24 @@ def set_rlimit(resource: int, soft: int, hard: int) -> None:
 
 
 def close_from(first: int) -> None:
-    """Close every descriptor from `first` on."""
+    """Close every descriptor from `first` on.
+
+    Raises OSError where the kernel cannot do it and the list of them is not procfs's own: another one, which
+    an image might bring, could leave some out.
+    """
     try:
         _raw("close_range", _CLOSE_RANGE, first, 0xFFFFFFFF, 0)
     except OSError as error:
         if error.errno != errno.ENOSYS:  # before 5.9
             raise
-        for number in map(int, os.listdir("/proc/self/fd")):
+        listing = os.open(_OWN_DESCRIPTORS, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if file_system_type(listing) != PROC_SUPER_MAGIC:
+            os.close(listing)
+            raise OSError(errno.ENODEV, "list: this is no directory of procfs", _OWN_DESCRIPTORS) from None
+        for number in map(int, os.listdir(listing)):
             if number >= first:
                 os.closerange(number, number + 1)  # which does not mind that one of them is gone
+        os.closerange(listing, listing + 1)
 
 
 def mount(source: bytes, target: bytes, kind: bytes, flags: int, options: bytes = b"") -> None:
