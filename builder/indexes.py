@@ -32,9 +32,11 @@ def make(
     amend: bool = False,
     annotations: Mapping[str, str] | None = None,
     docker: bool = False,
-) -> Descriptor:
+    dry_run: bool = False,
+) -> Raw[Index]:
     """Make the index `name` in the store. A later image takes the place of an earlier one of its platform.
 
+    With `dry_run` nothing gets that name, and the index is not kept.
     Raises UsageError when two images given are for the same platform, NotFound, RegistryFailed.
     """
     before, known = _amended(stored, name) if amend else (Index(()), ())
@@ -55,15 +57,17 @@ def make(
         media_type,
         annotations={**before.annotations, **(annotations or {})},
     )
-    content = Raw.of(index).content
-    descriptor = stored.layout.blobs.put(media_type, content)
+    made = Raw.of(index)
+    if dry_run:
+        return made
+    descriptor = stored.layout.blobs.put(media_type, made.content)
     remembered = [
         Origin(origin.repository.with_digest(digest), origin.layers)
         for digest, (_, having) in found.items()
         for origin in having
     ]
     stored.tag(name, descriptor, facts(*remembered, kind=ORIGIN))
-    return descriptor
+    return made
 
 
 def _amended(stored: Images, name: Reference) -> tuple[Index, tuple[Origin, ...]]:

@@ -63,9 +63,10 @@ def inspect(session: Session, /, name: str, raw: bool, verbose: bool, **flags: A
 )
 @click.argument("name", metavar="LIST")
 @click.argument("members", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("-a", "--amend", is_flag=True, help="Add to the images that LIST has already.")
+@click.option("-a", "--amend", "--append", is_flag=True, help="Add to the images that LIST has already.")
 @click.option("--annotation", "annotations", multiple=True, metavar="KEY=VALUE", help="Of the index.")
 @click.option("--docker", is_flag=True, help="Docker's media types in place of OCI's.")
+@click.option("--dry-run", is_flag=True, help="Print the index, and make none.")
 @remote.with_access
 @click.pass_obj  # fmt: skip
 def create(session: Session, /, name: str, members: tuple[str, ...], **flags: Any) -> None:
@@ -88,8 +89,9 @@ def create(session: Session, /, name: str, members: tuple[str, ...], **flags: An
             amend=flags["amend"],
             annotations=annotations,
             docker=flags["docker"],
+            dry_run=flags["dry_run"],
         )
-    sys.stdout.write(f"{found.digest}\n")
+    sys.stdout.write(f"{found.content.decode() if flags['dry_run'] else found.digest}\n")
 
 
 @command.command(

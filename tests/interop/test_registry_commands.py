@@ -237,11 +237,15 @@ def test_an_index_is_amended(pybuild: Pybuild, plain: DockerRegistry) -> None:
     pybuild.run("manifest", "create", "--annotation", "a=b", name, "amd", "arm")
     done = pybuild.run("manifest", "create", name, "arm", "arm-new", check=False)
     assert done.returncode == 2 and b"both have an image for linux/arm64" in done.stderr
-    pybuild.run("manifest", "create", "--amend", "--annotation", "c=d", name, "arm-new")
+    amend = ("manifest", "create", "--append", "--annotation", "c=d")
+    tried = json.loads(out(pybuild, *amend, "--dry-run", name, "arm-new"))
+    assert json.loads(out(pybuild, "manifest", "inspect", f"store:{name}"))["annotations"] == {"a": "b"}
+    pybuild.run(*amend, name, "arm-new")
     shown = json.loads(out(pybuild, "manifest", "inspect", f"store:{name}"))
     digests = {each["digest"] for each in shown["manifests"]}
     assert str(new.descriptor.digest) in digests and str(old.descriptor.digest) not in digests
     assert shown["annotations"] == {"a": "b", "c": "d"} and len(digests) == 2
+    assert tried == shown
     pybuild.run("manifest", "push", "--purge", name)
     assert json.loads(skopeo("inspect", "--raw", "--tls-verify=false", f"docker://{name}")) == shown
     done = pybuild.run("manifest", "push", name, check=False)
