@@ -284,7 +284,9 @@ class Runner:
             with self._networking() as pool:
                 resolv = pool.resolv_conf()
         extra = [(name, self._address(address, network)) for name, address in op.extra_hosts]
-        text = hosts(op.hostname, tuple((name, address) for name, address in extra if address))
+        # A changed root has no name of its own: programs ask for the machine's.
+        name = f"{op.hostname} {os.uname().nodename}" if self._isolation.chroot else op.hostname
+        text = hosts(name, tuple((name, address) for name, address in extra if address))
         return (File("/etc/resolv.conf", resolv), File("/etc/hosts", text))
 
     def _address(self, address: str, network: str) -> str:

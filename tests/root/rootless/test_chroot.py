@@ -117,6 +117,7 @@ RUN echo x > /dev/null
         seen, hosts = (tar.extractfile(files[name]).read() for name in ("seen", "etc/hosts"))
     assert not {"run", "run/s", "dev", "dev/null", "tmp/elsewhere"} & set(files)
     assert b"hush" in seen and b"localhost" in seen and hosts == b"a"
+    assert os.uname().nodename.encode() in seen, "the name that a program finds out can be looked up"
     assert files["etc/resolv.conf"].issym()
     layers = json.loads(contained("inspect", "lent").stdout)[0]["RootFS"]["Layers"]
     assert len(layers) == 4  # the base, COPY, the link, /seen: the last RUN changed nothing

@@ -8,12 +8,14 @@ import json
 import shutil
 import subprocess
 import tarfile
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rootless import golden
+from rootless.test_golden import as_root
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
 
@@ -56,16 +58,32 @@ def debian(_place: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("who", "seen"), [("lent", "1234\n0\n"), ("bare", "0\n0\n")])
-def test_a_debian(request: pytest.FixtureRequest, debian: Path, who: str, seen: str) -> None:
+@pytest.mark.parametrize(
+    ("who", "storage", "seen"),
+    [
+        ("lent", "overlay", "1234\n0\n"),
+        ("bare", "overlay", "0\n0\n"),
+        pytest.param("root", "overlay", "1234\n0\n", marks=pytest.mark.corpus),
+        pytest.param("lent", "fuse", "1234\n0\n", marks=pytest.mark.corpus),
+        pytest.param("lent", "copy", "1234\n0\n", marks=pytest.mark.corpus),
+    ],
+)
+def test_a_debian(request: pytest.FixtureRequest, debian: Path, who: str, storage: str, seen: str) -> None:
     """S103. With one id a program that asks who it is hears root; layers have the intended owners."""
-    user: Any = request.getfixturevalue(who)
-    assert user.pybuild("import", str(debian / "base.tar"), "debian").returncode == 0
-    done = user.pybuild("build", "--network=host", "-t", "done", str(debian / "context"))
+    if who == "root":
+        home = debian
+        run: Any = partial(as_root, home / "store")
+    else:
+        user: Any = request.getfixturevalue(who)
+        home = user.home
+        begin = user.with_fuse if storage == "fuse" else user.pybuild
+        run = partial(begin, "--root", str(home / f"debian-{storage}"), PYBUILD_SNAPSHOTTER=storage)
+    assert run("import", str(debian / "base.tar"), "debian").returncode == 0
+    done = run("build", "--network=host", "-t", "done", str(debian / "context"))
     assert done.returncode == 0, done.stderr[-3000:]
-    assert user.pybuild("save", "-o", str(user.home / "done.tar"), "done").returncode == 0
+    assert run("save", "-o", str(home / "done.tar"), "done").returncode == 0
     files, contents = {}, {}
-    for layer in layers(user.home / "done.tar"):
+    for layer in layers(home / "done.tar"):
         for info in layer:
             files[info.name] = info
             if info.name == "tmp/seen":

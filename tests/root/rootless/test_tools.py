@@ -231,7 +231,10 @@ def runner(request: pytest.FixtureRequest, rung: str, place: Path) -> tuple[Run,
     return run, store
 
 
-@pytest.mark.parametrize("rung", ["root-overlay", "lent-overlay", "lent-fuse", "lent-copy", "bare-overlay"])
+RUNGS = ["root-overlay", "lent-overlay", "lent-fuse", "lent-copy", "bare-overlay"]
+
+
+@pytest.mark.parametrize("rung", RUNGS)
 def test_npm_pip_and_git(
     request: pytest.FixtureRequest, rung: str, tools: Path, folder: Path, network: Host, _place: Path
 ) -> None:
