@@ -58,7 +58,7 @@ class Lock:
         """Read a lock; `name` is what messages call it. Raises UsageError."""
         try:
             document = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise _broken(name, str(error)) from None
         if (version := document.pop("version", None)) != VERSION:
             raise _broken(name, f"its version is {version!r}; this pybuild knows {VERSION}")
