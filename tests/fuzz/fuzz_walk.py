@@ -50,7 +50,8 @@ def target(data: bytes) -> None:
                 ours, kernels = (
                     _found(way, root, path, flags, links) for way in (open_by_walking, open_in_root)
                 )
-                assert ours == kernels, (path, flags, links, ours, kernels)
+                # On a busy machine the kernel may not get through a long way of links and `..` at all.
+                assert ours == kernels or kernels == errno.EAGAIN, (path, flags, links, ours, kernels)
             _mount_points(base, root, bits)
             assert len(os.listdir("/proc/self/fd")) == descriptors
         finally:
