@@ -92,7 +92,8 @@ def _network(chosen: Isolation) -> tuple[Check, ...]:
 def _uplink_programs() -> Check:
     there = [name for name in ("slirp4netns", "pasta") if userns.trusted(name)]
     if there:
-        return Check("uplink", True, f"{there[0]} is there: a way out for networks of ordinary users")
+        more = "; if downloads stall, install slirp4netns" if there[0] == "pasta" else ""
+        return Check("uplink", True, f"{there[0]} is there: a way out for networks of ordinary users{more}")
     return Check(
         "uplink",
         False,

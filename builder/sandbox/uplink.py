@@ -1,7 +1,7 @@
 """A way out for an ordinary user's network namespace: slirp4netns, else pasta, in user mode (KERNEL.md 5.4).
 
-slirp4netns comes first: large streams through pasta were broken off now and then, uploads above all
-(docs/rootless.md has the figures).
+slirp4netns comes first: large streams through pasta of 2023 stalled or were broken off (docs/rootless.md has
+the figures).
 
 One program serves a whole build. The namespace that it gives an interface to is the build's own "host": in
 it the pool makes veth pairs and NAT as it does for root, since a namespace's owner may. Neither program lets
