@@ -27,13 +27,18 @@ if TYPE_CHECKING:
     from builder.sandbox.netlink import Route
 
 _SHELL = "/bin/sh"
-_WATCH = '"$@" <&4 & read _ <&3; kill $! 2>/dev/null; wait'
+_WATCH = '"$@" <&4 & exec >/dev/null 2>&1; read _ <&3; kill $! 2>/dev/null; wait'
+"""The shell lets go of the pipe that the program speaks into: its end is then the program's."""
 _NETNS = "/proc/self/fd/0"
 """The namespace, as standard input: newer versions of pasta close all above 2 before they open it."""
 _READY = "5"
 """The descriptor to write to when all is ready."""
 _READY_S, _SIX_S = 5.0, 0.1
 _PASTA_RESOLVER, _SLIRP_RESOLVER = "192.0.2.53", "10.0.2.3"
+_PASTA_BUFFER = 256 * 1024
+"""Bytes that a connection through pasta may have on its way at most. With the kernel's 4 MiB pasta of 2023
+breaks off large uploads, and that of 2025 makes 5 MB/s of them; with this both make over 50.
+"""
 
 _PROGRAMS = (
     (
@@ -41,12 +46,14 @@ _PROGRAMS = (
         ("-c", "--mtu=65520", "--disable-host-loopback", "--enable-sandbox", "--enable-seccomp",
          "--ready-fd", _READY, "--netns-type=path", _NETNS, "eth0"),
         _SLIRP_RESOLVER,
+        0,
     ),
     (
         "pasta",
         ("-q", "-f", "--config-net", "-I", "eth0", "-t", "none", "-u", "none", "-T", "none", "-U", "none",
          "--no-map-gw", "--dns-forward", _PASTA_RESOLVER, "--netns-only", "--netns", _NETNS),
         _PASTA_RESOLVER,
+        _PASTA_BUFFER,
     ),
 )  # fmt: skip
 
@@ -56,13 +63,9 @@ class Uplink:
     from the caller's namespace.
 
     `route` is a socket that was made in `netns`. `resolver` is the address at which the host's resolver
-    answers; `program` is the one that came up. Close it, from any thread. Raises OSError: neither program is
-    there, or neither works here, with what they said.
-    """
-
-    send_buffer = 256 * 1024
-    """Bytes that a connection behind it should have on its way at most. With the kernel's 4 MiB pasta of 2023
-    breaks off large uploads, and that of 2025 makes 5 MB/s of them; with this both make over 50.
+    answers; `program` is the one that came up, and `send_buffer` the most that a connection through it should
+    have on its way, in bytes (0: as the kernel has it). Close it, from any thread. Raises OSError: neither
+    program is there, or neither works here, with what they said.
     """
 
     def __init__(self, netns: int, route: Route) -> None:
@@ -71,13 +74,13 @@ class Uplink:
         self._pid = 0
         self._hold = -1
         said = []
-        for name, words, resolver in _PROGRAMS:
+        for name, words, resolver, send_buffer in _PROGRAMS:
             path = trusted(name)
             if not path:
                 continue
             failure = self._start(path, words)
             if not failure:
-                self.program, self.resolver = name, resolver
+                self.program, self.resolver, self.send_buffer = name, resolver, send_buffer
                 return
             said.append(f"{name}: {failure}")
         if not said:
