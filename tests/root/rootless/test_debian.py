@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.root, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[3]
 DOCKERFILE = """\
 FROM debian
-RUN apt-get update && apt-get install -y --no-install-recommends libcap2-bin sudo uuid-runtime
+RUN apt-get update && apt-get install -y --no-install-recommends libcap2-bin sudo uuid-runtime iputils-ping
 RUN useradd -m -u 1234 -G sudo app && chown -R app:app /srv
 RUN echo 'app ALL=(ALL) NOPASSWD:ALL' > /etc/sudoers.d/app
 COPY owners.tar /tmp/
@@ -32,6 +32,7 @@ RUN cp /bin/sleep /bin/capable && setcap cap_net_raw+ep /bin/capable
 USER app
 RUN sudo -n install -o app -g app -m 600 /etc/hostname /home/app/mine
 RUN id -u > /tmp/seen && sudo -n id -u >> /tmp/seen
+RUN --network=none getcap /bin/ping | grep cap_net_raw && ping -c 1 127.0.0.1
 """
 OWNERS = {
     "srv": (1234, 1234, 0o755),
