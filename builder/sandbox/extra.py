@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from builder.sandbox.mounts import Tree
     from builder.sandbox.plan import Plan
 
-_TRIES = 1000
 _FLAGS = {"nosuid": ATTR_NOSUID, "noexec": ATTR_NOEXEC}
 
 
@@ -92,15 +91,13 @@ def _attributes(plan: Plan, read_only: bool, flags: tuple[str, ...] = ()) -> int
 def _held(root: int, path: bytes) -> int:
     """A descriptor of what `path` leads to inside `root`.
 
-    openat2(2) gives EAGAIN when something on the way is renamed meanwhile: whoever does that for ever gets an
-    error, never a way out.
+    Whoever renames something on the way for ever gets an error, never a way out.
     """
-    for _ in range(_TRIES):
-        try:
-            return open_in_root(root, path, os.O_PATH)
-        except BlockingIOError:
-            continue
-    raise OSError(11, "mount source: it is being renamed all the time", os.fsdecode(path))
+    try:
+        return open_in_root(root, path, os.O_PATH)
+    except BlockingIOError as error:
+        said = "mount source: it is being renamed all the time"
+        raise OSError(error.errno, said, os.fsdecode(path)) from None
 
 
 def _clone(found: int, attributes: int) -> int:

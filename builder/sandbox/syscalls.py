@@ -12,6 +12,7 @@ import ctypes
 import errno
 import os
 import struct
+import time
 
 TYPE_CHECKING = False  # `typing` costs 9 ms at the launcher's start
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ _CLONE3, _CLOSE_RANGE, _OPENAT2, _MOUNT_SETATTR = 435, 436, 437, 442
 _libc = ctypes.PyDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_TRIES = 100
+_TRIES, _AT_ONCE, _PAUSE_S = 500, 20, 0.002
 
 
 def failure(call: str, path: bytes | str = b"", note: str = "") -> OSError:
@@ -264,14 +265,17 @@ def write_proc(path: str, text: bytes) -> None:
 def open_in_root(root: int, path: bytes, flags: int, *, links: bool = True) -> int:
     """Open `path` as if `root` were `/`: links and `..` stay inside, magic links are refused (openat2(2)).
 
-    With `links` off a symbolic link anywhere in `path` is an error.
+    With `links` off a symbolic link anywhere in `path` is an error. BlockingIOError when renames elsewhere
+    disturbed it for a second.
     """
     resolve = RESOLVE_IN_ROOT | (RESOLVE_NO_MAGICLINKS if links else RESOLVE_NO_SYMLINKS)
     how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, resolve)
-    for _ in range(_TRIES):
+    for turn in range(_TRIES):
         fd = int(_libc.syscall(ctypes.c_long(_OPENAT2), root, path or b".", how, ctypes.c_size_t(len(how))))
         if fd >= 0 or ctypes.get_errno() != errno.EAGAIN:  # a rename or mount elsewhere disturbed a `..`
             break
+        if turn >= _AT_ONCE:
+            time.sleep(_PAUSE_S)
     if fd < 0 and ctypes.get_errno() == errno.ENOSYS:
         from builder.sandbox.walk import open_by_walking
 

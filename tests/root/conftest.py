@@ -66,7 +66,8 @@ class World:
         top = self.path(f"snapshot{self.made}")
         for part in ("", "/upper", "/work"):
             os.mkdir(top + part)
-        return Overlay(lowers or (self.path("image"),), top + "/upper", top + "/work")
+        lowers = lowers or (self.path("image"),)
+        return Overlay(lowers, top + "/upper", top + "/work", userxattr=in_user_namespace())
 
     def sandbox(self, *argv: str, root: Any = None, **rest: Any) -> Sandbox:
         rest.setdefault("env", (("PATH", "/bin"),))
@@ -97,6 +98,12 @@ class World:
             reader.join()
             os.close(read)
         return exit_, b"".join(output).decode(errors="surrogateescape")
+
+
+def in_user_namespace() -> bool:
+    """Whether the tests themselves run in a user namespace (test_races_rootless.py)."""
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        return file.read().split() != ["0", "0", "4294967295"]
 
 
 def tree(root: str) -> list[tuple[str, int, int, int]]:
