@@ -111,6 +111,8 @@ def _built(
         if request.no_cache:
             site.executor.prepare()
         works = planning.works(request, wanted, site.inputs, emit)
+        for text in planning.triggers(works):
+            emit(Note(f"ONBUILD of a base: {text}", stamp()))
         results = _solved(request, site, planning.roots(request, works), on_failure)
         made = site.executor.everything_made()
         site.executor.settle()

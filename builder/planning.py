@@ -54,6 +54,11 @@ def roots(request: BuildRequest, done: Iterable[Work]) -> tuple[Step, ...]:
     return (*(plan.target for plan in plans), *more)
 
 
+def triggers(done: Iterable[Work]) -> tuple[str, ...]:
+    """The ONBUILD instructions that bases bring, each once (SECURITY.md S71)."""
+    return tuple(dict.fromkeys(text for work in done for plan in work.plans for text in plan.onbuild))
+
+
 def skipped(done: Iterable[Work]) -> tuple[str, ...]:
     """The stages that no plan needs, in the order of the file."""
     plans = [plan for work in done for plan in work.plans]
@@ -106,6 +111,7 @@ def plan_options(
         network=request.network,
         no_cache=request.no_cache,
         no_cache_filter=request.no_cache_filter,
+        no_onbuild=request.no_onbuild,
         allow=request.allow,
         extra_hosts=request.extra_hosts,
         shm_size=request.shm_size,

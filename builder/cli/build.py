@@ -77,6 +77,9 @@ if TYPE_CHECKING:
 @click.option("--no-cache", is_flag=True, help="Run every step, whatever ran before.")
 @click.option("--no-cache-filter", multiple=True, metavar="STAGE", help="Run every step of these stages.")
 @click.option(
+    "--no-onbuild", is_flag=True, help="Refuse base images that bring instructions of their own (ONBUILD)."
+)
+@click.option(
     "--build-context",
     "contexts",
     multiple=True,
@@ -275,6 +278,7 @@ def _request(session: Session, flags: dict[str, Any]) -> BuildRequest:
         every_stage=flags["every_stage"] or not flags["skip_unused_stages"],
         no_cache=flags["no_cache"],
         no_cache_filter=frozenset(values.words(flags["no_cache_filter"])),
+        no_onbuild=flags["no_onbuild"],
         contexts=values.contexts(flags["contexts"]),
         labels={
             **values.git_labels(context, dockerfile),

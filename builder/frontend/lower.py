@@ -10,10 +10,11 @@ of the file, never recursively.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from builder.errors import DockerfileError
 from builder.events import Warning_
 from builder.frontend import extensions, lower_config, lower_copy, lower_run, scope
 from builder.frontend import instructions as ins
@@ -187,7 +188,17 @@ def _triggers(graph: Graph, bases: Bases, node: Node) -> tuple[ins.Instruction, 
         image = bases.image(node.base, _platform(graph, node), node.at)
         texts = list(image.config.value.config.on_build) if image is not None else []
         name = node.stage.head.base
+        if texts and graph.shared.options.no_onbuild:
+            raise _refused(name, texts, node)
     return tuple(trigger(text, f"ONBUILD of {name}", node.at) for text in texts)
+
+
+def _refused(name: str, texts: Sequence[str], node: Node) -> DockerfileError:
+    return broken(
+        f"{name} brings ONBUILD instructions, which --no-onbuild refuses: {'; '.join(texts)[:500]}",
+        at=node.at,
+        hint="read them, and build without --no-onbuild if they may run",
+    )
 
 
 def _stage(graph: Graph, bases: Bases, builds: Mapping[int, StageBuild], node: Node) -> StageBuild:

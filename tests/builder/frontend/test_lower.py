@@ -578,6 +578,18 @@ def test_history_shows_the_args_a_run_saw() -> None:
     assert history(made)[-1] == "RUN |3 x=2 y= z=3 /bin/sh -c 2 # buildkit"
 
 
+def test_onbuild_of_a_base_can_be_refused() -> None:
+    """SECURITY.md S71."""
+
+    def find(reference: str, platform: Platform) -> Image:
+        return image(on_build=("RUN one", "ENV x=y") if "base" in reference else ())
+
+    with pytest.raises(DockerfileError, match=r"base brings ONBUILD.*: RUN one; ENV x=y") as caught:
+        build("FROM a\nRUN two\nFROM base\n", find, no_onbuild=True)
+    assert caught.value.at is not None and caught.value.at.first == 3
+    build("FROM a AS mid\nONBUILD RUN three\nFROM mid", find, no_onbuild=True)  # of the file itself
+
+
 def test_onbuild_leaves_no_line_of_history() -> None:
     assert history(build("FROM a\nONBUILD RUN x")) == []
 
