@@ -15,6 +15,7 @@ from collections.abc import Callable
 from oci.errors import InvalidReference, OciError
 from oci.layout import Layout
 from oci.reference import Reference
+from oci.registry.config import is_loopback
 from oci.registry.server.access import AccessLog
 from oci.registry.server.app import App
 from oci.registry.server.links import Links
@@ -27,6 +28,10 @@ from oci.registry.server.response import Response, close, linger, send, send_all
 
 _WILDCARDS = ("", "0.0.0.0", "::")
 _BACKLOG = 512
+_NEAR_BUFFER = 256 * 1024
+"""Bytes on the way to a client on this machine. More, and they leave the processor's cache before they are
+read: the kernel's 4 MiB make one client's pull slower by a third.
+"""
 
 
 class RegistryServer:
@@ -113,6 +118,8 @@ class RegistryServer:
         plain = sock
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if is_loopback(remote):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _NEAR_BUFFER)
             if self._tls is not None:
                 sock.settimeout(HEAD_SECONDS)
                 sock = self._tls.wrap_socket(sock, server_side=True)

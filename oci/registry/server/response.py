@@ -145,7 +145,7 @@ def _send_file(sock: socket.socket, body: File, response: Response) -> None:
     while response.sent < body.count:
         try:
             count = os.sendfile(
-                sock.fileno(), body.fd, body.offset + response.sent, min(body.count - response.sent, 8 << 20)
+                sock.fileno(), body.fd, body.offset + response.sent, min(body.count - response.sent, BLOCK)
             )
         except BlockingIOError:
             if not poll.poll(STALL_SECONDS * 1000):
