@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -61,7 +60,7 @@ def unsound(images: Images, sound: Soundness, descriptor: Descriptor) -> list[Di
         return [digest] if digest is not None and quarantine(blobs, digest) else []
     found = []
     for digest in sorted(parts - sound.known(parts), key=str):
-        if _is_fresh(blobs, digest):
+        if blobs.is_fresh(digest):
             continue
         if quarantine(blobs, digest):
             found.append(digest)
@@ -116,15 +115,6 @@ def unreadable(blobs: BlobStore, entry: Descriptor) -> str:
     except OciError as error:
         return str(error)
     return ""
-
-
-def _is_fresh(blobs: BlobStore, digest: Digest) -> bool:
-    """Whether this process wrote or verified a blob."""
-    fd = blobs.open_fd(digest)
-    try:
-        return blobs.is_verified(digest, fd)
-    finally:
-        os.close(fd)
 
 
 def _images_of(images: Images, digest: Digest) -> tuple[str, ...]:

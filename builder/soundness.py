@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -36,23 +35,15 @@ class Soundness:
         for digest in wanted:
             with suppress(ValueError, TypeError, KeyError, OciError):
                 when, *identity = json.loads(rows[_row(digest)])
-                if oldest < when <= time.time() and identity == self._identity(digest):
+                if oldest < when <= time.time() and identity == [*self._blobs.identity(digest)]:
                     found.add(digest)
         return found
 
     def remember(self, digest: Digest) -> None:
         """A blob was read to its end and is sound."""
         with suppress(OciError):
-            value = json.dumps([time.time(), *self._identity(digest)]).encode()
+            value = json.dumps([time.time(), *self._blobs.identity(digest)]).encode()
             self._state.content().put(_row(digest), value)
-
-    def _identity(self, digest: Digest) -> list[int]:
-        fd = self._blobs.open_fd(digest)
-        try:
-            status = os.fstat(fd)
-        finally:
-            os.close(fd)
-        return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _row(digest: Digest) -> bytes:

@@ -152,6 +152,18 @@ class BlobStore:
         """Whether this process wrote or verified the blob open as `fd`, and nobody changed it since."""
         return self._verified.get(digest) == _identity(fd)
 
+    def identity(self, digest: Digest) -> tuple[int, ...]:
+        """What changes when somebody writes to the blob or puts another in its place. Raises BlobNotFound."""
+        fd = self.open_fd(digest)
+        try:
+            return _identity(fd)
+        finally:
+            os.close(fd)
+
+    def is_fresh(self, digest: Digest) -> bool:
+        """Whether this process wrote or verified the blob, which is untouched since. Raises BlobNotFound."""
+        return self._verified.get(digest) == self.identity(digest)
+
     def adopt(self, path: str, fd: int, digest: Digest) -> None:
         """Make a finished file of `temporary`, open as `fd`, a blob. The digest is the caller's word."""
         os.fchmod(fd, self._file_mode)
@@ -270,11 +282,7 @@ class BlobStore:
 
     def _remember(self, digest: Digest) -> None:
         with suppress(OSError, BlobNotFound):
-            fd = self.open_fd(digest)
-            try:
-                self._verified[digest] = _identity(fd)
-            finally:
-                os.close(fd)
+            self._verified[digest] = self.identity(digest)
 
 
 class Staging(BlobStore):
