@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 
+from builder.sandbox import procfs
 from builder.sandbox import syscalls as sys_
 
-_PID_MAX = "/proc/sys/kernel/pid_max"
-_THREADS_MAX = "/proc/sys/kernel/threads-max"
+_PID_MAX = "sys/kernel/pid_max"
+_THREADS_MAX = "sys/kernel/threads-max"
 _MOST = 32768
 """Of processes and threads in one step when nobody sets a limit: Linux's own default for a whole machine."""
 _LEAST = 1024
@@ -36,8 +37,17 @@ class Bounds:
             os.write(fd, b"0")
         if self.confined:
             sys_.unshare(sys_.CLONE_NEWCGROUP)
+
+    def limit_processes(self, proc: int) -> None:
+        """To be called by the first process of the step's pid namespace; `proc` is the root of its procfs.
+
+        A /proc/sys that may not be written to is no reason not to build.
+        """
         if self.most_pids and os.getpid() == 1:  # else it is the machine's number, or that of a container
-            _write(_PID_MAX, b"%d" % self.most_pids)
+            try:
+                procfs.write(proc, _PID_MAX, b"%d" % self.most_pids)
+            except OSError:
+                pass
 
 
 def most_pids() -> int:
@@ -58,16 +68,8 @@ def most_pids() -> int:
 
 
 def _read(path: str) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open("/proc/" + path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(fd, 64)
     finally:
         os.close(fd)
-
-
-def _write(path: str, value: bytes) -> None:
-    """A /proc/sys that may not be written to is no reason not to build."""
-    try:
-        sys_.write_proc(path, value)
-    except OSError:
-        pass

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from builder.sandbox import nft, syscalls
 from builder.sandbox.netlink import Route
+from builder.sandbox.procfs import Procfs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,8 +27,8 @@ network 3.
 _TABLE, _UPLINK = "pybuild_", "pybuild_uplink_"
 _NETWORKS = [bytes((10, second, third)) for second in (213, 117) for third in range(256)]
 _GUESTS = range(2, 255)
-_SYSCTL = "/proc/sys/net/ipv4/"
-_SIX = "/proc/sys/net/ipv6/conf/"
+_SYSCTL = "sys/net/ipv4/"
+_SIX = "sys/net/ipv6/conf/"
 _SIX_NETWORKS = [bytes((0xFD, first, 0x70, 0x79, 0x62, 0x75)) for first in (0x6C, 0x21, 0xB3)]
 """Of each builder's network the first 48 bits (RFC 4193); the next 16 are the number of its /24."""
 
@@ -40,6 +41,7 @@ class Gateway:
 
     def __init__(self, send_buffer: int = 0) -> None:
         self._send_buffer = send_buffer
+        self._proc = Procfs()
         self._host = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self._route = Route()
         self._nft = nft.Nft()
@@ -93,12 +95,12 @@ class Gateway:
         6.17). Switching all forwarding on would make the host deaf to router advertisements, from which it
         may have its own address.
         """
-        if read_file(_SIX + "all/disable_ipv6").strip() != b"0":
+        if _read(_SIX + "all/disable_ipv6").strip() != b"0":
             return
         routes, links = self._route.routes(six=True), self._route.links()
         names = {links[index][0] for index in _uplinks(routes, links)}
-        forwarded = read_file(_SIX + "all/forwarding").strip() == b"1"
-        if not names or not (forwarded or all(os.path.exists(_switch(nft.IPV6, name)) for name in names)):
+        forwarded = _read(_SIX + "all/forwarding").strip() == b"1"
+        if not names or not (forwarded or all(_read(_switch(nft.IPV6, name)) for name in names)):
             return
         for first in _SIX_NETWORKS:
             network = first + struct.pack(">H", self._number)
@@ -162,7 +164,7 @@ class Gateway:
         """With ip_forward off, forwarding is switched on for our pairs and the uplinks, and only between
         these.
         """
-        self._switch = read_file(_SYSCTL + "ip_forward").strip() != b"1"
+        self._switch = _read(_SYSCTL + "ip_forward").strip() != b"1"
         if self._switch:
             self._switch_on(nft.IPV4, self._names.values())
         self._switch_on(nft.IPV6, self._six_names)
@@ -171,13 +173,13 @@ class Gateway:
         """Forwarding for these uplinks, and no further than to our pairs."""
         tables = self._nft.tables(family)
         for name in names:
-            if read_file(_switch(family, name)).strip() == b"1":
+            if _read(_switch(family, name)).strip() == b"1":
                 continue
             if _UPLINK + name not in tables:
                 guard = nft.interface("iif", name) + nft.interface("oif", PREFIX, prefix=True, equal=False)
                 chains = (("forward", "filter", nft.FORWARD, 0, guard + nft.verdict(nft.DROP)),)
                 self._nft.make_table(_UPLINK + name, chains, owned=False, family=family)
-            syscalls.write_proc(_switch(family, name), b"1")
+            self._proc.write(_switch(family, name), b"1")
 
     def namespace(self) -> int:
         """A new namespace with `lo`, `eth0`, an address and a default route; its descriptor."""
@@ -185,9 +187,9 @@ class Gateway:
         try:
             name, host = self._connect(fd)
             if self._switch:
-                syscalls.write_proc(_switch(nft.IPV4, name), b"1")
+                self._proc.write(_switch(nft.IPV4, name), b"1")
             if self._six_names:
-                syscalls.write_proc(_switch(nft.IPV6, name), b"1")
+                self._proc.write(_switch(nft.IPV6, name), b"1")
             inside.up(1)
             index = inside.index("eth0")
             inside.address(index, self.address(host), 24)
@@ -216,7 +218,7 @@ class Gateway:
     def _limit_buffers(self) -> None:
         if self._send_buffer:
             try:
-                syscalls.write_proc(_SYSCTL + "tcp_wmem", b"4096 16384 %d" % self._send_buffer)
+                self._proc.write(_SYSCTL + "tcp_wmem", b"4096 16384 %d" % self._send_buffer)
             except OSError:
                 pass  # a container whose /proc/sys is read-only
 
@@ -255,6 +257,7 @@ class Gateway:
             self._nft.close()
             self._route.close()
             os.close(self._host)
+            self._proc.close()
 
     def _take_back(self) -> None:
         for chain in self._foreign():
@@ -272,9 +275,9 @@ class Gateway:
 
     def _switch_off(self, family: int, table: str) -> None:
         # Somebody may have switched all of them on meanwhile.
-        if family == nft.IPV6 or read_file(_SYSCTL + "ip_forward").strip() != b"1":
+        if family == nft.IPV6 or _read(_SYSCTL + "ip_forward").strip() != b"1":
             try:
-                syscalls.write_proc(_switch(family, table.removeprefix(_UPLINK)), b"0")
+                self._proc.write(_switch(family, table.removeprefix(_UPLINK)), b"0")
             except FileNotFoundError:
                 pass  # the interface has gone
         self._nft.delete_table(table, family)
@@ -305,7 +308,7 @@ class _Exclusive:
 
 
 def _switch(family: int, name: str) -> str:
-    """The file that has packets forwarded which come in at this interface."""
+    """The file of procfs that has packets forwarded which come in at this interface."""
     if family == nft.IPV6:
         return f"{_SIX}{name}/force_forwarding"
     return f"{_SYSCTL}conf/{name}/forwarding"
@@ -334,6 +337,10 @@ def _chains(network: bytes) -> tuple[tuple[str, str, int, int, bytes], ...]:
         ("postrouting", "nat", nft.POSTROUTING, 100, nat),
         ("forward", "filter", nft.FORWARD, 0, guard),
     )
+
+
+def _read(path: str) -> bytes:
+    return read_file("/proc/" + path)
 
 
 def read_file(path: str) -> bytes:

@@ -26,6 +26,7 @@ from builder.sandbox.syscalls import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from builder.sandbox.bounds import Bounds
     from builder.sandbox.overlay import Stack
     from builder.sandbox.plan import Plan
 
@@ -188,9 +189,13 @@ class Tree:
         _attach(cover, base, name)
         os.close(cover)
 
-    def proc(self) -> None:
-        """A fresh /proc of the step's own pid namespace, with Docker's masked and read-only paths."""
+    def proc(self, bounds: Bounds) -> None:
+        """A fresh /proc of the step's own pid namespace, with Docker's masked and read-only paths.
+
+        What bounds the namespace is written while the mount is attached nowhere (S16).
+        """
         proc = self._fresh(b"proc", CLOSED)
+        bounds.limit_processes(proc)
         self.place(proc, b"/proc")
         self.closed.append(_place_of(proc))
         for name in () if self.privileged else MASKED_PROC:

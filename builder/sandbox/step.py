@@ -145,7 +145,7 @@ class Step:
         stubs = StubMaker(root, plan.upper, plan.source)
         tree = Tree(root, stage, stubs, privileged=plan.privileged, strict=plan.strict)
         self.doing = "/proc"
-        tree.proc()
+        tree.proc(self.bounds)
         self.doing = "/sys"
         tree.sysfs()
         self.doing = "/dev"

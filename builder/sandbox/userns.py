@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from builder.sandbox.procfs import Procfs
 
 PROGRAMS = ("/usr/bin", "/bin", "/usr/sbin", "/sbin", "/usr/local/bin")
 """Where programs are looked for, and nowhere else: never in PATH."""
@@ -154,13 +157,13 @@ def single(uid: int, gid: int) -> Maps:
     return Maps(rows(uid, []), rows(gid, []), "self")
 
 
-def everything(proc: str = "/proc") -> Maps:
+def everything() -> Maps:
     """All ids of the present namespace under their own numbers: for a process with CAP_SETUID and
     CAP_SETGID here, such as root in a container.
     """
     found = []
     for name in ("uid_map", "gid_map"):
-        with open(f"{proc}/self/{name}", "rb") as file:
+        with open(f"/proc/self/{name}", "rb") as file:
             found.append(
                 tuple((int(inside), int(inside), int(count)) for inside, _, count in map(bytes.split, file))
             )
@@ -190,7 +193,7 @@ def _permitted() -> int:
         return next((int(line[7:], 16) for line in file if line.startswith(b"CapPrm:")), 0)
 
 
-def enter(maps: Maps, *, proc: str = "/proc") -> None:
+def enter(maps: Maps) -> None:
     """Move this process, which has one thread, into a new user namespace and a mount namespace of its own.
 
     Afterwards it is root inside. Its supplementary groups stay: what they let it read outside, a build
@@ -199,10 +202,11 @@ def enter(maps: Maps, *, proc: str = "/proc") -> None:
     """
     global _entered, _outer
     from builder.sandbox import syscalls as sys_
+    from builder.sandbox.procfs import Procfs
 
     ids = (os.geteuid(), os.getegid())
     _looked_up.update({name: trusted(name) for name in TOOLS})
-    with _Helper(maps, proc) as helper:
+    with Procfs() as proc, _Helper(maps, proc) as helper:
         try:
             sys_.unshare(sys_.CLONE_NEWUSER | sys_.CLONE_NEWNS)
         except OSError as error:
@@ -216,10 +220,13 @@ def enter(maps: Maps, *, proc: str = "/proc") -> None:
     _entered = maps
 
 
-def map_self(maps: Maps, *, proc: str = "/proc") -> None:
+def map_self(maps: Maps) -> None:
     """After Unmapped: content oneself with one id. Raises OSError."""
     global _entered
-    _write_single(maps, proc)
+    from builder.sandbox.procfs import Procfs
+
+    with Procfs() as proc:
+        _write_single(maps, proc)
     _become_root(maps)
     _entered = maps
 
@@ -230,17 +237,15 @@ def _become_root(maps: Maps) -> None:
     os.setresuid(0, 0, 0)
 
 
-def _write_single(maps: Maps, proc: str) -> None:
+def _write_single(maps: Maps, proc: Procfs) -> None:
     """setgroups has to be given up before the group's map (user_namespaces(7))."""
-    from builder.sandbox import syscalls as sys_
-
     for name, text in (
         ("setgroups", b"deny"),
         ("uid_map", _text(maps.uids)),
         ("gid_map", _text(maps.gids)),
     ):
         try:
-            sys_.write_proc(f"{proc}/self/{name}", text)
+            proc.write(f"self/{name}", text)
         except OSError as error:
             if name != "setgroups" or not isinstance(error, FileNotFoundError):
                 raise Unmapped(error.errno, f"{name}: {error.strerror}") from None
@@ -253,7 +258,7 @@ def _text(lines: tuple[Row, ...]) -> bytes:
 class _Helper:
     """A child that stays in the old namespace and writes our maps when told; nothing for `self`."""
 
-    def __init__(self, maps: Maps, proc: str) -> None:
+    def __init__(self, maps: Maps, proc: Procfs) -> None:
         self._maps = maps
         self._proc = proc
         self._pid = 0
@@ -290,7 +295,7 @@ class _Helper:
             raise Unmapped(1, answer.decode(errors="replace") or _TIMEOUT_TEXT)
 
 
-def _help(maps: Maps, target: int, wait: int, tell: int, proc: str) -> None:
+def _help(maps: Maps, target: int, wait: int, tell: int, proc: Procfs) -> None:
     """The helper's whole life; never returns."""
     try:
         if os.read(wait, 1):
@@ -302,12 +307,10 @@ def _help(maps: Maps, target: int, wait: int, tell: int, proc: str) -> None:
         os._exit(0)
 
 
-def _write_for(maps: Maps, target: int, proc: str) -> str:
-    from builder.sandbox import syscalls as sys_
-
+def _write_for(maps: Maps, target: int, proc: Procfs) -> str:
     for name, text in (("uid_map", _text(maps.uids)), ("gid_map", _text(maps.gids))):
         try:
-            sys_.write_proc(f"{proc}/{target}/{name}", text)
+            proc.write(f"{target}/{name}", text)
         except OSError as error:
             return f"{name}: {error.strerror}"
     return ""

@@ -562,22 +562,6 @@ def test_s25_side_channels_that_this_machine_has_not(world: Any, tmp_path: Any) 
 # --- S16, S45: between the new root and the program
 
 
-def test_s16_what_is_no_procfs_is_not_written_to(tmp_path: Any) -> None:
-    from builder.sandbox.syscalls import write_proc
-
-    place = tmp_path / "uid_map"
-    place.write_text("before")
-    with pytest.raises(OSError, match="no file of procfs"):
-        write_proc(str(place), b"0 0 1")
-    assert place.read_text() == "before"
-    os.symlink("/proc/self/oom_score_adj", tmp_path / "link")
-    with pytest.raises(OSError):
-        write_proc(str(tmp_path / "link"), b"0")
-    with open("/proc/self/oom_score_adj") as file:
-        now = file.read().strip()
-    write_proc("/proc/self/oom_score_adj", now.encode())
-
-
 def test_s12_a_list_of_descriptors_that_is_none_of_procfs(tmp_path: Any, monkeypatch: Any) -> None:
     """Before Linux 5.9 descriptors are closed by such a list; one of an image's could leave some out."""
     (tmp_path / "0").touch()

@@ -303,7 +303,7 @@ def _addresses_six() -> str:
         return file.read()
 
 
-_OLDER = {nft.IPV4: "/proc/sys/net/ipv4/conf/", nft.IPV6: "/nowhere/"}
+_OLDER = {nft.IPV4: "sys/net/ipv4/conf/", nft.IPV6: "/nowhere/"}
 """The switches of kernels before 6.17."""
 
 

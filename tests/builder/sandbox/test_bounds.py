@@ -7,7 +7,7 @@ from collections import namedtuple
 
 import pytest
 
-from builder.sandbox import bounds
+from builder.sandbox import bounds, procfs
 
 Uname = namedtuple("Uname", "release")
 
@@ -35,11 +35,11 @@ def test_how_many_processes_a_step_may_have(
 
 def test_only_the_first_process_of_a_namespace_sets_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a pid namespace of its own it would be that of the whole machine."""
-    written: list[tuple[str, bytes]] = []
-    monkeypatch.setattr(bounds, "_write", lambda path, value: written.append((path, value)))
-    bounds.Bounds(False, (), 5000).enter()
+    written: list[tuple[int, str, bytes]] = []
+    monkeypatch.setattr(procfs, "write", lambda root, path, text: written.append((root, path, text)))
+    bounds.Bounds(False, (), 5000).limit_processes(77)
     assert not written
     monkeypatch.setattr(os, "getpid", lambda: 1)
-    bounds.Bounds(False, (), 5000).enter()
-    bounds.Bounds(False, (), 0).enter()
-    assert written == [(bounds._PID_MAX, b"5000")]
+    bounds.Bounds(False, (), 5000).limit_processes(77)
+    bounds.Bounds(False, (), 0).limit_processes(77)
+    assert written == [(77, bounds._PID_MAX, b"5000")]
