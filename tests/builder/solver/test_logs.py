@@ -15,7 +15,7 @@ from builder.solver.logs import StepOutput
 def written(path: Path, *chunks: bytes) -> tuple[bytes, list[Event], tuple[str, ...]]:
     events: list[Event] = []
     with StepOutput(str(path), "digest", events.append) as output:
-        # A descriptor of its own, as a process has one: nobody else closes it, whatever happens to the reader.
+        # A descriptor of its own, as a process has: nobody else closes it, whatever happens to the reader.
         end = os.dup(output.write_fd)
         output.close_writer()
 
