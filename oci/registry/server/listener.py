@@ -61,6 +61,7 @@ class RegistryServer:
         self._log = AccessLog(options.log)
         self._connections = _Connections(options.connections)
         self._wake_read, self._wake_write = os.pipe()
+        self._closed = False
 
     @property
     def url(self) -> str:
@@ -96,6 +97,9 @@ class RegistryServer:
 
     def close(self) -> None:
         """Take no more requests, let the running ones finish for `grace` seconds, and give the rest up."""
+        if self._closed:
+            return
+        self._closed = True
         self._listener.close()
         self._connections.end(self._options.grace)
         self._app.close()
@@ -115,28 +119,34 @@ class RegistryServer:
             _refuse(sock)
 
     def _converse(self, sock: socket.socket, remote: str) -> None:
-        plain = sock
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if is_loopback(remote):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _NEAR_BUFFER)
             if self._tls is not None:
                 sock.settimeout(HEAD_SECONDS)
-                sock = self._tls.wrap_socket(sock, server_side=True)
-            self._requests(sock, plain, remote)
+                sock = self._encrypted(self._tls, sock)
+                sock.do_handshake()
+            self._requests(sock, remote)
         except (Gone, OSError):
             pass
         finally:
-            self._connections.finish(plain)
+            self._connections.finish(sock)
             sock.close()
 
-    def _requests(self, sock: socket.socket, plain: socket.socket, remote: str) -> None:
+    def _encrypted(self, tls: ssl.SSLContext, plain: socket.socket) -> ssl.SSLSocket:
+        """A socket in place of `plain`, whose descriptor it takes over: it is the one to be ended."""
+        sock = tls.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+        self._connections.exchange(plain, sock)
+        return sock
+
+    def _requests(self, sock: socket.socket, remote: str) -> None:
         incoming = Incoming(sock)
 
         def proceed() -> None:
             send_all(sock, b"HTTP/1.1 100 Continue\r\n\r\n")
 
-        while self._connections.rest(plain, lambda: incoming.idle(IDLE_SECONDS)):
+        while self._connections.rest(sock, lambda: incoming.idle(IDLE_SECONDS)):
             try:
                 request = parse(incoming.head(), incoming, proceed, remote)
             except Problem as problem:
@@ -203,6 +213,14 @@ class _Connections:
         finally:
             with self._changed:
                 self._resting.pop(sock, None)
+
+    def exchange(self, old: socket.socket, new: socket.socket) -> None:
+        """`new` stands for the connection from now on. It ends at once if the server has begun to."""
+        with self._changed:
+            self._open.discard(old)
+            self._open.add(new)
+            if self.ending:
+                _stop_reading(new, socket.SHUT_RDWR)
 
     def finish(self, sock: socket.socket) -> None:
         """One less."""

@@ -11,7 +11,8 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,31 @@ SECRET = b"GET /v2/secret/tags/list HTTP/1.1\r\nHost: x\r\n\r\n"
 def registry(layout: Layout) -> Iterator[Registry]:
     with served(layout) as registry:
         yield registry
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait for what is about to happen."""
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def connections(registry: Registry) -> tuple[int, int]:
+    """How many are open, and how many of them rest."""
+    found = registry.server._connections
+    return len(found._open), len(found._resting)
+
+
+def connected(registry: Registry) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", registry.port), timeout=60)
+
+
+def begin_upload(sock: socket.socket, location: str, size: int) -> None:
+    """Send the head of a request with `size` bytes. On return the server waits for them."""
+    head = f"PATCH {location} HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\nExpect: 100-continue\r\n\r\n"
+    sock.sendall(head.encode())
+    assert sock.recv(1000).startswith(b"HTTP/1.1 100 ")
 
 
 def statuses(data: bytes) -> list[int]:
@@ -68,7 +94,7 @@ def test_an_unwanted_body_that_is_large_ends_the_connection(registry: Registry) 
 def test_clients_may_wait_for_our_word(registry: Registry) -> None:
     digest = digest_of(b"content")
     head = b"Host: x\r\nContent-Length: 7\r\nExpect: 100-continue\r\n"
-    with socket.create_connection(("127.0.0.1", registry.port), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", registry.port), timeout=60) as sock:
         sock.sendall(b"POST /v2/app/blobs/uploads/?digest=%s HTTP/1.1\r\n" % digest.encode() + head + b"\r\n")
         assert sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
         sock.sendall(b"content")
@@ -166,9 +192,6 @@ def test_a_head_without_end(registry: Registry) -> None:
 
 @pytest.mark.parametrize("where", ["head", "body", "chunk", "answer"])
 def test_silence_ends_a_connection(layout: Layout, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    for name in ("HEAD_SECONDS", "STALL_SECONDS"):
-        monkeypatch.setattr(receive, name, 0.2)
-    monkeypatch.setattr("oci.registry.server.response.STALL_SECONDS", 0.2)
     with served(layout) as registry:
         data = {
             "head": BASE,
@@ -180,9 +203,14 @@ def test_silence_ends_a_connection(layout: Layout, monkeypatch: pytest.MonkeyPat
             data %= registry.blob("app", b"x" * 30_000_000).encode()
         elif b"%s" in data:
             data %= registry.start("app").encode()
-        with socket.create_connection(("127.0.0.1", registry.port), timeout=10) as sock:
+        for name in ("HEAD_SECONDS", "STALL_SECONDS"):  # not before: the way here may be slow
+            monkeypatch.setattr(receive, name, 0.2)
+        monkeypatch.setattr("oci.registry.server.response.STALL_SECONDS", 0.2)
+        with socket.create_connection(("127.0.0.1", registry.port), timeout=60) as sock:
             sock.sendall(data)
-            time.sleep(1.0)
+            with contextlib.suppress(ConnectionResetError):
+                sock.recv(1, socket.MSG_PEEK)  # an answer begins, or it is over
+            until(lambda: connections(registry) == (0, 0))
             received = b""
             try:
                 while block := sock.recv(1 << 20):
@@ -193,53 +221,50 @@ def test_silence_ends_a_connection(layout: Layout, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_slow_trickle_ends_too(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receive, "WINDOW_SECONDS", 0.3)
-    monkeypatch.setattr(receive, "HEAD_SECONDS", 0.5)
     with served(layout) as registry:
         location = registry.start("app").encode()
+        monkeypatch.setattr(receive, "WINDOW_SECONDS", 0.3)
+        monkeypatch.setattr(receive, "HEAD_SECONDS", 0.5)
         for head in (
             b"GET /v2/ HTTP/1.1\r\nHost: x",
             b"PATCH %s HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n" % location,
         ):
-            with socket.create_connection(("127.0.0.1", registry.port), timeout=10) as sock:
+            with socket.create_connection(("127.0.0.1", registry.port), timeout=60) as sock:
                 sock.sendall(head)
                 with pytest.raises(OSError):
-                    for _ in range(100):
+                    for _ in range(3000):
                         sock.sendall(b"y")
                         time.sleep(0.02)
+        monkeypatch.undo()
         assert registry.ask("GET", "/v2/").status == 200
 
 
 def test_connections_are_bounded_and_the_resting_ones_go_first(layout: Layout) -> None:
     """S90."""
-    with served(layout, connections=3) as registry:
-        address = ("127.0.0.1", registry.port)
-        location = registry.start("app").encode()
-        resting = socket.create_connection(address, timeout=10)
+    with served(layout, connections=3) as registry, ExitStack() as stack:
+        location = registry.start("app")
+        until(lambda: connections(registry) == (0, 0))
+        resting = stack.enter_context(connected(registry))
         resting.sendall(BASE + b"\r\n")
         assert resting.recv(1000)
-        time.sleep(0.1)
-        busy = [socket.create_connection(address, timeout=10) for _ in range(3)]
-        for sock in busy:
-            sock.sendall(b"PATCH %s HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\na" % location)
-            time.sleep(0.1)
+        until(lambda: connections(registry) == (1, 1))
+        for _ in range(3):
+            begin_upload(stack.enter_context(connected(registry)), location, 9)
         assert resting.recv(1000) == b""
         refused = registry.raw(b"")
         assert statuses(refused) == [503] and b"Retry-After" in refused
-        for sock in (resting, *busy):
-            sock.close()
 
 
 def test_the_end_lets_requests_finish(layout: Layout) -> None:
-    with RegistryServer(layout, Options(port=0, grace=10)) as server:
+    with RegistryServer(layout, Options(port=0, grace=60)) as server, ExitStack() as stack:
         thread = threading.Thread(target=server.serve)
         thread.start()
         registry = Registry(server, layout)
-        location = registry.start("app").encode()
-        resting = socket.create_connection(("127.0.0.1", server.port), timeout=10)
-        busy = socket.create_connection(("127.0.0.1", server.port), timeout=10)
-        busy.sendall(b"PATCH %s HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc" % location)
-        time.sleep(0.1)
+        location = registry.start("app")
+        resting = stack.enter_context(connected(registry))
+        busy = stack.enter_context(connected(registry))
+        begin_upload(busy, location, 6)
+        busy.sendall(b"abc")
         server.stop()
         thread.join()
         closing = threading.Thread(target=server.close)
@@ -250,23 +275,17 @@ def test_the_end_lets_requests_finish(layout: Layout) -> None:
         busy.sendall(b"def")
         answer = busy.recv(1000)
         assert statuses(answer) == [202] and b"Connection: close" in answer
-        closing.join(5)
+        closing.join(50)
         assert not closing.is_alive()
-        resting.close()
-        busy.close()
-        server.close = lambda: None  # type: ignore[method-assign]
 
 
 def test_the_end_does_not_wait_for_ever(layout: Layout) -> None:
-    with served(layout) as registry:
-        location = registry.start("app").encode()
-        sock = socket.create_connection(("127.0.0.1", registry.port), timeout=10)
-        sock.sendall(b"PATCH %s HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nabc" % location)
-        time.sleep(0.1)
-        object.__setattr__(registry.server._options, "grace", 0.2)
-        began = time.monotonic()
-    assert time.monotonic() - began < 3
-    sock.close()
+    with ExitStack() as stack:
+        with served(layout) as registry:
+            begin_upload(stack.enter_context(connected(registry)), registry.start("app"), 6)
+            object.__setattr__(registry.server._options, "grace", 0.2)
+        # It came here, before the silence of the request itself would have ended it.
+        assert receive.STALL_SECONDS >= 60
 
 
 @pytest.fixture
@@ -288,9 +307,33 @@ def test_silence_ends_a_handshake(
     monkeypatch.setattr("oci.registry.server.listener.HEAD_SECONDS", 0.2)
     cert, key = certificate
     with served(layout, tls_cert=str(cert), tls_key=str(key)) as registry:
-        with socket.create_connection(("127.0.0.1", registry.port), timeout=10) as sock:
+        with connected(registry) as sock, contextlib.suppress(ConnectionResetError):
             sock.sendall(begun)
             assert sock.recv(100) == b""
+
+
+def test_the_end_of_the_server_ends_resting_connections_with_tls(
+    layout: Layout, certificate: tuple[Path, Path]
+) -> None:
+    """S90: as those without, at once and not when their time to rest is over."""
+    cert, key = certificate
+    context = ssl.create_default_context(cafile=str(cert))
+    options = Options(port=0, grace=60, tls_cert=str(cert), tls_key=str(key))
+    with RegistryServer(layout, options) as server:
+        thread = threading.Thread(target=server.serve)
+        thread.start()
+        registry = Registry(server, layout)
+        with context.wrap_socket(connected(registry), server_hostname="localhost") as sock:
+            sock.sendall(BASE + b"\r\n")
+            assert sock.recv(1000).startswith(b"HTTP/1.1 200")
+            until(lambda: connections(registry) == (1, 1))
+            server.stop()
+            thread.join()
+            closing = threading.Thread(target=server.close)
+            closing.start()
+            sock.settimeout(30)
+            assert sock.recv(1000) == b""
+        closing.join()
 
 
 def test_a_certificate_that_is_not_believed_is_named(layout: Layout, certificate: tuple[Path, Path]) -> None:
@@ -308,7 +351,7 @@ def test_tls(layout: Layout, certificate: tuple[Path, Path]) -> None:
         assert registry.server.url.startswith("https://")
         context = ssl.create_default_context(cafile=str(cert))
         digest = digest_of(blob).encode()
-        with socket.create_connection(("127.0.0.1", registry.port), timeout=10) as plain:
+        with socket.create_connection(("127.0.0.1", registry.port), timeout=60) as plain:
             with context.wrap_socket(plain, server_hostname="localhost") as sock:
                 sock.sendall(
                     b"POST /v2/app/blobs/uploads/?digest=%s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
@@ -321,7 +364,7 @@ def test_tls(layout: Layout, certificate: tuple[Path, Path]) -> None:
                 )
                 received = b"".join(iter(lambda: sock.recv(65536), b""))
         assert received.partition(b"\r\n\r\n")[2] == blob
-        with socket.create_connection(("127.0.0.1", registry.port), timeout=10) as plain:
+        with socket.create_connection(("127.0.0.1", registry.port), timeout=60) as plain:
             plain.sendall(BASE + b"\r\n")
             with contextlib.suppress(ConnectionResetError):
                 assert b"HTTP" not in plain.recv(1000)
