@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from chaos import Proxy, chaos
 from small_registry import Registry, serving
-from specimens import BRISK, MakeClient, Scene, Waiting, noise
+from specimens import CALM, MakeClient, Scene, Waiting, noise
 
 from oci.blobs import BlobStore
 from oci.image import Image
@@ -58,7 +58,7 @@ def make_client(waiting: Waiting, warned: list[str]) -> Iterator[MakeClient]:
     clients: list[Client] = []
 
     def make(*args: object, **options: object) -> Client:
-        given = {"patience": BRISK, "sleep": waiting.sleep, "clock": waiting.clock, "warn": warned.append}
+        given = {"patience": CALM, "sleep": waiting.sleep, "clock": waiting.clock, "warn": warned.append}
         clients.append(Client(*args, **{**given, **options}))  # type: ignore[arg-type]
         return clients[-1]
 
