@@ -2,8 +2,9 @@
 
 The builder has threads and much memory and must not fork; this process has neither. It takes orders from
 descriptor 3 (a SOCK_SEQPACKET), each with the descriptors of one step and an answer socket; it answers when
-the step has ended. It ends when the builder does, however that happens, and all steps with it: each is the
-init of its own pid namespace and asks for SIGKILL at our death.
+the step has ended, and before with its process id if that was asked for. It ends when the builder does,
+however that happens, and all steps with it: each is the init of its own pid namespace, or joins that of
+another one, and asks for SIGKILL at our death.
 
 Imports are few on purpose (KERNEL.md 2.1): the start of this process stands before the first RUN.
 """
@@ -23,7 +24,7 @@ from builder.sandbox.bounds import Bounds, most_pids
 from builder.sandbox.mountcalls import load_what_old_kernels_need
 from builder.sandbox.overlay import best_way
 from builder.sandbox.plan import Plan
-from builder.sandbox.step import Step, usual_limits
+from builder.sandbox.step import READY, Step, usual_limits
 from builder.sandbox.stubs import remove_stubs
 
 ORDERS = 3
@@ -31,6 +32,8 @@ MESSAGE = 1 << 16
 """The longest order that travels in the message itself, in bytes; a longer one comes as a file in memory."""
 
 RUN, RUN_FROM_FILE, KILL_ALL = b"R", b"F", b"K"
+PID = b"P"
+"""Begins the message that brings a process id."""
 
 _NAMESPACES = (
     sys_.CLONE_NEWNS | sys_.CLONE_NEWPID | sys_.CLONE_NEWIPC | sys_.CLONE_NEWUTS | sys_.CLONE_NEWCGROUP
@@ -40,19 +43,49 @@ _NAMESPACES = (
 class Running:
     """A step's process as its launcher sees it."""
 
-    __slots__ = ("answer", "chroot", "noting", "pid", "pidfd", "report", "timed_out", "until")
+    __slots__ = (
+        "_said",
+        "answer",
+        "chroot",
+        "joined",
+        "noting",
+        "number",
+        "pid",
+        "pidfd",
+        "report",
+        "timed_out",
+        "until",
+    )
 
-    def __init__(self, pid: int, pidfd: int, report: int, answer: _socket.socket, wall_s: float) -> None:
+    def __init__(self, plan: Plan, pid: int, pidfd: int, report: int, answer: _socket.socket) -> None:
         self.pid = pid
         self.pidfd = pidfd
         self.report = report
         self.answer = answer
-        self.until = time.monotonic() + wall_s if wall_s else 0.0
+        self._said = b""
+        self.until = time.monotonic() + plan.wall_s if plan.wall_s else 0.0
         self.timed_out = False
-        self.chroot = b""
+        self.number = plan.number
+        self.joined = plan.join > 0
+        """Whether it went into the namespaces of another one."""
+        self.chroot = plan.source if plan.chroot else b""
         """The root of a step without namespaces, which leaves processes behind."""
         self.noting = 0
         """The process that notes its owners."""
+
+    def reported(self) -> list[tuple[bytes, bytes]]:
+        """All it told until its program started or it ended; waits for that."""
+        if self.report >= 0:
+            self._said, self.report = _read_all(self.report), -1
+        return _frames(self._said)
+
+    def begins(self) -> bool:
+        """Whether its program has not started yet and it has not failed either."""
+        if self.report < 0:
+            return False
+        poll = select.poll()
+        poll.register(self.report, 0)
+        return not poll.poll(0)
 
 
 class Launcher:
@@ -70,18 +103,26 @@ class Launcher:
         self.rlimits = usual_limits()
         self.by_pidfd: dict[int, Running] = {}
         self.by_answer: dict[int, Running] = {}
+        self.joining: dict[int, list[tuple[Plan, list[int], _socket.socket]]] = {}
+        """Who waits for a step's program to start, by that step's report."""
+        self.left: list[int] = []
+        """Processes that note owners for what joined processes may have left behind."""
         self.most_pids = most_pids()
 
     def serve(self) -> None:
         """Until the builder closes its end or dies."""
         while True:
-            for fd, _ in self.poll.poll(self._patience_ms()):
+            ready = self.poll.poll(self._patience_ms())
+            for fd, _ in ready:
                 if fd == self.builder or (fd == ORDERS and not self._order()):
                     return
                 if fd in self.by_pidfd:
                     self._ended(self.by_pidfd.pop(fd))
                 elif fd in self.by_answer:
                     self._told(self.by_answer[fd])
+            for fd, _ in ready:  # last: their descriptors' numbers may be closed ones of this round
+                if fd in self.joining:
+                    self._let_in(fd)
 
     def _patience_ms(self) -> int | None:
         """How long to wait until a step's time is over; None: no step has a limit. Kills those that are."""
@@ -98,14 +139,15 @@ class Launcher:
         """A signal for a step; or nobody waits for it any more, which is its end.
 
         The kernel drops a signal for a pid namespace's init that has no handler for it: then the step ends by
-        it as any other process would.
+        it as any other process would, which a joined one is.
         """
         try:
             message = running.answer.recv(1, _socket.MSG_DONTWAIT)
         except ConnectionResetError:
             message = b""
         number = message[0] if message else 9
-        sys_.pidfd_kill(running.pidfd, number if _catches(running.pid, number) else 9)
+        plain = running.joined or _catches(running.pid, number)
+        sys_.pidfd_kill(running.pidfd, number if plain else 9)
         if not message:
             self.poll.unregister(running.answer.fileno())
             del self.by_answer[running.answer.fileno()]
@@ -129,17 +171,43 @@ class Launcher:
             answer = _socket.socket(fileno=fds.pop(0))
             if kind == RUN_FROM_FILE:
                 body = _read_all(fds.pop(0))
-            try:
-                self._start(Plan(body), fds, answer)
-            except OSError as error:
-                text = f"clone: {error.strerror or error}"
-                answer.send(marshal.dumps((125, 0.0, 0.0, 0, text, [], 0, 0, False, [])))
-                answer.close()
-            for fd in fds:
-                os.close(fd)
+            plan = Plan(body)
+            if plan.join:
+                self._join(plan, fds, answer)
+            else:
+                self._begin(plan, fds, answer)
         return bool(message)
 
-    def _start(self, plan: Plan, fds: list[int], answer: _socket.socket) -> None:
+    def _join(self, plan: Plan, fds: list[int], answer: _socket.socket) -> None:
+        """Begin a process in a step's namespaces, as soon as the step's program has started: before, the root
+        directory there may be the host's still. So it is for good where that program was never reached.
+        """
+        target = next((each for each in self.by_pidfd.values() if each.number == plan.join), None)
+        if target and target.begins():
+            self.joining.setdefault(target.report, []).append((plan, fds, answer))
+            self.poll.register(target.report, 0)
+        elif target and READY in (said := [kind for kind, _ in target.reported()]) and b"E" not in said:
+            self._begin(plan, fds, answer, target)
+        else:
+            _refuse(answer, fds, "join: the container is not running")
+
+    def _let_in(self, report: int) -> None:
+        self.poll.unregister(report)
+        for waiting in self.joining.pop(report):
+            self._join(*waiting)
+
+    def _begin(
+        self, plan: Plan, fds: list[int], answer: _socket.socket, target: Running | None = None
+    ) -> None:
+        try:
+            self._start(plan, fds, answer, target)
+        except OSError as error:
+            _refuse(answer, fds, f"{'join' if target else 'clone'}: {error.strerror or error}")
+        else:
+            for fd in fds:
+                os.close(fd)
+
+    def _start(self, plan: Plan, fds: list[int], answer: _socket.socket, target: Running | None) -> None:
         plan.overlay_by = max(plan.overlay_by, self.overlay_by)
         asked = {resource for resource, _, _ in plan.rlimits}
         plan.rlimits += [limit for limit in self.rlimits if limit[0] not in asked]
@@ -155,41 +223,55 @@ class Launcher:
             sys_.prctl(sys_.PR_SET_CHILD_SUBREAPER, 1)
         if plan.cgroup or plan.tasks:
             flags &= ~sys_.CLONE_NEWCGROUP  # the step makes it when it is in its cgroups: its root
+        if plan.number or target:
+            # With the first of them: who joins it in some weeks must not meet the files of a later version.
+            from builder.sandbox import answers, joining  # noqa: F401
+        inside = joining.Namespaces(target.pid) if target else None
         report, tell = os.pipe2(os.O_CLOEXEC)
         here, there = _socket.socketpair() if plan.owners else (None, None)
         try:
-            pid, pidfd = sys_.clone(flags, cgroup)
+            pid, pidfd = inside.clone(cgroup) if inside else sys_.clone(flags, cgroup)
             if pid == 0:
-                bounds = Bounds(plan.cgroup or plan.tasks > 0, tuple(rest[: plan.tasks]), self.most_pids)
+                confined = not target and (plan.cgroup or plan.tasks > 0)
+                bounds = Bounds(confined, tuple(rest[: plan.tasks]), self.most_pids)
                 ways = (tell, answer.fileno(), there.fileno() if there else -1)
-                Step(plan, (output, netns, stdin, errors), ways, self.me, bounds).run()
+                all_ = (plan, (output, netns, stdin, errors), ways, self.me, bounds)
+                (joining.Joined(*all_, inside) if inside else Step(*all_)).run()
         except OSError:
             os.close(report)
             raise
         finally:
             os.close(tell)
-        running = Running(pid, pidfd, report, answer, plan.wall_s)
+            if inside:
+                inside.close()
+        running = Running(plan, pid, pidfd, report, answer)
+        if plan.number or target:
+            _tell_pid(answer, pid)
         if here and there:
             running.noting = _note_owners(plan, pid, here, there)
-        running.chroot = plan.source if plan.chroot else b""
         self.by_pidfd[pidfd] = running
         self.by_answer[answer.fileno()] = running
         self.poll.register(pidfd, select.POLLIN)
         self.poll.register(answer.fileno(), select.POLLIN)
 
     def _ended(self, running: Running) -> None:
+        if running.report in self.joining:
+            self._let_in(running.report)
         _, code, usage = os.wait4(running.pid, 0)
         if running.chroot:
             end_orphans(running.chroot, [each.pid for each in self.by_pidfd.values()])
-        if running.noting:
+        if running.noting and running.joined:
+            self.left.append(running.noting)
+        elif running.noting:
             os.waitpid(running.noting, 0)
+        self.left = [pid for pid in self.left if not os.waitpid(pid, os.WNOHANG)[0]]
         status, error, left, weaker = os.waitstatus_to_exitcode(code), "", [], []
-        for kind, body in _frames(_read_all(running.report)):
+        for kind, body in running.reported():
             if kind == b"S":
                 left = remove_stubs(*marshal.loads(body))
             elif kind == b"W":
                 weaker = marshal.loads(body)
-            else:
+            elif kind == b"E":
                 status, error = marshal.loads(body)
         status = 128 - status if status < 0 else status
         self.poll.unregister(running.pidfd)
@@ -204,6 +286,24 @@ class Launcher:
         except OSError:
             pass  # nobody waits for it
         running.answer.close()
+
+
+def _refuse(answer: _socket.socket, fds: list[int], error: str) -> None:
+    """Say why a process was not begun, and let go of what came for it."""
+    try:
+        answer.send(marshal.dumps((125, 0.0, 0.0, 0, error, [], 0, 0, False, [])))
+    except OSError:
+        pass  # nobody waits for it
+    answer.close()
+    for fd in fds:
+        os.close(fd)
+
+
+def _tell_pid(answer: _socket.socket, pid: int) -> None:
+    try:
+        answer.send(PID + struct.pack("=i", pid))
+    except OSError:
+        pass  # nobody waits for it
 
 
 def _catches(pid: int, number: int) -> bool:

@@ -52,11 +52,13 @@ class Plan:
         "gid",
         "groups",
         "hostname",
+        "join",
         "lowers",
         "mounts",
         "netns",
         "network",
         "no_new_privileges",
+        "number",
         "overlay_by",
         "owners",
         "privileged",
@@ -109,6 +111,8 @@ class Plan:
     cgroup: bool
     tasks: int
     wall_s: float
+    number: int
+    join: int
 
     def __init__(self, packed: bytes) -> None:
         for name, value in zip(self.__slots__, marshal.loads(packed), strict=True):
@@ -125,13 +129,17 @@ def pack(
     netns: bool = False,
     cgroup: bool = False,
     tasks: int = 0,
+    number: int = 0,
+    join: int = 0,
 ) -> bytes:
     """`sandbox` as the bytes that `Plan` reads.
 
     `stubs` is a host directory that becomes the lowest overlay layer; the flags say which descriptors come
     along: a network namespace, standard input, a standard error apart from the output, a cgroup v2
-    directory, and how many files of cgroups v1. Raises ValueError
-    for a name that is not known or a string the kernel could not take (a NUL byte).
+    directory, and how many files of cgroups v1. A step with a `number` tells its process id and can be
+    joined; one with `join` goes into the namespaces of the step with that number, and nothing that makes
+    its surroundings counts. Raises ValueError for a name that is not known or a string the kernel could not
+    take (a NUL byte).
     """
     values = _root(sandbox, stubs) | {
         "overlay_by": overlay_by,
@@ -160,6 +168,8 @@ def pack(
         "cgroup": cgroup,
         "tasks": tasks,
         "wall_s": sandbox.limits.wall_s,
+        "number": number,
+        "join": join,
     }
     return marshal.dumps([values[name] for name in Plan.__slots__])
 

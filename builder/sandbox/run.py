@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import _socket
+import itertools
 import marshal
 import os
 import struct
 import sys
 import threading
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builder.sandbox import launcher as there
 from builder.sandbox.plan import pack
-from builder.sandbox.spec import Exit, Overlay
+from builder.sandbox.spec import Bind, Exit, Overlay
 from builder.sandbox.stubs import stub_tree
 from builder.sandbox.terminal import MASTER
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from builder.sandbox.spec import Sandbox
 
 _PATIENCE_S = 3.0
+_numbers = itertools.count(1)
+"""Of steps that can be joined: each has one that no step of another launcher has either."""
 
 _BOOT = (
     "import sys\n"
@@ -104,6 +108,7 @@ class Launcher:
         stdin_fd: int | None = None,
         error_fd: int | None = None,
         cgroup: StepGroup | None = None,
+        tell_pid: bool = False,
     ) -> Running:
         """Begin to run one sandbox; any number may run at once. Use the result in `with`.
 
@@ -113,13 +118,13 @@ class Launcher:
         own takes no other stream (`output_fd` is None), see `Running.terminal`. `netns_fd` is a ready network
         namespace for `network="private"`; without it a private network has only `lo`. `cgroup` is where
         its processes are counted and limited from the first moment on (`builder.sandbox.cgroup`). The caller
-        keeps and closes all descriptors, as soon as this has returned if it likes.
+        keeps and closes all descriptors, as soon as this has returned if it likes. With `tell_pid` the result
+        knows its process id, and others can `join` it.
 
         OSError: the launcher itself is gone. ValueError: a name or string that cannot be passed on.
         """
-        streams = [fd for fd in (output_fd, stdin_fd, error_fd) if fd is not None]
-        if streams if sandbox.terminal is not None else output_fd is None:
-            raise ValueError("a sandbox has either a terminal or an output")
+        _need_streams(sandbox, output_fd, stdin_fd, error_fd)
+        number = next(_numbers) if tell_pid else 0
         with_netns = netns_fd is not None and sandbox.network == "private"
         stubs = stub_tree(self._stubs, sandbox) if self._stubs and isinstance(sandbox.root, Overlay) else ""
         order = pack(
@@ -131,14 +136,60 @@ class Launcher:
             netns=with_netns,
             cgroup=cgroup is not None and cgroup.membership.unified >= 0,
             tasks=len(cgroup.membership.tasks) if cgroup else 0,
+            number=number,
         )
+        fds = (output_fd, netns_fd if with_netns else None, stdin_fd, error_fd)
+        running = self._give(order, fds, cgroup)
+        running.expect(
+            pid=tell_pid, terminal=sandbox.terminal is not None, number=0 if sandbox.chroot else number
+        )
+        return running
+
+    def join(
+        self,
+        running: Running,
+        sandbox: Sandbox,
+        *,
+        output_fd: int | None,
+        stdin_fd: int | None = None,
+        error_fd: int | None = None,
+        cgroup: StepGroup | None = None,
+    ) -> Running:
+        """Begin one more process inside a running sandbox: in its namespaces, with its root, mounts, network
+        and hostname, whatever `sandbox` says of these. Its program, identity, capabilities, filter, limits
+        and terminal are those of `sandbox`; it is confined no less than a first process with them.
+
+        `running` was begun by this launcher with `tell_pid`. A process that comes before the sandbox's own
+        program has started waits for that. It ends with the sandbox, with status 137; its own children stay
+        behind when it ends first. It is not in the sandbox's cgroups unless `cgroup` brings it there. A
+        working directory that is missing is an error (status 127). Streams and descriptors as for `begin`.
+
+        OSError: the launcher itself is gone. ValueError: one of the two has no namespaces, or `running` was
+        not begun so that it can be joined.
+        """
+        _need_streams(sandbox, output_fd, stdin_fd, error_fd)
+        if sandbox.chroot or not running.number:
+            raise ValueError("only a sandbox with namespaces, begun with `tell_pid`, can be joined")
+        order = pack(
+            replace(sandbox, root=Bind(""), mounts=()),
+            stdin=stdin_fd is not None,
+            errors=error_fd is not None,
+            cgroup=cgroup is not None and cgroup.membership.unified >= 0,
+            tasks=len(cgroup.membership.tasks) if cgroup else 0,
+            join=running.number,
+        )
+        joined = self._give(order, (output_fd, stdin_fd, error_fd), cgroup)
+        joined.expect(pid=True, terminal=sandbox.terminal is not None)
+        return joined
+
+    def _give(self, order: bytes, fds: tuple[int | None, ...], cgroup: StepGroup | None) -> Running:
+        """Hand an order with its descriptors to the process."""
         self.start()
         mine, theirs = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
         groups = cgroup.membership.fds() if cgroup else ()
-        fds = [output_fd, netns_fd if with_netns else None, stdin_fd, error_fd, *groups]
         self._count(1)
         try:
-            self._send(order, theirs.fileno(), [fd for fd in fds if fd is not None])
+            self._send(order, theirs.fileno(), [fd for fd in (*fds, *groups) if fd is not None])
         except BaseException:
             mine.close()
             self._count(-1)
@@ -205,8 +256,18 @@ class Running:
         self._answer = answer
         self._ended = ended
         self._cgroup = cgroup
-        self._first = b""
+        self._end = b""
         self._over = False
+        self._pid: int | None = 0
+        self._master: int | None = -1
+        self.number = 0
+        """By which the launcher knows it; 0 when it cannot be joined."""
+
+    def expect(self, *, pid: bool, terminal: bool, number: int = 0) -> None:
+        """What the launcher and the process are going to tell, in any order and before the end."""
+        self._pid = None if pid else 0
+        self._master = None if terminal else -1
+        self.number = number
 
     def __enter__(self) -> Running:
         return self
@@ -216,6 +277,8 @@ class Running:
             if not self._over:
                 self._kill()
         finally:
+            if (master := self._master) is not None and master >= 0:
+                os.close(master)
             self._answer.close()
             self._ended()
 
@@ -226,22 +289,54 @@ class Running:
         self.signal(9)
         self._answer.settimeout(_PATIENCE_S)
         with suppress(OSError):
-            while self._answer.recv(1 << 16) == MASTER:
-                pass
+            while not self._over:
+                self._hear()
+
+    def _hear(self) -> None:
+        """Take in one message: the process id, the terminal, or the end."""
+        space = _socket.CMSG_SPACE(struct.calcsize("=i"))
+        message, ancillary, _, _ = self._answer.recvmsg(1 << 16, space, _socket.MSG_CMSG_CLOEXEC)
+        for _, _, data in ancillary:
+            self._master = struct.unpack("=i", data)[0]
+        if ancillary or message == MASTER:
+            return
+        if message[:1] == there.PID:
+            self._pid = struct.unpack("=i", message[1:])[0]
+            return
+        self._end, self._over = message, True
+        self._pid = self._pid or 0
+        self._master = -1 if self._master is None else self._master
+
+    @property
+    def pid(self) -> int:
+        """The process id of its first process as this process sees it, asked for with `tell_pid`; waits until
+        there is one. 0 when it never came to that.
+        """
+        while self._pid is None:
+            self._hear()
+        return self._pid
+
+    def fileno(self) -> int:
+        """A descriptor to poll: readable means that it has ended and `wait` does not block. Waits until the
+        process id and the terminal are there, where they were asked for.
+        """
+        while self._pid is None or self._master is None:
+            self._hear()
+        return self._answer.fileno()
 
     def terminal(self) -> int:
         """The other end of the sandbox's terminal, which the caller closes: reading gives EIO when its last
         process is gone. -1 when it never came to that: `wait` tells why. Call it once, before `wait`.
         """
-        space = _socket.CMSG_SPACE(struct.calcsize("=i"))
-        answer, ancillary, _, _ = self._answer.recvmsg(1 << 16, space, _socket.MSG_CMSG_CLOEXEC)
-        for _, _, data in ancillary:
-            return int(struct.unpack("=i", data)[0])
-        self._first, self._over = answer, True
-        return -1
+        while self._master is None:
+            self._hear()
+        master, self._master = self._master, -1
+        return master
 
     def signal(self, number: int) -> None:
-        """Send a signal to the sandbox's first process: without a handler for it it ends, with status 137."""
+        """Send a signal to the process. Without a handler for it a sandbox's first process ends, with status
+        137; for one that joined it does what it does anywhere.
+        """
         with suppress(OSError):  # it has ended
             self._answer.send(bytes([number]), _socket.MSG_NOSIGNAL)
 
@@ -251,15 +346,21 @@ class Running:
         A sandbox that could not be set up is no exception: `Exit.error` says what failed (status 125), or
         why the command could not be executed (126, 127). OSError: the launcher itself is gone.
         """
-        answer = self._first or self._answer.recv(1 << 16)
-        self._over = True
-        if not answer:
+        while not self._over:
+            self._hear()
+        if not self._end:
             raise OSError("run: the launcher process ended; see the lines above for its reason")
-        status, user_s, system_s, max_rss, error, left, *end = marshal.loads(answer)
+        status, user_s, system_s, max_rss, error, left, *end = marshal.loads(self._end)
         read, written, timed_out, weaker = end
         used = self._cgroup.used() if self._cgroup else None
         moved = (read, written, timed_out, used, tuple(weaker))
         return Exit(status, user_s, system_s, max_rss, error, tuple(left), *moved)
+
+
+def _need_streams(sandbox: Sandbox, output: int | None, *others: int | None) -> None:
+    given = [fd for fd in (output, *others) if fd is not None]
+    if given if sandbox.terminal is not None else output is None:
+        raise ValueError("a sandbox has either a terminal or an output")
 
 
 def _spawn() -> tuple[_socket.socket, int]:

@@ -2,7 +2,7 @@
 
 It is the init of its pid namespace, a copy of the launcher, and runs no foreign code before exec.
 Everything it tells goes through one pipe that exec closes: frames of a letter, a length and a body (`S`
-stubs, `E` an error).
+stubs, `W` what is weaker, `E` an error, `R` that its root directory is the only one from here on).
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from builder.sandbox.plan import Plan
 
 DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+READY = b"R"
 _REPORT, _LAUNCHER, _NOTING = 3, 4, 5
 _CORE, _NPROC, _NOFILE, _MOST = 4, 6, 7, 1 << 20
 
@@ -98,17 +99,22 @@ class Step:
     def _become(self) -> None:
         self.doing = "resource limits"
         self.bounds.enter()
-        if self.plan.chroot:
-            null = self._chroot()
-        else:
-            self._network()
-            null = self._tree()
-        self._stdio(null)
+        self._stdio(self._surroundings())
         self._working_directory()
         self._rlimits()
         self._identity()
         self._die_with_launcher()  # changing ids has cleared it
         self._exec()
+
+    def _surroundings(self) -> int:
+        """All that it will see but its working directory; a descriptor of a /dev/null."""
+        if self.plan.chroot:
+            return self._chroot()
+        self._network()
+        null = self._tree()
+        if self.plan.number:
+            self._tell(READY, b"")
+        return null
 
     def _chroot(self) -> int:
         """No namespace and no mount: the root directory alone."""
@@ -209,14 +215,17 @@ class Step:
         try:
             os.chdir(cwd)
         except FileNotFoundError:
-            os.makedirs(cwd, 0o755)
-            os.chown(cwd, *self._owner)
-            if self.plan.owners:
-                note(cwd, Owner(self.plan.uid, self.plan.gid))
+            self._missing_working_directory(cwd)
             os.chdir(cwd)
         here = os.getcwd()
         if not here.startswith("/") or not os.path.samestat(os.stat(here), os.stat(".")):
             raise OSError(errno.ENOENT, "chdir: the directory is outside of the root")
+
+    def _missing_working_directory(self, cwd: str) -> None:
+        os.makedirs(cwd, 0o755)
+        os.chown(cwd, *self._owner)
+        if self.plan.owners:
+            note(cwd, Owner(self.plan.uid, self.plan.gid))
 
     def _rlimits(self) -> None:
         for resource, soft, hard in self.plan.rlimits:
@@ -289,7 +298,7 @@ class Step:
             os.execve(path, self.plan.argv, env)
         except OSError as error:
             status = 127 if error.errno == errno.ENOENT else 126
-            raise NotStarted(status, f"exec {os.fsdecode(path)}: {_lower(error)}") from None
+            raise NotStarted(status, f"exec {os.fsdecode(path)}: {lower(error)}") from None
 
 
 def usual_limits() -> list[tuple[int, int, int]]:
@@ -315,7 +324,8 @@ def _loopback_up() -> None:
     control.close()
 
 
-def _lower(error: OSError) -> str:
+def lower(error: OSError) -> str:
+    """What went wrong, in the words of Docker."""
     return os.strerror(error.errno or 0).lower()
 
 
@@ -329,7 +339,7 @@ def _find(name: bytes, search: bytes) -> bytes:
             mode = os.stat(name).st_mode
         except OSError as error:
             status = 127 if error.errno in (errno.ENOENT, errno.ENOTDIR) else 126
-            raise NotStarted(status, f'exec: "{shown}": stat {shown}: {_lower(error)}') from None
+            raise NotStarted(status, f'exec: "{shown}": stat {shown}: {lower(error)}') from None
         if stat.S_ISDIR(mode):
             raise NotStarted(126, f'exec: "{shown}": is a directory')
         if not os.access(name, os.X_OK):

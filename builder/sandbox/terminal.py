@@ -28,14 +28,27 @@ def open_terminal(root: int, rows: int, columns: int) -> tuple[int, int]:
 
     The slave is opened through its master, never by a name (KERNEL.md 3).
     """
-    pts = open_in_root(root, b"/dev/pts", os.O_PATH | os.O_DIRECTORY)
-    if sys_.file_system_type(pts) != _DEVPTS_SUPER_MAGIC:
-        raise OSError(19, "terminal: /dev/pts is no devpts")
+    pts = _devpts(root)
     master, slave = _pair(os.open(b"ptmx", _OPEN, dir_fd=pts), rows, columns)
     number = struct.unpack("=I", fcntl.ioctl(master, _TIOCGPTN, bytes(4)))[0]
     _console(root, open_tree(pts, b"%d" % number))
     os.close(pts)
     return master, slave
+
+
+def open_further_terminal(root: int, rows: int, columns: int) -> tuple[int, int]:
+    """One more terminal in a `root` that runs already; its /dev/console stays whose it is."""
+    pts = _devpts(root)
+    master, slave = _pair(os.open(b"ptmx", _OPEN, dir_fd=pts), rows, columns)
+    os.close(pts)
+    return master, slave
+
+
+def _devpts(root: int) -> int:
+    pts = open_in_root(root, b"/dev/pts", os.O_PATH | os.O_DIRECTORY)
+    if sys_.file_system_type(pts) != _DEVPTS_SUPER_MAGIC:
+        raise OSError(19, "terminal: /dev/pts is no devpts")
+    return pts
 
 
 def open_foreign_terminal(rows: int, columns: int) -> tuple[int, int]:
