@@ -35,6 +35,7 @@ RUN, RUN_FROM_FILE, KILL_ALL = b"R", b"F", b"K"
 PID = b"P"
 """Begins the message that brings a process id."""
 
+_RETRY_S = 0.1
 _NAMESPACES = (
     sys_.CLONE_NEWNS | sys_.CLONE_NEWPID | sys_.CLONE_NEWIPC | sys_.CLONE_NEWUTS | sys_.CLONE_NEWCGROUP
 )
@@ -105,6 +106,8 @@ class Launcher:
         self.by_answer: dict[int, Running] = {}
         self.joining: dict[int, list[tuple[Plan, list[int], _socket.socket]]] = {}
         """Who waits for a step's program to start, by that step's report."""
+        self.held: list[Running] = []
+        """Who has ended, but cannot be reaped yet: a process of the container traces it (ptrace(2))."""
         self.left: list[int] = []
         """Processes that note owners for what joined processes may have left behind."""
         self.most_pids = most_pids()
@@ -123,6 +126,8 @@ class Launcher:
             for fd, _ in ready:  # last: their descriptors' numbers may be closed ones of this round
                 if fd in self.joining:
                     self._let_in(fd)
+            for running in list(self.held):
+                self._ended(running)
 
     def _patience_ms(self) -> int | None:
         """How long to wait until a step's time is over; None: no step has a limit. Kills those that are."""
@@ -133,6 +138,8 @@ class Launcher:
                 sys_.pidfd_kill(running.pidfd)
             elif running.until:
                 ends.append(running.until - now)
+        if self.held:
+            ends.append(_RETRY_S)
         return 1 + int(min(ends) * 1000) if ends else None
 
     def _told(self, running: Running) -> None:
@@ -257,7 +264,16 @@ class Launcher:
     def _ended(self, running: Running) -> None:
         if running.report in self.joining:
             self._let_in(running.report)
-        _, code, usage = os.wait4(running.pid, 0)
+        reaped, code, usage = os.wait4(running.pid, os.WNOHANG)
+        if running in self.held:
+            if reaped:
+                self.held.remove(running)
+        else:
+            self.poll.unregister(running.pidfd)
+            if not reaped:
+                self.held.append(running)
+        if not reaped:
+            return
         if running.chroot:
             end_orphans(running.chroot, [each.pid for each in self.by_pidfd.values()])
         if running.noting and running.joined:
@@ -274,7 +290,6 @@ class Launcher:
             elif kind == b"E":
                 status, error = marshal.loads(body)
         status = 128 - status if status < 0 else status
-        self.poll.unregister(running.pidfd)
         os.close(running.pidfd)
         if self.by_answer.pop(running.answer.fileno(), None):
             self.poll.unregister(running.answer.fileno())
