@@ -193,10 +193,11 @@ def security(found: Isolation) -> list[tuple[str, str]]:
     """What protects the machine from a step, line by line."""
     if found.chroot:
         return [
-            ("processes", "the machine's: a step sees and may signal them"),
-            ("files", "a directory by chroot(2); root leaves it"),
+            ("processes", _others()),
+            ("files", "a directory by chroot(2), which a step cannot call; the machine's /proc is not in it"),
             ("network", "the machine's"),
-            ("system calls", "no filter"),
+            ("system calls", "an allow list (docs/security.md); unknown ones are ENOSYS"),
+            ("setuid programs", "no effect, unless pybuild has CAP_SYS_ADMIN"),
             ("limits", "as asked for"),
         ]
     if not found.runs:
@@ -214,6 +215,18 @@ def security(found: Isolation) -> list[tuple[str, str]]:
         ("keys", "a session keyring of its own; keyctl is refused"),
         ("terminal", "none of the caller's; one of its own where asked for"),
     ]
+
+
+def _others() -> str:
+    """What a step without namespaces can do to the processes of others."""
+    from builder.sandbox import landlock
+
+    version = landlock.version()
+    if version >= landlock.SCOPES:
+        return "those of the machine, out of reach by Landlock: neither signals nor tracing"
+    if version >= landlock.REFER:
+        return "the machine's: a step may signal them, not trace them (Landlock before Linux 6.12)"
+    return "the machine's: a step may signal its user's, and trace other steps' (no Landlock)"
 
 
 def _users(found: Isolation) -> str:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 READY = b"R"
 _REPORT, _LAUNCHER, _NOTING = 3, 4, 5
+_SYS_ADMIN = 21
 _CORE, _NPROC, _NOFILE, _MOST = 4, 6, 7, 1 << 20
 
 
@@ -118,6 +119,8 @@ class Step:
 
     def _chroot(self) -> int:
         """No namespace and no mount: the root directory alone."""
+        import builder.sandbox.landlock  # noqa: F401 - of the root nothing is imported
+
         sys_.new_keyring()
         self.doing = "root directory"
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
@@ -280,12 +283,25 @@ class Step:
 
     def _filter(self) -> None:
         """No_new_privs comes with it: both are for whatever is executed next."""
-        if self.plan.no_new_privileges:
+        if self.plan.no_new_privileges or (self.plan.chroot and not _may_filter()):
             sys_.prctl(sys_.PR_SET_NO_NEW_PRIVS, 1)
+        if self.plan.chroot:
+            self._confine()
         if self.plan.seccomp:
             self.doing = "system call filter"
             sys_.load_filter(self.plan.seccomp)
             self.doing = "identity"
+
+    def _confine(self) -> None:
+        """What namespaces do for other steps: files, processes and sockets of others are out of reach."""
+        from builder.sandbox.landlock import confine  # loaded by `_chroot`, from outside
+
+        self.doing = "landlock"
+        root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        weaker = confine(root)
+        os.close(root)
+        if weaker:
+            self._tell(b"W", marshal.dumps(weaker))
 
     def _exec(self) -> None:
         env = dict(self.plan.env)
@@ -311,6 +327,11 @@ def usual_limits() -> list[tuple[int, int, int]]:
         most = _MOST if hard < 0 else min(_MOST, hard)
         limits.append((resource, most, most))
     return limits
+
+
+def _may_filter() -> bool:
+    """Whether this process may confine itself and leave setuid programs their effect (CAP_SYS_ADMIN)."""
+    return bool(sys_.permitted_capabilities() >> _SYS_ADMIN & 1)
 
 
 def _above(fd: int) -> int:

@@ -84,7 +84,8 @@ def _check(result: int, call: str, path: bytes | str = b"") -> int:
     return result
 
 
-def _raw(call: str, number: int, *arguments: int | bytes | ctypes.Array[ctypes.c_char] | None) -> int:
+def raw(call: str, number: int, *arguments: int | bytes | ctypes.Array[ctypes.c_char] | None) -> int:
+    """The system call `number`; `call` is its name for an OSError."""
     words = [ctypes.c_long(word) if isinstance(word, int) else word for word in arguments]
     return _check(int(_libc.syscall(ctypes.c_long(number), *words)), call)
 
@@ -97,12 +98,12 @@ def clone(flags: int, cgroup: int = -1) -> tuple[int, int]:
     pidfd = (ctypes.c_int * 1)(-1)
     place = ctypes.addressof(pidfd)
     if cgroup < 0:
-        pid = _raw("clone", _CLONE, flags | CLONE_PIDFD | 17, 0, place, 0, 0)
+        pid = raw("clone", _CLONE, flags | CLONE_PIDFD | 17, 0, place, 0, 0)
     else:
         what = struct.pack(
             "=11Q", flags | CLONE_PIDFD | CLONE_INTO_CGROUP, place, 0, 0, 17, 0, 0, 0, 0, 0, cgroup
         )
-        pid = _raw("clone3", _CLONE3, what, len(what))
+        pid = raw("clone3", _CLONE3, what, len(what))
     return (0, -1) if pid == 0 else (pid, pidfd[0])
 
 
@@ -119,7 +120,7 @@ def setns(fd: int, kind: int = 0) -> None:
 def pidfd_kill(pidfd: int, number: int = 9) -> None:
     """Send a signal (SIGKILL); a process that has ended already is no error."""
     try:
-        _raw("pidfd_send_signal", _PIDFD_SEND_SIGNAL, pidfd, number, None, 0)
+        raw("pidfd_send_signal", _PIDFD_SEND_SIGNAL, pidfd, number, None, 0)
     except ProcessLookupError:
         pass
 
@@ -149,14 +150,14 @@ def load_filter(program: bytes) -> None:
     """
     text = ctypes.create_string_buffer(program, len(program))
     what = struct.pack("=H6xQ", len(program) // 8, ctypes.addressof(text))
-    _raw("seccomp", _SECCOMP, 1, 0, what)  # SECCOMP_SET_MODE_FILTER
+    raw("seccomp", _SECCOMP, 1, 0, what)  # SECCOMP_SET_MODE_FILTER
 
 
 def load_listening(program: bytes) -> int:
     """`load_filter` of a program that hands calls over; the descriptor on which they arrive."""
     text = ctypes.create_string_buffer(program, len(program))
     what = struct.pack("=H6xQ", len(program) // 8, ctypes.addressof(text))
-    return _raw("seccomp", _SECCOMP, 1, 8, what)  # SECCOMP_FILTER_FLAG_NEW_LISTENER
+    return raw("seccomp", _SECCOMP, 1, 8, what)  # SECCOMP_FILTER_FLAG_NEW_LISTENER
 
 
 def new_keyring() -> None:
@@ -166,7 +167,7 @@ def new_keyring() -> None:
     are no error: whoever asks made one for the process before.
     """
     try:
-        _raw("keyctl", _KEYCTL, 1, None)  # KEYCTL_JOIN_SESSION_KEYRING
+        raw("keyctl", _KEYCTL, 1, None)  # KEYCTL_JOIN_SESSION_KEYRING
     except OSError as error:
         if error.errno not in (errno.ENOSYS, errno.EPERM, errno.EDQUOT):
             raise
@@ -182,7 +183,7 @@ def get_rlimit(resource: int) -> tuple[int, int]:
 
 def default_signal(number: int) -> None:
     """Give a signal its default action. The raw call: the C library keeps 32 and 33 to itself."""
-    _raw("rt_sigaction", _RT_SIGACTION, number, bytes(32), None, 8)
+    raw("rt_sigaction", _RT_SIGACTION, number, bytes(32), None, 8)
 
 
 def sethostname(name: bytes) -> None:
@@ -219,7 +220,7 @@ def close_from(first: int) -> None:
     an image might bring, could leave some out.
     """
     try:
-        _raw("close_range", _CLOSE_RANGE, first, 0xFFFFFFFF, 0)
+        raw("close_range", _CLOSE_RANGE, first, 0xFFFFFFFF, 0)
     except OSError as error:
         if error.errno != errno.ENOSYS:  # before 5.9
             raise
@@ -245,7 +246,7 @@ def umount(target: bytes, flags: int = 0) -> None:
 
 def pivot_root(new: bytes, old: bytes) -> None:
     """pivot_root(2)."""
-    _raw("pivot_root", _PIVOT_ROOT, new, old)
+    raw("pivot_root", _PIVOT_ROOT, new, old)
 
 
 def file_system_type(fd: int) -> int:
@@ -308,12 +309,12 @@ def mount_setattr(
     """Add mount attributes to the mount at `fd` and cut it off from its peers."""
     attr = struct.pack("=QQQQ", attributes, 0, propagation, 0)
     flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
-    _raw("mount_setattr", _MOUNT_SETATTR, fd, b"", flags, attr, len(attr))
+    raw("mount_setattr", _MOUNT_SETATTR, fd, b"", flags, attr, len(attr))
 
 
 def move_mount(fd: int, target: int) -> None:
     """Attach the mount at `fd` on top of what `target` stands for."""
-    _raw("move_mount", _MOVE_MOUNT, fd, b"", target, b"", _MOVE_EMPTY_TO_EMPTY)
+    raw("move_mount", _MOVE_MOUNT, fd, b"", target, b"", _MOVE_EMPTY_TO_EMPTY)
 
 
 def fsopen(kind: bytes) -> int:
@@ -344,7 +345,7 @@ def _context_log(context: int) -> str:
 def fsmount(context: int, attributes: int) -> int:
     """The configured file system as a detached mount; the context is closed."""
     try:
-        return _raw("fsmount", _FSMOUNT, context, _FSMOUNT_CLOEXEC, attributes)
+        return raw("fsmount", _FSMOUNT, context, _FSMOUNT_CLOEXEC, attributes)
     finally:
         os.close(context)
 
@@ -365,7 +366,7 @@ def make_mount(kind: bytes, attributes: int, options: Sequence[tuple[bytes, byte
 def birth_time(path: bytes) -> int:
     """When the file itself was made, in nanoseconds (statx(2)); 0 where the file system does not know."""
     buffer = ctypes.create_string_buffer(256)
-    _raw("statx", _STATX, AT_FDCWD, path, _AT_SYMLINK_NOFOLLOW, _STATX_BTIME, buffer)
+    raw("statx", _STATX, AT_FDCWD, path, _AT_SYMLINK_NOFOLLOW, _STATX_BTIME, buffer)
     mask, seconds, nanoseconds = (
         struct.unpack_from(form, buffer.raw, at)[0] for form, at in (("=I", 0), ("=q", 80), ("=I", 88))
     )

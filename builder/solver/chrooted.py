@@ -24,9 +24,17 @@ if TYPE_CHECKING:
     from builder.snapshot.base import Active
 
 WARNING = (
-    "--isolation=chroot: steps run as root in a changed root directory only: they share the network, the "
-    "processes and the limits of pybuild itself, have no /proc, and no filter of system calls of ours"
+    "--isolation=chroot: steps run as root in a changed root directory only: they share the network and the "
+    "limits of pybuild itself, have no /proc, and setuid programs may have no effect"
 )
+UNCONFINED = {
+    "landlock": "--isolation=chroot without Landlock (Linux 5.19, and a filter that lets it through): a step "
+    "can signal the other processes of its user here, pybuild's too, and trace those of other steps",
+    "landlock-scopes": "--isolation=chroot before Linux 6.12: a step can signal the other processes of its "
+    "user here, pybuild's too, and connect to abstract sockets",
+}
+"""What a step is told to lack (`builder.sandbox.landlock`), in the words of a warning."""
+
 WITHOUT = frozenset({"SYS_CHROOT", "MKNOD"})
 """Capabilities that such a step does not get: with them it would leave its root."""
 

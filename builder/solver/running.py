@@ -15,7 +15,7 @@ from builder.graph import Exec, Step
 from builder.isolation import PROC_MEND, PROC_NOTE, Isolation, current, need_runs, unmapped
 from builder.sandbox.run import Launcher, Running
 from builder.sandbox.spec import DEFAULT_CAPABILITIES, Bind, Exit, File, Limits, Overlay, Owners, Sandbox
-from builder.solver.chrooted import WARNING, WITHOUT, furnished
+from builder.solver.chrooted import UNCONFINED, WARNING, WITHOUT, furnished
 from builder.solver.identity import resolve_user
 from builder.solver.logs import StepOutput
 from builder.solver.shown import NOTHING, Shown
@@ -68,6 +68,7 @@ class Runner:
         self._lock = threading.Lock()
         self._pool: NetworkPool | None = None
         self._told_weaker = False
+        self._told_unconfined = False
 
     def __enter__(self) -> Runner:
         need_runs(self._isolation)
@@ -143,7 +144,7 @@ class Runner:
             shm_size=op.shm_size,
             privileged=op.security == "insecure",
             no_new_privileges=entitlements.NO_NEW_PRIVILEGES in op.security_opts,
-            unfiltered=entitlements.UNFILTERED in op.security_opts or self._isolation.chroot,
+            unfiltered=entitlements.UNFILTERED in op.security_opts,
             chroot=self._isolation.chroot,
             capabilities=DEFAULT_CAPABILITIES - (WITHOUT if self._isolation.chroot else frozenset()),
             limits=self._groups.each if self._groups else Limits(),
@@ -206,6 +207,10 @@ class Runner:
         if "proc" in exit_.weaker and not self._told_weaker:
             self._told_weaker = True
             self._emit(Warning_("WeakerIsolation", f"{PROC_NOTE}: {PROC_MEND}"))
+        for each in exit_.weaker:
+            if each in UNCONFINED and not self._told_unconfined:
+                self._told_unconfined = True
+                self._emit(Warning_("WeakerIsolation", UNCONFINED[each]))
 
     @contextmanager
     def begin(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -94,6 +95,8 @@ def test_what_it_cannot_have(contained: Run, folder: Path) -> None:
         ("RUN --network=none true", "cannot keep a step from the network"),
         ("RUN busybox chroot / true", "RUN exited with"),
         ("RUN busybox mknod /disk b 8 0", "RUN exited with"),
+        ("RUN busybox kill -0 $PPID", "RUN exited with"),
+        ("RUN busybox ls /proc/1", "RUN exited with"),
     ):
         done = build(contained, folder, f"FROM golden\n{line}\n")
         assert done.returncode == 1 and said in done.stderr, done.stderr
@@ -121,6 +124,18 @@ RUN echo x > /dev/null
     assert files["etc/resolv.conf"].issym()
     layers = json.loads(contained("inspect", "lent").stdout)[0]["RootFS"]["Layers"]
     assert len(layers) == 4  # the base, COPY, the link, /seen: the last RUN changed nothing
+
+
+def test_s40_files_of_the_builder_are_out_of_sight(contained: Run, folder: Path) -> None:
+    """By name, and by the descriptors that a step has; S12 holds as well."""
+    store = re.escape(str(folder))
+    text = f"""FROM golden
+RUN busybox ls {folder} && exit 3; busybox ls ../../../../../..{folder} && exit 4; \\
+  busybox cat {folder}/Dockerfile && exit 5; busybox test ! -e /proc/self
+"""
+    done = build(contained, folder, text, "--no-cache")
+    assert done.returncode == 0, done.stderr
+    assert re.search(f"{store}: No such file", done.stderr)
 
 
 def test_nothing_runs_on(contained: Run, folder: Path) -> None:
