@@ -43,7 +43,7 @@ static int reach(const char *path, int abstract) {
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
     return connect(fd, (void *)&to, offsetof(struct sockaddr_un, sun_path) + abstract + strlen(path));
 }
-/* `wait`, or: a process of another step, one of the builder's, an abstract socket, a socket's path, a file. */
+/* `wait`, or: a process of another step, one of the builder's, an abstract socket, a socket, a file. */
 int main(int argc, char **argv) {
     if (argc == 2) { printf("%d\n", getpid()); fflush(stdout); pause(); return 0; }
     int sibling = atoi(argv[1]), builder = atoi(argv[2]);
@@ -105,7 +105,7 @@ def box(root: str, *words: str, **more: Any) -> Sandbox:
 
 
 def attempts(tree: str, launcher: Launcher, **more: Any) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Every escape's errno (0: it worked), and what was weaker. The step's standard input is the host's root."""
+    """Every escape's errno (0: it worked), and what was weaker. Standard input is the host's root."""
     name = f"pybuild-{os.urandom(8).hex()}"
     with socket.socket(socket.AF_UNIX) as abstract, socket.socket(socket.AF_UNIX) as named:
         abstract.bind(f"\0{name}")
@@ -147,9 +147,7 @@ def test_s40_without_namespaces_nothing_is_in_reach(tree: str, launcher: Launche
 def test_s40_what_an_older_landlock_leaves_open_is_told(
     tree: str, monkeypatch: pytest.MonkeyPatch, kernel: int
 ) -> None:
-    """The launcher is a process of its own: an older kernel is made of a filter that refuses the call, or
-    here of a version that is less than the real one.
-    """
+    """An older kernel is made of answers: its version, and descriptors that are none of a ruleset."""
     seen: list[tuple[int, ...]] = []
 
     def raw(call: str, number: int, *arguments: Any) -> int:
