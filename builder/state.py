@@ -7,6 +7,7 @@ logs/<build>/<step>.log          raw output of steps
 state.db                         the build cache; may be lost
 locks/  leases/                  files that living processes hold locks on; a lock ends with its process
 cgroups/                         what builds with limits have made, to be removed if they are killed
+volumes/                         directories that outlive containers (`builder.container.volumes`)
 schema                           the version of all this
 """
 
@@ -36,7 +37,9 @@ NEVER = 1 << 63
 """Later than every file's time, in nanoseconds."""
 
 _OURS = ("snapshots", "containers", "caches", "logs", "locks", "leases")
-_KNOWN = frozenset({"oci-layout", "index.json", "blobs", "tmp", "quarantine", "schema", "cgroups", *_OURS})
+_KNOWN = frozenset(
+    {"oci-layout", "index.json", "blobs", "tmp", "quarantine", "schema", "cgroups", "volumes", *_OURS}
+)
 _FILE = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _LOGS_KEPT = 50
 _PATIENCE_S = 10.0

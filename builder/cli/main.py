@@ -42,6 +42,7 @@ COMMANDS = {
     "tag": "Give an image another name",
     "tags": "List the tags of a repository in a registry",
     "validate": "Check an image, a layout or an archive against the specification",
+    "volume": "Make, list and remove volumes: directories that outlive containers",
 }
 """Every command and its help. Its module is `builder.cli.<name>` (`module_of`)."""
 

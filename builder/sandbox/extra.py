@@ -41,9 +41,12 @@ def add_mount(tree: Tree, plan: Plan, number: int) -> None:
     os.close(fd)
 
 
-def _tmpfs(size: int, mode: int, read_only: bool) -> int:
+def _tmpfs(size: int, mode: int, read_only: bool, flags: tuple[str, ...]) -> int:
     options = ((b"mode", b"%o" % mode), *(((b"size", b"%d" % size),) if size else ()))
-    return make_mount(b"tmpfs", ATTR_NOSUID | ATTR_NODEV | (ATTR_RDONLY if read_only else 0), options)
+    attributes = ATTR_NOSUID | ATTR_NODEV | (ATTR_RDONLY if read_only else 0)
+    for flag in flags:
+        attributes |= _FLAGS[flag]
+    return make_mount(b"tmpfs", attributes, options)
 
 
 def _layers(

@@ -38,7 +38,8 @@ class Plan:
     the root).
 
     `mounts` holds (kind, target, source or content, more); `more` is (read-only, path, flags) for a bind,
-    (lowers, upper, work, path) for layers, (size, mode, read-only) for a tmpfs, (mode, uid, gid) for a file.
+    (lowers, upper, work, path) for layers, (size, mode, read-only, flags) for a tmpfs, (mode, uid, gid) for a
+    file.
     """
 
     __slots__ = (
@@ -254,8 +255,8 @@ def _mount(mount: object) -> tuple[str, bytes, bytes, tuple[Any, ...]]:
         case Layers(target, lowers, path, _, upper, work):
             below = [_bytes(each) for each in lowers]
             return ("layers", _bytes(target), b"", (below, _bytes(upper), _bytes(work), _bytes(path)))
-        case Tmpfs(target, size, mode, read_only):
-            return ("tmpfs", _bytes(target), b"", (size, mode, read_only))
+        case Tmpfs(target, size, mode, read_only, flags):
+            return ("tmpfs", _bytes(target), b"", (size, mode, read_only, flags))
         case File(target, content, mode, uid, gid):
             return ("file", _bytes(target), content, (mode, uid, gid))
         case _:

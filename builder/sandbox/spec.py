@@ -79,12 +79,13 @@ class Layers:
 
 @dataclass(frozen=True, slots=True)
 class Tmpfs:
-    """A fresh tmpfs at `target`; `size` in bytes, 0 for the kernel's default."""
+    """A fresh tmpfs at `target`; `size` in bytes, 0 for the kernel's default. `flags` as for Bind."""
 
     target: str
     size: int = 0
     mode: int = 0o1777
     read_only: bool = False
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

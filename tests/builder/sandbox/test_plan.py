@@ -28,7 +28,7 @@ def test_everything_arrives() -> None:
     assert (plan.cwd, plan.uid, plan.gid, plan.groups) == (b"/srv", 5, 6, [7])
     assert plan.mounts == [
         ("bind", b"/t", b"/s", (True, b"", ())),
-        ("tmpfs", b"/x", b"", (9, 0o700, False)),
+        ("tmpfs", b"/x", b"", (9, 0o700, False, ())),
         ("file", b"/f", b"\0", (0o755, 0, 0)),
     ]
     assert plan.rlimits == [(7, 1, -1)]
