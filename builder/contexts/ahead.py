@@ -5,7 +5,10 @@ other. So as soon as the command line is understood, and only when the Dockerfil
 child is forked that lists it and leaves the packed listings in memory they share:
 
     with begin(context, dockerfile, ignorefile) as ahead:     None where there is nothing to gain
-        build(request, emit, ahead)                           waits for it when a COPY wants to know
+        build(request, emit, ahead)                           helps it, then waits, when a COPY wants to know
+
+When the build comes to its COPY before the child is done, both list: the child lists some directories
+breadth first and offers what lies below them, and each takes from that what the other has not.
 
 Only a single-threaded process may do this: a fork takes one thread along, and nothing of the others. Whatever
 goes wrong in the child, the listing is made again by the build, which then has the error.
@@ -22,6 +25,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
+from builder.contexts.claims import MOST, Claims
 from builder.contexts.listing import Lister, Listing, Packed
 from builder.contexts.local import read_dockerfile, read_ignore
 from builder.errors import BuildError
@@ -29,6 +33,8 @@ from builder.patterns import IgnoreFile
 
 _COPY = re.compile(r"^[ \t]*(?:COPY|ADD)[ \t]+(.*)$", re.IGNORECASE | re.MULTILINE)
 _WHOLE = frozenset((".", "./", "/"))
+_SHARES = 64
+"""From so many directories on the two share them: enough for both to end at about the same time."""
 
 
 class Ahead:
@@ -38,10 +44,14 @@ class Ahead:
         self.root = os.path.abspath(root)
         self.ignore = ignore
         self._fd = os.memfd_create("pybuild-context")
+        self._claims = Claims()
+        self._told, telling = os.pipe2(os.O_CLOEXEC)
         parent = os.getpid()
         self._pid = os.fork()
         if self._pid == 0:
-            _list(self.root, ignore, self._fd, parent)
+            _list(self.root, ignore, self._claims, self._fd, telling, parent)
+        os.close(telling)
+        self._claims.only_take()
 
     @property
     def finished(self) -> bool:
@@ -55,26 +65,31 @@ class Ahead:
         mine, theirs = (each.source.text if each and each.source else "" for each in (self.ignore, ignore))
         return self.root == os.path.abspath(root) and mine == theirs
 
-    def take(self) -> dict[bytes, Listing] | None:
-        """What was found, or None. Waits for it, and lets go of it."""
-        pid, self._pid = self._pid, 0
-        if pid <= 0 or os.waitpid(pid, 0)[1] != 0:
+    def take(self, helping: Lister) -> dict[bytes, Listing] | None:
+        """What the child found, or None. Meanwhile `helping`, which has the same ignore file, lists what
+        the child has not come to. Raises ContextError.
+        """
+        if self._pid <= 0:
             return None
-        with open(self._fd, "rb", closefd=False) as file:
-            file.seek(0)
-            found: dict[bytes, Packed] = marshal.loads(file.read())
+        for path in self._claims.taken():
+            helping.below_that(path)
+        # Not waitpid: that would wait for the child's memory to be taken down, too.
+        if not os.read(self._told, 1):
+            return None
+        found: dict[bytes, Packed] = marshal.loads(os.pread(self._fd, os.fstat(self._fd).st_size, 0))
         return {path: Listing(*packed) for path, packed in found.items()}
 
     def close(self) -> None:
         """End the child if it is still there."""
         pid, self._pid = self._pid, 0
-        if pid > 0:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if pid <= 0:
+            return
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        self._claims.close()
+        for fd in (self._fd, self._told):
+            os.close(fd)
 
 
 @contextmanager
@@ -120,7 +135,9 @@ class _OfChild(Lister):
         return super().one(path, fd)
 
 
-def _list(root: str, ignore: IgnoreFile | None, into: int, parent: int) -> NoReturn:
+def _list(
+    root: str, ignore: IgnoreFile | None, claims: Claims, into: int, telling: int, parent: int
+) -> NoReturn:
     """The child: nothing of the parent's may run here, neither its cleaning up nor its signal handlers."""
     status = 1
     try:
@@ -129,10 +146,16 @@ def _list(root: str, ignore: IgnoreFile | None, into: int, parent: int) -> NoRet
         fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         lister = _OfChild(fd, root, ignore or None)
         lister.parent = parent
-        lister.whole(b"", fd)
+        waiting = lister.first(_SHARES)
+        claims.offer(waiting[:MOST])
+        for path in waiting[MOST:]:
+            lister.below_that(path)
+        for path in claims.taken():
+            lister.below_that(path)
         found = {path: each.packed for path, each in lister.listings.items()}
         with open(into, "wb", closefd=False) as file:
             file.write(marshal.dumps(found))
+        os.write(telling, b"1")
         status = 0
     except BaseException:  # the build will meet it again, and say it
         status = 1

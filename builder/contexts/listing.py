@@ -7,9 +7,11 @@ packed: a checksum over columns costs next to nothing, a process of its own can 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,7 +21,7 @@ from typing import Any, TypeAlias
 
 from builder.errors import ContextError
 from builder.patterns import IgnoreFile, State
-from builder.tree import KINDS, Node, join
+from builder.tree import KINDS, DirectoryOpener, Node, join
 from oci.tar.entry import Kind
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -39,19 +41,24 @@ _COLUMNS: tuple[tuple[str, Callable[[os.stat_result], int]], ...] = (
 _IN_STAMP = 7
 """Columns that tell whether a file is still the same: the link count is no part of what it is."""
 
-Packed: TypeAlias = "tuple[bytes, tuple[bytes, ...], dict[bytes, bytes]]"
+Packed: TypeAlias = "tuple[bytes, tuple[bytes, ...], dict[bytes, bytes], bytes]"
 _made: Callable[[tuple[object, ...]], Node] = partial(tuple.__new__, Node)
 
 
 class Listing:
-    """One directory, its names in byte order. `links` has the text of each symlink."""
+    """One directory, its names in byte order. `links` has the text of each symlink, `stamp` (32 bytes)
+    differs when a name was added or a file may have changed.
+    """
 
-    __slots__ = ("_names", "_nodes", "columns", "links", "raw_names")
+    __slots__ = ("_names", "_nodes", "columns", "links", "raw_names", "stamp")
 
-    def __init__(self, raw_names: bytes, columns: tuple[bytes, ...], links: dict[bytes, bytes]) -> None:
+    def __init__(
+        self, raw_names: bytes, columns: tuple[bytes, ...], links: dict[bytes, bytes], stamp: bytes = b""
+    ) -> None:
         self.raw_names = raw_names
         self.columns = columns
         self.links = links
+        self.stamp = stamp or _digest((raw_names, *columns[:_IN_STAMP]))
         self._names: list[bytes] | None = None
         self._nodes: dict[bytes, Node] | None = None
 
@@ -77,12 +84,7 @@ class Listing:
     @property
     def packed(self) -> Packed:
         """All of it, for another process."""
-        return self.raw_names, self.columns, self.links
-
-    @property
-    def stamp(self) -> tuple[bytes, ...]:
-        """What differs when a name was added, or a file may have changed."""
-        return (self.raw_names, *self.columns[:_IN_STAMP])
+        return self.raw_names, self.columns, self.links, self.stamp
 
     @property
     def names(self) -> list[bytes]:
@@ -116,6 +118,10 @@ class Listing:
 
     def _unpacked(self) -> list[array[int]]:
         return [array(code, column) for (code, _), column in zip(_COLUMNS, self.columns[3:], strict=True)]
+
+
+def _digest(parts: tuple[bytes, ...]) -> bytes:
+    return hashlib.sha256(b"".join([each for part in parts for each in (b"%d:" % len(part), part)])).digest()
 
 
 class Lister:
@@ -160,14 +166,52 @@ class Lister:
         """The directory `path`, open as `fd`, and all below it; `depth` is how deep it lies."""
         if path in self._whole:
             return
-        if depth > _DEEPEST:
-            raise ContextError(f"{self.shown(path)} lies deeper than {_DEEPEST} directories")
+        self._refuse_too_deep(path, depth)
         listing = self.listings.get(path) or self.one(path, fd)
         for name in listing.subdirectories:
             child = join(path, name)
             with opened(name, fd, self.shown(child)) as sub:
                 self.whole(child, sub, depth + 1)
         self._whole.add(path)
+
+    def first(self, enough: int) -> list[bytes]:
+        """List from the root on, breadth first, until `enough` directories wait for it (or none); which ones.
+        Those nearer to the root come first.
+        """
+        waiting = deque([b""])
+        while waiting and len(waiting) < enough:
+            path = waiting.popleft()
+            self._refuse_too_deep(path, path.count(b"/") + 1)
+            with self.directory(path) as fd:
+                listing = self.one(path, fd)
+            waiting.extend(join(path, name) for name in listing.subdirectories)
+        return list(waiting)
+
+    def below_that(self, path: bytes) -> None:
+        """`whole` of a directory above which all is listed, by this or by another Lister."""
+        if self._ignore is not None and path not in self._states:
+            state = self._states[b""]
+            for name in path.split(b"/"):
+                _, inner = self._ignore.step(state, name, True)
+                assert inner is not None, "nothing is looked for below what is left out as a whole"
+                state = inner
+            self._states[path] = state
+        with self.directory(path) as fd:
+            self.whole(path, fd, path.count(b"/") + 1)
+
+    @contextmanager
+    def directory(self, path: bytes) -> Iterator[int]:
+        """A descriptor of the directory `path` for the block. Raises ContextError."""
+        # Listing moves a descriptor's position: threads that list the root at once need one each.
+        root = os.open(b".", DIRECTORY, dir_fd=self._root)
+        files = DirectoryOpener(root)
+        try:
+            yield files.directory(path)
+        except OSError as error:
+            raise unreadable_directory(self.shown(path), error) from None
+        finally:
+            files.close()
+            os.close(root)
 
     def adopt(self, found: dict[bytes, Listing]) -> None:
         """Take over the listings of the whole context that somebody else made. What is known stays."""
@@ -186,6 +230,10 @@ class Lister:
     def shown(self, path: bytes) -> str:
         """`path` for people."""
         return os.fsdecode(path) or self._root_shown
+
+    def _refuse_too_deep(self, path: bytes, depth: int) -> None:
+        if depth > _DEEPEST:
+            raise ContextError(f"{self.shown(path)} lies deeper than {_DEEPEST} directories")
 
     def _wanted(self, path: bytes, fd: int, name: bytes, entry: os.DirEntry[str]) -> bool:
         """Whether an entry is part of the context; a directory also when something below it is."""

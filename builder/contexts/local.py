@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from builder.contexts.listing import DIRECTORY, Lister, unreadable_directory
+from builder.contexts.listing import Lister
 from builder.errors import ContextError
 from builder.patterns import IgnoreFile, PatternError
 from builder.source import SourceFile
@@ -101,7 +101,7 @@ class LocalContext:
 
     def xattrs(self, path: bytes) -> Xattrs:
         name = path.rpartition(b"/")[2] or b"."
-        with self._directory(parent_of(path)) as fd:
+        with self._lister.directory(parent_of(path)) as fd:
             # There is no call relative to a directory; /proc gives its descriptor a name that cannot be
             # swapped.
             return read_xattrs(b"/proc/self/fd/%d/%s" % (fd, name), of_context=True)
@@ -128,9 +128,7 @@ class LocalContext:
         sha256 = hashlib.sha256(repr((path, node)).encode())
         listings = self._lister.listings
         for each in self._lister.below(path):
-            for part in (each, *listings[each].stamp):
-                sha256.update(len(part).to_bytes(8, "big"))
-                sha256.update(part)
+            sha256.update(b"%d:%b" % (len(each), each + listings[each].stamp))
         return sha256.digest()
 
     @contextmanager
@@ -147,19 +145,6 @@ class LocalContext:
 
     # ---- inside ----
 
-    @contextmanager
-    def _directory(self, path: bytes) -> Iterator[int]:
-        # Listing moves a descriptor's position: threads that list the root at once need one each.
-        root = os.open(b".", DIRECTORY, dir_fd=self._fd)
-        files = DirectoryOpener(root)
-        try:
-            yield files.directory(path)
-        except OSError as error:
-            raise unreadable_directory(self._lister.shown(path), error) from None
-        finally:
-            files.close()
-            os.close(root)
-
     def _listing(self, path: bytes) -> dict[bytes, Node]:
         """The names in a directory that are not left out; empty for what is no directory."""
         known = self._lister.listings.get(path)
@@ -172,7 +157,7 @@ class LocalContext:
         with self._lock:
             known = self._lister.listings.get(path)
             if known is None:
-                with self._directory(path) as fd:
+                with self._lister.directory(path) as fd:
                     known = self._lister.one(path, fd)
             return known.nodes
 
@@ -181,13 +166,13 @@ class LocalContext:
             # Whoever wants one directory of it does not wait for all the others.
             self._use_ahead(wait=not path)
             if not self._lister.is_whole(path):
-                with self._directory(path) as fd:
+                with self._lister.directory(path) as fd:
                     self._lister.whole(path, fd, path.count(b"/"))
 
     def _use_ahead(self, *, wait: bool) -> None:
         with self._lock:
             if self._ahead is not None and (wait or self._ahead.finished):
-                found = self._ahead.take()
+                found = self._ahead.take(self._lister)
                 self._ahead = None
                 if found is not None:
                     self._lister.adopt(found)

@@ -6,15 +6,18 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from builder.contexts.ahead import Ahead, begin, copies_all
+from builder.contexts.claims import Claims
 from builder.contexts.content import Content
-from builder.contexts.listing import Listing
+from builder.contexts.listing import Lister, Listing
 from builder.contexts.local import LocalContext
+from builder.errors import ContextError
 from builder.patterns import IgnoreFile
 from builder.solver.selection import selected
 
@@ -62,6 +65,46 @@ def test_both_ways_to_list_agree(root: Path, ignore: IgnoreFile) -> None:
         assert context.walk() == walk
         names = [os.fsdecode(path) for path, _ in walk]
     assert "kept/out/back" in names and "kept/out/gone" not in names and "socket" not in names
+
+
+@pytest.mark.parametrize("helps", [True, False])
+@pytest.mark.parametrize("shares", [1, 2, 3, 64])
+def test_either_may_list_what_is_shared(
+    root: Path, ignore: IgnoreFile, monkeypatch: pytest.MonkeyPatch, helps: bool, shares: int
+) -> None:
+    with LocalContext(str(root), ignore) as alone:
+        walk, stamp = alone.walk(), alone.stamp(b"")
+    parent, taken, listed = os.getpid(), Claims.taken, []
+
+    def by_one(claims: Claims) -> Iterator[bytes]:
+        return taken(claims) if (os.getpid() == parent) == helps else iter(())
+
+    def seen(lister: Lister, path: bytes) -> None:
+        listed.append(path)
+        below_that(lister, path)
+
+    below_that = Lister.below_that
+    monkeypatch.setattr(Claims, "taken", by_one)
+    monkeypatch.setattr(Lister, "below_that", seen)
+    monkeypatch.setattr("builder.contexts.ahead._SHARES", shares)
+    with (
+        closing(Ahead(str(root), ignore)) as ahead,
+        LocalContext(str(root), ignore, ahead=ahead) as context,
+    ):
+        assert context.stamp(b"") == stamp
+        assert bool(listed) == (helps and shares < 64)
+        assert context.walk() == walk
+
+
+def test_a_directory_too_deep_is_refused_however_it_is_listed(root: Path) -> None:
+    deep = root / "/".join("d" * 401)
+    deep.mkdir(parents=True)
+    with pytest.raises(ContextError, match="deeper than 400"), LocalContext(str(root)) as context:
+        context.walk()
+    fd = os.open(root, os.O_RDONLY)
+    with pytest.raises(ContextError, match="deeper than 400"):
+        Lister(fd, "context", None).first(1000)
+    os.close(fd)
 
 
 def test_a_stamp_is_of_one_directory_and_notices_every_change(root: Path) -> None:
