@@ -136,7 +136,7 @@ def _bind(port: Port) -> list[Bound]:
     """
     first, last = port.host_port, port.host_end or port.host_port
     candidates = range(first, last + 1) if first else [0] * _TRIES
-    failure: BuildError | None = None
+    failure: _Taken | None = None
     for number in candidates:
         bound: list[Bound] = []
         try:
@@ -145,16 +145,17 @@ def _bind(port: Port) -> list[Bound]:
             return bound
         except _Taken as taken:
             _close(bound)
-            failure = taken.error
+            failure = taken
             if taken.final:
                 break
         except BaseException:
             _close(bound)
             raise
     assert failure is not None
-    if last > first:
-        raise UsageError(f"Bind for {port.outside} failed: all ports are allocated", hint=failure.hint)
-    raise failure
+    if last > first and not failure.final:
+        hint = failure.error.hint
+        raise UsageError(f"Bind for {port.outside} failed: all ports are allocated", hint=hint)
+    raise failure.error
 
 
 class _Taken(Exception):

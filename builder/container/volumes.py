@@ -2,7 +2,7 @@
 
     volumes/NAME/data        what containers see
     volumes/NAME/meta.json   when it was made, its labels, whether it has no name of its own (`anonymous`)
-    volumes/NAME/filling     while it is filled from an image; if it stays, it is filled anew
+    volumes/NAME/filling     while it is filled from an image; if it stays, that is done again
     volumes/.lock            held by who makes, fills or removes one
 
 A volume is whole or not there: it is made under another name, and renamed away before it is removed.
@@ -186,20 +186,12 @@ class Volumes:
     def _fill(self, meta: Meta, view: View, target: str) -> None:
         """Fill a volume that is empty, or whose filler was killed; in place, as it may be mounted."""
         from builder.container.volume_fill import fill
-        from oci.apply.tree import empty_directory
 
         marker = os.path.join(self.folder, meta.name, _FILLING)
         with self._alone():
-            began = os.path.lexists(marker)
-            if not began and _has_files(meta.path):
+            if _has_files(meta.path) and not os.path.lexists(marker):
                 return
             os.close(os.open(marker, _FILE, 0o600))
-            if began:
-                root = os.open(meta.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                try:
-                    empty_directory(root, b".", lambda _: False)
-                finally:
-                    os.close(root)
             fill(meta.path, view, target, _unmapped(meta.path))
             os.unlink(marker)
 

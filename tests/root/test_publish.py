@@ -266,6 +266,30 @@ def test_who_does_not_read_stops_nobody_else(container: Container) -> None:
             assert hashlib.sha256(received(slow)).digest() == digest.digest()
 
 
+def test_what_was_for_one_never_reaches_another(container: Container) -> None:
+    """Not even what was on its way when a connection broke, in pipes that are used again."""
+    server = container.listen()
+    with container.published("80") as publisher:
+        for _ in range(8):
+            with container.connect(publisher.bound[0]) as client:
+                stuck, _ = server.accept()
+                client.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    while select.select([], [client], [], 0.05)[1] or client.send(b"s"):
+                        client.send(b"secret" * 10000)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                client.close()
+                stuck.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                stuck.close()
+        for _ in range(8):
+            with container.connect(publisher.bound[0]) as client:
+                connection, _ = server.accept()
+                with connection:
+                    client.sendall(b"mine")
+                    client.shutdown(socket.SHUT_WR)
+                    assert received(connection) == b"mine"
+
+
 def test_many_at_once(container: Container) -> None:
     container.listen(serve=echo, backlog=1000)
     with container.published("80") as publisher, ExitStack() as stack:
@@ -320,7 +344,7 @@ def test_what_is_taken(container: Container) -> None:
             with container.published("8001:80"):
                 pass
     with pytest.raises(UsageError, match=r"192\.0\.2\.9:8001 failed: no interface of this machine has this"):
-        with container.published("192.0.2.9:8001:80"):
+        with container.published("192.0.2.9:8001-8009:80"):
             pass
 
 
@@ -445,6 +469,10 @@ def test_a_server_of_ipv6(host: Host) -> None:  # noqa: F811
                 for port in publisher.bound:
                     with container.connect(port) as client:
                         assert received(client).startswith(b"fd6c:7079:6275")
+                container.listen(serve=serve)
+                for port, seen in zip(publisher.bound, (b"10.213.", b"fd6c:"), strict=True):
+                    with container.connect(port) as client:
+                        assert received(client).startswith(seen), "as the client came, if it can be had"
 
 
 @pytest.mark.parametrize("begun", [True, False])

@@ -95,8 +95,11 @@ def test_a_killed_filling_is_begun_anew(
     top = Path(volumes.inspect("db").path)
     assert "pipe" not in os.listdir(top) and "kept" in os.listdir(top)
     inode = top.stat().st_ino
+    (top / "written").write_text("by a container that mounted it as it was")
+    (top / "kept").write_text("half")
     volumes.prepared(asked, view(layers))
-    assert sorted(os.listdir(top)) == ["kept", "pipe", "same", "to"]
+    assert sorted(os.listdir(top)) == ["kept", "pipe", "same", "to", "written"]
+    assert (top / "kept").read_text() == "kept"
     assert top.stat().st_ino == inode, "it may be mounted somewhere"
 
 
