@@ -38,6 +38,8 @@ UNCONFINED = {
 WITHOUT = frozenset({"SYS_CHROOT", "MKNOD"})
 """Capabilities that such a step does not get: with them it would leave its root."""
 
+_STAT = "/proc/stat"
+_MACHINE = ("/proc/cpuinfo", "/proc/meminfo", _STAT)
 _DEVICES = (
     ("null", 1, 3),
     ("zero", 1, 5),
@@ -72,13 +74,28 @@ def furnished(sandbox: Sandbox, active: Active) -> Iterator[None]:
         for name, major, minor in _DEVICES:
             with suppress(PermissionError):
                 furniture.device(f"/dev/{name}", os.makedev(major, minor))
-        for mount in sandbox.mounts:
+        for mount in (*sandbox.mounts, *_machine(active)):
             assert isinstance(mount, File)
             furniture.file(mount)
         furniture.settle()
         yield
     finally:
         furniture.take_out()
+
+
+def _machine(active: Active) -> Iterator[File]:
+    """What programs read in /proc to learn how many processors there are, where the image has no such file.
+
+    Where there are none, npm 9 waits for ever to run its first script: it runs as many at once as there are
+    processors. Of processes nothing is in these files, and no counter but that of time on each processor.
+    """
+    for name in _MACHINE:
+        if os.path.lexists(os.path.join(active.merged, name[1:])):
+            continue
+        with suppress(OSError), open(name, "rb") as file:
+            lines = file.readlines()
+            cut = [line for line in lines if line.startswith(b"cpu")] if name == _STAT else lines
+            yield File(name, b"".join(cut), 0o444)
 
 
 class _Put(NamedTuple):

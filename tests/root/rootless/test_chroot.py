@@ -138,6 +138,22 @@ RUN busybox ls {folder} && exit 3; busybox ls ../../../../../..{folder} && exit 
     assert re.search(f"{store}: No such file", done.stderr)
 
 
+def test_programs_can_count_the_processors(contained: Run, folder: Path, tmp_path: Path) -> None:
+    """From what npm 9 counts, which would otherwise run none of the scripts of packages, and never end."""
+    text = """FROM golden
+RUN busybox grep -c '^cpu[0-9]' /proc/stat > /count; busybox grep -c ^processor /proc/cpuinfo >> /count; \\
+  busybox grep MemTotal /proc/meminfo && ! busybox grep intr /proc/stat && \\
+  test "$(busybox ls /proc | busybox wc -l)" = 3
+RUN echo x > /proc/stat; true
+"""
+    done = build(contained, folder, text, "-t", "counted", "--no-cache")
+    assert done.returncode == 0, done.stderr
+    assert contained("export", "-o", str(tmp_path / "counted.tar"), "counted").returncode == 0
+    with tarfile.open(tmp_path / "counted.tar") as tar:
+        assert tar.extractfile("count").read().split() == [b"%d" % os.cpu_count()] * 2
+        assert not [name for name in tar.getnames() if name.startswith("proc")]
+
+
 def test_nothing_runs_on(contained: Run, folder: Path) -> None:
     done = build(
         contained, folder, "FROM golden\nRUN (busybox setsid busybox sleep 37.25 &) && true\n", "--no-cache"
