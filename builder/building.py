@@ -65,12 +65,15 @@ def _healed(request: BuildRequest, emit: Emit, error: Exception) -> bool:
     """Whether a damaged blob was the reason, and trying again makes sense."""
     from builder.healing import damaged, put_aside
     from builder.images import Images
+    from builder.registries import Registries
     from builder.state import StateDir
 
     if damaged(error) is None:
         return False
-    with StateDir(request.root or default_root(), emit) as state:
-        aside = put_aside(Images(state), error)
+    with StateDir(request.root or default_root(), emit) as state, state.lease():
+        images = Images(state)
+        with Registries(request.access, images, emit) as registries:
+            aside = put_aside(images, error, registries)
     if aside is None:
         return False
     emit(Warning_("Damaged", f"the blob {aside.digest} was damaged and is put aside; once more, without it"))

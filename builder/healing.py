@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from builder import origins
+from builder.errors import BuildError
 from oci import media_types
 from oci.data import dataclass
 from oci.digest import Digest
@@ -16,6 +17,7 @@ from oci.model import Manifest, parse
 
 if TYPE_CHECKING:
     from builder.images import Images
+    from builder.registries import Registries
     from builder.soundness import Soundness
     from oci.blobs import BlobStore
     from oci.model import Descriptor
@@ -27,27 +29,57 @@ DOCUMENTS = media_types.INDEXES | media_types.MANIFESTS
 @dataclass(frozen=True, slots=True)
 class Aside:
     """A damaged blob that is out of the way. `names` are the images it belongs to, as people know them;
-    `places` repositories that have it; `forgotten` the names that led to nothing without it."""
+    `places` repositories that have it; `forgotten` the names that led to nothing without it. `source` is the
+    repository that it was fetched from again, and `refusal` why none of them gave it."""
 
     digest: Digest
     names: tuple[str, ...]
     places: tuple[Reference, ...]
     forgotten: tuple[str, ...]
+    source: Reference | None = None
+    refusal: str = ""
+
+    @property
+    def is_mended(self) -> bool:
+        """Whether trying once more makes sense: it is here again, or no image of the store had it, so that
+        who needs it gets it from elsewhere."""
+        return self.source is not None or not self.names
 
 
-def put_aside(images: Images, error: BaseException) -> Aside | None:
+def put_aside(images: Images, error: BaseException, registries: Registries | None = None) -> Aside | None:
     """The damaged blob that `error` or what led to it tells of, now out of the way; None if there is none.
 
-    What the index then names in vain is named no more. The blob is read again first: nothing sound is moved.
+    With `registries` it is fetched again, by its digest, from where it is known to be. Names that lead to
+    nothing without it are taken away. The blob is read again first: nothing sound is moved.
     """
     digest = damaged(error)
     if digest is None:
         return None
-    names = _images_of(images, digest)
-    places = _places(images, digest)
+    found = _pointers(images, digest)
+    names = tuple(dict.fromkeys(shown(entry) for entry, _ in found))
+    places = _places(images, digest, found)
     if not quarantine(images.layout.blobs, digest):
         return None
-    return Aside(digest, names, places, tuple(forget_unreadable(images)))
+    source, refusal = None, ""
+    if registries is not None and found:
+        source, refusal = _fetched(registries, found[0][1], places)
+    forgotten = () if source else tuple(forget_unreadable(images, {entry.digest for entry, _ in found}))
+    return Aside(digest, names, places, forgotten, source, refusal)
+
+
+def _fetched(
+    registries: Registries, wanted: Descriptor, places: Iterable[Reference]
+) -> tuple[Reference | None, str]:
+    """Bring a blob of the store again; where it was, or what the last place said."""
+    refusal = ""
+    for place in places:
+        try:
+            registries.restore(place, wanted)
+        except (BuildError, OciError) as error:
+            refusal = str(error)
+        else:
+            return place, ""
+    return None, refusal
 
 
 def unsound(images: Images, sound: Soundness, descriptor: Descriptor) -> list[Digest]:
@@ -88,12 +120,13 @@ def quarantine(blobs: BlobStore, digest: Digest) -> str:
     return ""
 
 
-def forget_unreadable(images: Images) -> list[str]:
-    """Take names away that lead to no readable manifest or config, so that they are asked for anew; which."""
+def forget_unreadable(images: Images, among: Collection[Digest] | None = None) -> list[str]:
+    """Take names away that lead to no readable manifest or config, so that they are asked for anew; which.
+    Those of the images `among`, else all."""
     gone = []
     with images.layout.editing() as names:
         for entry in list(names.entries):
-            if unreadable(images.layout.blobs, entry):
+            if (among is None or entry.digest in among) and unreadable(images.layout.blobs, entry):
                 names.entries.remove(entry)
                 gone.append(shown(entry))
     return gone
@@ -117,28 +150,31 @@ def unreadable(blobs: BlobStore, entry: Descriptor) -> str:
     return ""
 
 
-def _images_of(images: Images, digest: Digest) -> tuple[str, ...]:
-    """The names of images that have a blob."""
+def _pointers(images: Images, digest: Digest) -> list[tuple[Descriptor, Descriptor]]:
+    """The entries of the index that lead to a blob, each with the descriptor of the blob it leads to."""
     found = []
     for entry in images.layout.descriptors():
-        parts = {entry.digest}
-        with suppress(OciError):
-            parts.update(each.digest for each in walk(images.layout.blobs, entry, sparse=True))
+        parts = {entry.digest: entry}
+        with suppress(OciError):  # what cannot be read leads no further, and is yielded before it is read
+            for each in walk(images.layout.blobs, entry, sparse=True):
+                parts.setdefault(each.digest, each)
         if digest in parts:
-            found.append(shown(entry))
-    return tuple(dict.fromkeys(found))
+            found.append((entry, parts[digest]))
+    return found
 
 
-def _places(images: Images, digest: Digest) -> tuple[Reference, ...]:
-    """Where a blob, or the manifest of an image, is to be had."""
-    layout = images.layout
+def _places(
+    images: Images, digest: Digest, found: Iterable[tuple[Descriptor, Descriptor]]
+) -> tuple[Reference, ...]:
+    """Where a blob is to be had; an index or a manifest where all of an image is that leads to it."""
     having = [
         each.place
-        for entry in layout.descriptors()
-        if entry.digest == digest
+        for entry, wanted in found
+        if wanted.media_type in DOCUMENTS
         for each in origins.known(entry, origins.ORIGIN, origins.PUSHED)
+        if each.layers is None
     ]
-    return tuple(having) or origins.places(layout, {digest}).get(digest, ())
+    return tuple(dict.fromkeys(having)) or origins.places(images.layout, {digest}).get(digest, ())
 
 
 def shown(entry: Descriptor) -> str:

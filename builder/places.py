@@ -23,7 +23,7 @@ from oci import platforms
 from oci.archive import Named
 from oci.data import dataclass
 from oci.errors import InvalidReference
-from oci.image import copy, images, select
+from oci.image import copy, images, select, verify
 from oci.reference import Reference
 
 if TYPE_CHECKING:
@@ -151,8 +151,10 @@ class Copying:
                 copy(blobs, named.descriptor, self._images.layout.blobs)
                 self._images.tag(target.reference.with_default_tag(), named.descriptor)
             case "oci":
+                verify(blobs, named.descriptor)
                 _to_layout(target, blobs, named.descriptor)
             case "dir":
+                verify(blobs, named.descriptor)
                 from oci.directory import write_directory
 
                 write_directory(target.path, named.descriptor, blobs)

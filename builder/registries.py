@@ -203,6 +203,19 @@ class Registries:
             watch = self._watch(f"pulling {reference.familiar()}")
             self.client.fetch_blobs(reference, wanted, store, watch)
 
+    def restore(self, place: Reference, wanted: Descriptor) -> None:
+        """Bring a blob of the store again, be it a manifest or an index, by its digest from a repository."""
+        blobs = self._images.layout.blobs
+        if wanted.media_type not in _DOCUMENTS:
+            self.fetch(place, [wanted], blobs)
+            return
+        from oci.registry.pull import keep
+
+        self._check_online(place)
+        with told(place):
+            _, content = self.client.fetch_manifest(place.with_digest(wanted.digest))
+        keep(blobs, wanted.digest, wanted.check(content))
+
     def fetcher(self, image: Image) -> Callable[[int], bool]:
         """What makes layer number `i` (from 0) of an image present, and tells whether strangers wrote it.
 

@@ -210,6 +210,15 @@ def _walk(
         yield from _walk(store, item, sparse, depth + 1, seen)
 
 
+def verify(store: BlobStore, *descriptors: Descriptor) -> None:
+    """Read all that pointers lead to and that is here, but for what this process has read or written already:
+    for who must not begin what cannot be finished. Raises DigestMismatch."""
+    for descriptor in descriptors:
+        for each in walk(store, descriptor, sparse=True):
+            if each.digest in store and not store.is_fresh(each.digest):
+                store.verify(each.digest)
+
+
 def copy(
     source: BlobStore, descriptor: Descriptor, target: BlobStore, *, progress: Progress = no_progress
 ) -> None:

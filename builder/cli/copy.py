@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import click
@@ -56,6 +57,6 @@ def command(session: Session, /, source: str, target: str, **flags: Any) -> None
         if access[0] != access[1]:
             writing = stack.enter_context(Registries(access[1], session.images, reading.emit))
         copying = stack.enter_context(Copying(session.images, reading, writing))
-        found = copying.copy(here, there, wanted)
+        found = session.again(partial(copying.copy, here, there, wanted), reading)
     if there.path != "-":
         sys.stdout.write(f"{found.digest}\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import click
 
@@ -18,7 +19,7 @@ def command(session: Session, name: str, path: str | None) -> None:
     """Set by the decorator."""
     if path is None and os.isatty(1):
         raise UsageError("an archive does not go to a terminal", hint="name a file with -o, or pipe it on")
-    entry = session.images.resolve(name)
+    entry = session.again(partial(session.images.resolve, name))
     if not entry.names:
         raise UsageError(f"the image {name!r} has no name", hint=f"pybuild tag {name} NAME")
     from builder.building import BuildRequest, build

@@ -11,12 +11,13 @@ if TYPE_CHECKING:
 
 
 def told(aside: Aside) -> str:
-    """The warning, and the command that brings the blob back."""
+    """The warning; where it came from again, or the command that brings it back."""
     of = f" of {_listed(aside.names)}" if aside.names else ""
-    return (
-        f"warning: the blob {aside.digest}{safe(of)} is damaged and was put aside\n"
-        f"hint: {safe(_command(aside))}\n"
-    )
+    text = f"warning: the blob {aside.digest}{safe(of)} is damaged and was put aside"
+    if aside.source is not None:
+        return f"{text}; it was fetched again from {safe(aside.source.familiar())}\n"
+    refusal = f"; {safe(aside.refusal)}" if aside.refusal else ""
+    return f"{text}{refusal}\nhint: {safe(_command(aside))}\n"
 
 
 def _command(aside: Aside) -> str:
@@ -25,7 +26,10 @@ def _command(aside: Aside) -> str:
         return f"its name is gone with it; pybuild pull {aside.forgotten[0]} fetches it from {where}"
     if aside.places:
         return f"the same command again takes it from {where}"
-    return "no registry is known to have it: build or load the image again, or pull it from where it is"
+    lost = f"; {_listed(aside.forgotten)} is no name any more" if aside.forgotten else ""
+    return (
+        f"no registry is known to have it: build or load the image again, or pull it from where it is{lost}"
+    )
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import click
@@ -11,6 +13,9 @@ import click
 from builder.cli import remote
 from builder.cli.session import Session
 from builder.errors import NotFound, UsageError
+from oci.digest import Digest
+from oci.errors import OciError
+from oci.layout import name_of
 from oci.model import Descriptor
 from oci.reference import Reference
 
@@ -31,24 +36,31 @@ def command(session: Session, /, name: str, **flags: Any) -> None:
     reference = remote.reference(name)
     if flags["all_tags"] and flags["platform"]:
         raise UsageError("--all-tags pushes images as they are: --platform cannot choose of them")
-    batches = (
-        _all_tags(session, reference) if flags["all_tags"] else [_one(session, reference, flags["platform"])]
-    )
-    for descriptor, names in batches:
-        session.images.refuse_sparse(descriptor, names[0].familiar())
     access = remote.asked(session, flags, reference.domain)
     gc.enable()
     blobs = session.images.layout.blobs
     pushed: list[Batch] = []
     try:
         with remote.registries(session, access, verb="Pushing", quiet=flags["quiet"]) as registries:
-            for descriptor, names in batches:
-                registries.push(blobs, descriptor, names)
+            choose = partial(_batches, session, reference, flags)
+            for descriptor, names in session.again(choose, registries):
+                session.again(partial(registries.push, blobs, descriptor, names), registries)
                 pushed.append((descriptor, names))
     finally:
         for descriptor, names in pushed:  # when the view of the transfers has ended
             for each in names:
                 tell(each, descriptor, quiet=flags["quiet"])
+
+
+def _batches(session: Session, reference: Reference, flags: Mapping[str, Any]) -> list[Batch]:
+    """What to push, all of it in the store."""
+    if flags["all_tags"]:
+        found = _all_tags(session, reference)
+    else:
+        found = [_one(session, reference, flags["platform"])]
+    for descriptor, names in found:
+        session.images.refuse_sparse(descriptor, names[0].familiar())
+    return found
 
 
 def tell(name: Reference, descriptor: Descriptor, *, quiet: bool) -> None:
@@ -89,7 +101,16 @@ def _all_tags(session: Session, reference: Reference) -> list[Batch]:
     if reference.tag or reference.digest:
         raise UsageError(f"{reference.familiar()}: --all-tags takes a repository, without a tag or digest")
     found = []
-    for entry in session.images.entries():
+    damaged: dict[Digest, OciError] = {}
+
+    def note(pointer: Descriptor, error: OciError) -> None:
+        damaged[pointer.digest] = error
+
+    entries = session.images.entries(note)
+    for each in session.images.layout.descriptors():
+        if each.digest in damaged and name_of(each).startswith(f"{reference.repository}:"):
+            raise damaged[each.digest]
+    for entry in entries:
         names = [each for each in entry.names if each.repository == reference.repository and each.tag]
         if names:
             found.append((entry.descriptor, names))

@@ -119,14 +119,17 @@ def command(session: Session, /, image: str, args: tuple[str, ...], **flags: Any
         gc.enable()
         isolated(session, flags["isolation"])
         images = session.images
-        entry = _entry(session, image, flags["pull"], flags["platform"])
-        with session.state.lease() as lease:
-            lease.add(reachable(images.layout.blobs, [entry.descriptor]))
-            with Registries(Access(config=session.config), images, discard) as registries:
-                fetch = registries.fetcher(entry.image)
-                return run(request, entry.image, session.state, images.layout.blobs, fetch)
+
+        def start() -> int:
+            entry = _entry(session, image, flags["pull"], flags["platform"])
+            with session.state.lease() as lease:
+                lease.add(reachable(images.layout.blobs, [entry.descriptor]))
+                with Registries(Access(config=session.config), images, discard) as registries:
+                    fetch = registries.fetcher(entry.image)
+                    return run(request, entry.image, session.state, images.layout.blobs, fetch)
+
+        return session.again(start)
     except (BuildError, OciError) as error:
-        session.heal(error)
         output.report(error, debug=session.debug)
         return output.RUN_FAILED
 

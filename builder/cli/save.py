@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -28,11 +29,17 @@ if TYPE_CHECKING:
 def command(session: Session, names: tuple[str, ...], path: str | None, platform: str | None) -> None:
     """Set by the decorator."""
     from oci import platforms
-    from oci.archive import Named, write_archive
 
     if path is None and os.isatty(1):
         raise UsageError("an archive does not go to a terminal", hint="name a file with -o, or pipe it on")
     wanted = platforms.parse(platform) if platform else None
+    session.again(partial(_save, session, names, path, wanted))
+
+
+def _save(session: Session, names: tuple[str, ...], path: str | None, wanted: Platform | None) -> None:
+    """Write the archive. Raises OciError for what is damaged; then nothing of it is to be seen."""
+    from oci.archive import Named, write_archive
+
     entries = [(name, _chosen(session, name, wanted)) for name in names]
     session.complete(*(entry.descriptor for _, entry in entries))
     what = [Named(entry.descriptor, _names(text, entry)) for text, entry in entries]

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from builder.errors import BuildError
 from oci.errors import OciError
 
 if TYPE_CHECKING:
     from builder.events import Event
+    from builder.healing import Aside
     from builder.images import Images
+    from builder.registries import Registries
     from builder.state import StateDir
+    from oci.digest import Digest
     from oci.model import Descriptor
+
+Result = TypeVar("Result")
 
 
 class Session:
@@ -83,16 +89,47 @@ class Session:
                 for each in descriptors:
                     registries.complete(each)
 
+    def again(self, act: Callable[[], Result], registries: Registries | None = None) -> Result:
+        """What `act` gives, which is tried once more for every damaged blob of the store that ends it and
+        that can be had again (R16). It must not have shown anything half done to anybody by then."""
+        mended: set[Digest] = set()
+        while True:
+            try:
+                return act()
+            except (OciError, BuildError) as error:
+                aside = self._mended(error, registries)
+                if aside is None or not aside.is_mended or aside.digest in mended:
+                    raise
+                mended.add(aside.digest)
+
     def heal(self, error: BaseException) -> None:
         """Put the damaged blob aside that an error tells of, if it does (R16)."""
         if self._images is None or not isinstance(error, OciError | BuildError):
             return
         from builder.healing import put_aside
 
-        if (aside := put_aside(self._images, error)) is not None:
+        self._told(put_aside(self._images, error))
+
+    def _mended(self, error: Exception, registries: Registries | None) -> Aside | None:
+        """The damaged blob that was the reason, put aside and fetched again where that can be."""
+        from builder.healing import damaged, put_aside
+
+        if damaged(error) is None:
+            return None
+        if registries is not None:
+            return self._told(put_aside(self.images, error, registries))
+        from builder.events import discard
+        from builder.registries import Access, Registries
+
+        with self.state.lease(), Registries(Access(config=self.config), self.images, discard) as own:
+            return self._told(put_aside(self.images, error, own))
+
+    def _told(self, aside: Aside | None) -> Aside | None:
+        if aside is not None:
             from builder.cli.mending import told
 
             sys.stderr.write(told(aside))
+        return aside
 
     def _tell(self, event: Event) -> None:
         message = getattr(event, "message", "")

@@ -16,7 +16,7 @@ from oci.blobs import BlobStore
 from oci.compress import Codec, codec
 from oci.data import dataclass
 from oci.durable import sync_directory
-from oci.image import Image, copy, index_of
+from oci.image import Image, copy, index_of, verify
 from oci.layer import Layer, recompress
 from oci.model import Index
 from oci.reference import Reference
@@ -233,6 +233,7 @@ def write_layout(dest: str, images: Sequence[Named], blobs: BlobStore) -> None:
     """Add images to the layout at `dest`, which is made when it is not there."""
     from oci.layout import Layout
 
+    verify(blobs, *(named.descriptor for named in images))
     fresh = not os.path.exists(os.path.join(dest, "index.json"))
     layout = Layout.create(dest, private=False) if fresh else Layout.open(dest)
     for named in images:

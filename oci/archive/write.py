@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import BinaryIO
@@ -12,7 +14,7 @@ from oci.data import dataclass
 from oci.digest import Digest
 from oci.durable import write_all
 from oci.errors import BlobNotFound, DigestMismatch, InvalidDocument
-from oci.image import Image, images, walk
+from oci.image import Image, images, verify, walk
 from oci.layout import named, version_document, without_names
 from oci.model import Descriptor, Index, Platform
 from oci.progress import Progress, no_progress
@@ -22,6 +24,7 @@ from oci.tar import Entry, Kind
 from oci.tar.write import header
 
 _END = bytes(1024)
+_STDERR = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +46,11 @@ def write_archive(
 ) -> int:
     """Write images to a file, or to a pipe; the archive's size in bytes.
 
-    `out` is a descriptor or has one, which is written where it stands. With `docker`, a `manifest.json` is
-    added; it has room for one platform of an index: `platform`, or the host's, or the first. Blobs that this
-    process has not verified yet are verified on the way. Raises BlobNotFound, DigestMismatch; the archive is
-    then useless.
+    `out` is a descriptor or has one, which is written where it stands. Before the first byte goes to a pipe
+    or to standard output, where nothing can be taken back, all is read and found sound. With `docker`, a
+    `manifest.json` is added; it has room for one platform of an index: `platform`, or the host's, or the
+    first. Blobs that this process has not verified yet are verified on the way. Raises BlobNotFound,
+    DigestMismatch; the archive is then useless.
     """
     fd = out if isinstance(out, int) else _descriptor_of(out)
     documents = {
@@ -56,6 +60,8 @@ def write_archive(
     if docker:
         documents["manifest.json"] = _docker_manifest(what, store, platform or platforms.host())
     blobs = _blobs(what, store)
+    if fd <= _STDERR or not stat.S_ISREG(os.fstat(fd).st_mode):
+        verify(store, *(each.descriptor for each in what))
     size = 0
     for entry in _directories(blobs):
         size += _put(fd, entry, b"")
