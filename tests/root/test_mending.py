@@ -61,6 +61,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
 
 @pytest.mark.parametrize(("part", "how"), list(itertools.product(PARTS, DAMAGES)))
 def test_run_and_export(shop: Shop, tmp_path: Path, part: str, how: str) -> None:
+    """SECURITY.md R16."""
     shop.forget_directories()
     damage(shop.root, shop.name, part, how)
     ran = shop("run", "--network=none", shop.name)

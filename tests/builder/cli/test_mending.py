@@ -52,6 +52,7 @@ def fetched(digest: str, name: str, err: str) -> bool:
 
 @pytest.mark.parametrize(("part", "how"), EVERY)
 def test_save(pybuild: Pybuild, pushed: str, tmp_path: Path, part: str, how: str) -> None:
+    """SECURITY.md R16."""
     pybuild.ok("save", "-o", f"{tmp_path}/before.tar", pushed)
     digest = damage(pybuild.root, pushed, part, how)
     ran = pybuild("save", "-o", f"{tmp_path}/after.tar", pushed)
@@ -63,6 +64,7 @@ def test_save(pybuild: Pybuild, pushed: str, tmp_path: Path, part: str, how: str
 
 @pytest.mark.parametrize(("part", "how"), EVERY)
 def test_push(pybuild: Pybuild, pushed: str, server: RegistryServer, part: str, how: str) -> None:
+    """SECURITY.md R16."""
     other = f"localhost:{server.port}/other/app:2"
     pybuild.ok("tag", pushed, other)
     digest = damage(pybuild.root, other, part, how)
@@ -76,6 +78,7 @@ def test_push(pybuild: Pybuild, pushed: str, server: RegistryServer, part: str, 
 @pytest.mark.parametrize(("part", "how"), EVERY)
 @pytest.mark.parametrize("target", ["oci:{}/there:1", "dir:{}/there", "oci-archive:{}/there"])
 def test_copy(pybuild: Pybuild, pushed: str, tmp_path: Path, target: str, part: str, how: str) -> None:
+    """SECURITY.md R16."""
     digest = damage(pybuild.root, pushed, part, how)
     ran = pybuild("copy", f"store:{pushed}", target.format(tmp_path))
     assert ran.code == 0 and fetched(digest, pushed, ran.err), ran
