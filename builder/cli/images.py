@@ -17,12 +17,14 @@ from oci.model import Descriptor
 )
 @click.argument("name", required=False, metavar="[REPOSITORY[:TAG]]")
 @click.option("-a", "--all", "everything", is_flag=True, help="Accepted: there are no hidden images.")
-@click.option("-q", "--quiet", is_flag=True, help="Only image ids.")
+@click.option("-q", "--quiet", is_flag=True, help="Only image ids; a template goes before it.")
 @click.option("--digests", is_flag=True, help="Show the digests of manifests.")
 @click.option("--no-trunc", is_flag=True, help="Show whole ids.")
 @click.option("--filter", "filters", multiple=True, metavar="KEY=VALUE",
               help="dangling, label, reference, before or since.")  # fmt: skip
-@click.option("--format", "form", metavar="FORM", help="table, json, or a template such as {{.Repository}}.")
+@click.option(
+    "--format", "form", metavar="FORM", help="table, raw, json, or a template such as {{.Repository}}."
+)
 @click.pass_obj
 def command(
     session: Session,
@@ -45,15 +47,34 @@ def command(
 
 def _shown(rows: list[listing.Named], form: str, *, quiet: bool, digests: bool, full: bool) -> str:
     fields = [listing.row(entry, name, full=full) for entry, name in rows]
-    if quiet:
-        return "".join(f"{row['ID']}\n" for row in fields)
+    if form == "raw":
+        return "".join(_raw(row, quiet=quiet, digests=digests) for row in fields)
     if form != "table":
         from builder.cli import templates
 
+        if form.startswith("table ") and digests and "{{.Digest}}" not in form:
+            form += "\t{{.Digest}}"
         return templates.show(fields, form, listing.TITLES, text.table)
+    if quiet:
+        return "".join(f"{row['ID']}\n" for row in fields)
     columns = ["Repository", "Tag", *(["Digest"] if digests else []), "ID", "CreatedSince", "Size"]
     heading = [listing.TITLES[column] for column in columns]
     return text.table([heading, *([row[column] for column in columns] for row in fields)])
+
+
+def _raw(row: dict[str, str], *, quiet: bool, digests: bool) -> str:
+    """A line for each field, as docker has it."""
+    if quiet:
+        return f"image_id: {row['ID']}\n"
+    fields = {
+        "repository": row["Repository"],
+        "tag": row["Tag"],
+        **({"digest": row["Digest"]} if digests else {}),
+        "image_id": row["ID"],
+        "created_at": row["CreatedAt"],
+        "virtual_size": row["Size"],
+    }
+    return "".join(f"{key}: {value}\n" for key, value in fields.items()) + "\n"
 
 
 def _damaged(descriptor: Descriptor, error: OciError) -> None:

@@ -25,8 +25,8 @@ from oci.registry.server.uploads import Uploads
 _VERSION = ("Docker-Distribution-API-Version", "registry/2.0")
 _NO_SNIFFING = ("X-Content-Type-Options", "nosniff")
 _PATH = re.compile(
-    r"/v2/(?P<name>.+)/(?:(?P<kind>manifests|blobs|referrers)/(?P<what>[^/]+)|(?P<list>tags)/list"
-    r"|blobs/(?P<uploads>uploads)(?:/(?P<id>[^/]*))?)"
+    r"/v2/(?P<name>.+)/(?:blobs/(?P<uploads>uploads)(?:/(?P<id>[^/]*))?"
+    r"|(?P<kind>manifests|blobs|referrers)/(?P<what>[^/]+)|(?P<list>tags)/list)"
 )
 _READS = ("GET", "HEAD")
 

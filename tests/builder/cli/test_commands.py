@@ -49,6 +49,20 @@ def test_images(pybuild: Pybuild, image: str) -> None:
     )
 
 
+def test_quiet_and_a_format_together(pybuild: Pybuild, image: str) -> None:
+    """A template goes before -q, as docker has it."""
+    short = image[7:19]
+    assert pybuild.ok("images", "-q", "--format", "table") == f"{short}\n"
+    assert pybuild.ok("images", "-q", "--digests") == f"{short}\n"
+    assert pybuild.ok("images", "-q", "--format", "{{.Repository}}") == "app\n"
+    assert pybuild.ok("images", "-q", "--format", "raw") == f"image_id: {short}\n"
+    assert json.loads(pybuild.ok("images", "-q", "--format", "json"))["Tag"] == "1"
+    raw = pybuild.ok("images", "--format", "raw", "--digests")
+    assert raw.startswith("repository: app\ntag: 1\ndigest: sha256:") and raw.endswith("B\n\n")
+    heading = pybuild.ok("images", "-q", "--digests", "--format", "table {{.Tag}}").splitlines()[0]
+    assert heading.split() == ["TAG", "DIGEST"]
+
+
 @pytest.mark.parametrize(
     ("args", "tags"),
     [

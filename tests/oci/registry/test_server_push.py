@@ -50,6 +50,12 @@ def test_post_then_put(registry: Registry, algorithm: str) -> None:
     assert Digest.parse(digest) in registry.layout.blobs and not leftovers(registry)
 
 
+def test_an_upload_begins_without_the_last_slash_too(registry: Registry) -> None:
+    answer = registry.ask("POST", "/v2/app/blobs/uploads", b"")
+    assert answer.status == 202
+    assert registry.ask("PUT", f"{answer.headers['location']}?digest={digest_of(BLOB)}", BLOB).status == 201
+
+
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
 def test_a_single_post(registry: Registry, algorithm: str) -> None:
     digest = digest_of(BLOB, algorithm)
