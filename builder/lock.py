@@ -20,7 +20,6 @@ import hashlib
 import json
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import field
 from typing import TYPE_CHECKING
@@ -56,6 +55,8 @@ class Lock:
     @classmethod
     def parse(cls, text: str, name: str) -> Lock:
         """Read a lock; `name` is what messages call it. Raises UsageError."""
+        import tomllib
+
         try:
             document = tomllib.loads(text)
         except (tomllib.TOMLDecodeError, RecursionError) as error:

@@ -188,11 +188,11 @@ class StateDir:
 
     def prune_logs(self, keep: int = _LOGS_KEPT) -> int:
         """Delete the logs of all but the newest `keep` builds; how many that were. Names sort by time."""
-        import shutil  # as much to import as all of this module
+        from oci.durable import remove_tree
 
         old = sorted(os.listdir(self.logs), reverse=True)[keep:]
         for name in old:
-            shutil.rmtree(os.path.join(self.logs, name), ignore_errors=True)
+            remove_tree(os.path.join(self.logs, name))
         return len(old)
 
 

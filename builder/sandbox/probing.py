@@ -7,8 +7,8 @@ asks `overlay_refused` once it is where it will work.
 from __future__ import annotations
 
 import os
-import shutil
 import threading
+from contextlib import suppress
 
 from builder.sandbox import syscalls as sys_
 from builder.sandbox.overlay import Bare, mount_overlay, mount_overlay_by_options
@@ -36,7 +36,9 @@ def overlay_refused(folder: str, *, userxattr: bool) -> str:
     except OSError as error:
         return f"{error.strerror or error}"
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        for part in ("lower", "upper", os.path.join("work", "work"), "work", ""):
+            with suppress(OSError):
+                os.rmdir(os.path.join(place, part))
 
 
 def _mount(place: str, userxattr: bool) -> str:

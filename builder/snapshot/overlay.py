@@ -27,6 +27,7 @@ from builder.snapshot import noted
 from builder.snapshot.active import ACTIVES, Active, take_root
 from builder.snapshot.below import Below, Lowers
 from builder.snapshot.view import DirectoryLayer, View
+from oci.durable import remove_tree
 from oci.tar import Entry, TarReader
 
 if TYPE_CHECKING:
@@ -360,7 +361,8 @@ class Snapshots:
 
 def _delete(path: str) -> None:
     """Delete a tree, whatever modes its directories have; what another process deletes too is no error."""
-
+    if remove_tree(path):
+        return
     import shutil
 
     def again(_: object, name: str, __: object) -> None:

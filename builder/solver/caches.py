@@ -15,7 +15,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -28,6 +27,7 @@ from builder.events import Emit, Warning_
 from builder.graph import key_of
 from builder.snapshot.noted import give
 from oci.data import dataclass
+from oci.durable import remove_tree
 
 if TYPE_CHECKING:
     from builder.mounts import CacheMount, Sharing
@@ -141,7 +141,7 @@ class Caches:
 def _make(place: str, files: str, wanted: Wanted) -> None:
     mount = wanted.mount
     part = files + ".part"
-    shutil.rmtree(part, ignore_errors=True)
+    remove_tree(part)
     os.mkdir(part, 0o755)
     os.chmod(part, 0o755)
     if wanted.seed is not None:
