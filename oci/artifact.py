@@ -3,7 +3,8 @@
     with store.staging() as staging:
         artifact = pack(staging, [File("sbom.json", "application/spdx+json")], "application/vnd.sbom")
 
-Each file is a layer whose annotation `org.opencontainers.image.title` is its name; the config is empty.
+Each file is a layer whose annotation `org.opencontainers.image.title` is its name; the config is empty,
+unless one is given. Directories are packed (`oci.packed`).
 Whoever unpacks an artifact writes names that strangers chose: see `titles`.
 """
 
@@ -14,6 +15,7 @@ import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from oci import media_types
 from oci.blobs import BlobStore
@@ -21,6 +23,7 @@ from oci.data import dataclass
 from oci.durable import CHUNK, write_all
 from oci.errors import InvalidArchive, InvalidDocument, UnsafePath
 from oci.model import Descriptor, Manifest
+from oci.packed import is_packed, pack_directory, unpack_directory
 from oci.rooted import Root
 
 TITLE = "org.opencontainers.image.title"
@@ -28,6 +31,9 @@ TITLE = "org.opencontainers.image.title"
 
 UNKNOWN = "application/vnd.unknown.artifact.v1"
 """The type of an artifact that was given none, as other tools have it."""
+
+CONFIG = "application/vnd.unknown.config.v1+json"
+"""The type of a config that was given none."""
 
 EMPTY = Descriptor.of(media_types.OCI_EMPTY, b"{}")
 
@@ -37,10 +43,10 @@ _MOST_TITLE = 4095
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file of the host, its media type, and its name in the artifact."""
+    """A file or directory of the host, its media type ("" for the usual), and its name in the artifact."""
 
     path: str
-    media_type: str = "application/octet-stream"
+    media_type: str = ""
     title: str = ""
 
 
@@ -54,10 +60,12 @@ def pack(
     files: Sequence[File],
     artifact_type: str = UNKNOWN,
     *,
+    config: File | None = None,
     subject: Descriptor | None = None,
     annotations: Mapping[str, str] | None = None,
 ) -> Descriptor:
-    """Write files and a manifest of them into `store`; the manifest's descriptor.
+    """Write files and directories and a manifest of them into `store`; the manifest's descriptor. Without
+    `config` that is the empty one; with it `artifact_type` may be "": the config's type tells then.
 
     Raises OSError for a file that cannot be read, InvalidArchive for one that is no file.
     """
@@ -65,7 +73,11 @@ def pack(
     layers = tuple(_layer(store, each) for each in files) or (EMPTY,)
     pointer = subject and Descriptor(subject.media_type, subject.digest, subject.size)
     manifest = Manifest(
-        EMPTY, layers, annotations=annotations or {}, subject=pointer, artifact_type=artifact_type
+        _config(store, config),
+        layers,
+        annotations=annotations or {},
+        subject=pointer,
+        artifact_type=artifact_type,
     )
     content = manifest.to_json()
     store.write(content)
@@ -82,7 +94,7 @@ def titles(manifest: Manifest) -> Iterator[tuple[Descriptor, bytes]]:
         text = layer.annotations.get(TITLE, "")
         if not text:
             continue
-        name = _checked(text)
+        name = b"" if text == "." and is_packed(layer) else _checked(text)
         if name in seen:
             raise InvalidDocument(f"two files of the artifact are called {text!r}")
         seen.add(name)
@@ -92,8 +104,8 @@ def titles(manifest: Manifest) -> Iterator[tuple[Descriptor, bytes]]:
 def unpack(store: BlobStore, files: Sequence[tuple[Descriptor, bytes]], directory: str) -> None:
     """Write files of `titles` below the host directory `directory`, which is made; each appears whole.
 
-    A file that is there is replaced. Symlinks below the directory are never followed out of it. Raises
-    DigestMismatch, OSError.
+    A file that is there is replaced. Symlinks below the directory are never followed out of it. Directories
+    are unpacked (`oci.packed`). Raises DigestMismatch, UnsafePath, InvalidArchive, OSError.
     """
     os.makedirs(directory, exist_ok=True)
     with Root.at(directory) as root:
@@ -101,12 +113,26 @@ def unpack(store: BlobStore, files: Sequence[tuple[Descriptor, bytes]], director
             parent, _, base = name.rpartition(b"/")
             folder = root.open_directory(root.makedirs(parent))
             try:
-                _write(store, descriptor, folder, base)
+                if is_packed(descriptor):
+                    depth = parent.count(b"/") + 1 if parent else 0
+                    unpack_directory(store, descriptor, name, folder, depth)
+                else:
+                    _write(store, descriptor, folder, base)
             finally:
                 os.close(folder)
 
 
+def _config(store: BlobStore, config: File | None) -> Descriptor:
+    if config is None:
+        return EMPTY
+    return replace(_layer(store, replace(config, media_type=config.media_type or CONFIG)), annotations={})
+
+
 def _layer(store: BlobStore, file: File) -> Descriptor:
+    title = {TITLE: file.title or os.path.basename(file.path)}
+    if os.path.isdir(file.path):
+        packed = pack_directory(store, file.path, title[TITLE], file.media_type or media_types.OCI_LAYER_GZIP)
+        return replace(packed, annotations={**packed.annotations, **title})
     fd = os.open(file.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(fd, "rb", buffering=0) as source, store.writer() as writer:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -115,7 +141,7 @@ def _layer(store: BlobStore, file: File) -> Descriptor:
             writer.write(chunk)
         size = writer.size
         digest = writer.commit()
-    return Descriptor(file.media_type, digest, size, {TITLE: file.title or os.path.basename(file.path)})
+    return Descriptor(file.media_type or "application/octet-stream", digest, size, title)
 
 
 def _checked(text: str) -> bytes:

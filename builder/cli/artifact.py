@@ -30,13 +30,14 @@ def command() -> None:
 
 @command.command(
     "push",
-    help="Push files as the artifact NAME; without a tag it is known by its digest alone. A file's name in "
-    "it is FILE, or the last part of a FILE that is elsewhere; its TYPE is application/octet-stream unless "
-    "given.",
+    help="Push files and directories as the artifact NAME; without a tag it is known by its digest alone. A "
+    "file's name in it is FILE, or the last part of a FILE that is elsewhere; its TYPE is "
+    "application/octet-stream unless given.",
 )
 @click.argument("name", metavar="NAME[:TAG]")
 @click.argument("files", nargs=-1, metavar="[FILE[:TYPE]]...")
 @click.option("--type", "kind", default="", metavar="TYPE", help="What the artifact is, a media type.")
+@click.option("--config", default="", metavar="FILE[:TYPE]", help="Its config, in place of the empty one.")
 @click.option(
     "--subject", default="", metavar="NAME | DIGEST", help="What it is about, in the same repository."
 )
@@ -53,8 +54,9 @@ def push(session: Session, /, name: str, files: tuple[str, ...], **flags: Any) -
     target = remote.reference(name)
     if target.digest is not None:
         raise UsageError(f"{name}: an artifact is given a tag or none; its digest is its content")
-    kind = flags["kind"] or UNKNOWN
-    if not is_media_type(kind):
+    config = _typed(flags["config"]) if flags["config"] else None
+    kind = flags["kind"] or ("" if config else UNKNOWN)
+    if kind and not is_media_type(kind):
         raise UsageError(f"--type {kind!r} is no media type", hint="e.g. application/spdx+json")
     annotations = values.pairs("--annotation", flags["annotations"], empty=True)
     chosen = _files(files)
@@ -68,7 +70,7 @@ def push(session: Session, /, name: str, files: tuple[str, ...], **flags: Any) -
             with told(about):
                 subject = registries.client.resolve(about)
         with blobs.staging() as staging:
-            made = pack(staging, chosen, kind, subject=subject, annotations=annotations)
+            made = pack(staging, chosen, kind, config=config, subject=subject, annotations=annotations)
             registries.push(staging, made, [target])
     if target.tag:
         tell(target, made, quiet=flags["quiet"])
@@ -101,7 +103,7 @@ def pull(session: Session, /, name: str, output: str, **flags: Any) -> None:
             registries.fetch(reference, [layer for layer, _ in files], staging)
             unpack(staging, files, output)
     for _, title in files:
-        sys.stdout.write(f"{text.safe(os.path.join(output, os.fsdecode(title)))}\n")
+        sys.stdout.write(f"{text.safe(os.path.join(output, os.fsdecode(title)) or '.')}\n")
     if not files:
         sys.stderr.write(f"{reference.familiar()} has no files: none of its layers has a title\n")
 
@@ -132,20 +134,27 @@ def list_(session: Session, /, name: str, kind: str, form: str, **flags: Any) ->
 
 def _files(texts: tuple[str, ...]) -> list[File]:
     """`FILE[:TYPE]`. Raises UsageError for two files of one name."""
-    from oci.artifact import File, is_media_type
-
     found: dict[str, File] = {}
     for word in texts:
-        path, colon, kind = word.rpartition(":")
-        if not (colon and path and is_media_type(kind)):
-            path, kind = word, "application/octet-stream"
+        file = _typed(word)
+        path = file.path
         title = os.path.normpath(path)
         if title.startswith(("/", "..")):
-            title = os.path.basename(title)
+            title = os.path.basename(os.path.abspath(path))
+        if not title:
+            raise UsageError(f"{path!r} has no name to give it in the artifact")
         if title in found:
             raise UsageError(f"{path!r} and {found[title].path!r} would both be called {title!r}")
-        found[title] = File(path, kind, title)
+        found[title] = replace(file, title=title)
     return list(found.values())
+
+
+def _typed(word: str) -> File:
+    """`FILE[:TYPE]`."""
+    from oci.artifact import File, is_media_type
+
+    path, colon, kind = word.rpartition(":")
+    return File(path, kind) if colon and path and is_media_type(kind) else File(word)
 
 
 def _subject(given: str, target: Reference) -> Reference | None:

@@ -54,6 +54,24 @@ def test_there_and_back(pybuild: Pybuild, repository: str, tmp_path: Path) -> No
     assert pybuild.ok("images", "-q") == "" and not any(Path(pybuild.root, "blobs/sha256").iterdir())
 
 
+def test_directories_and_a_config(pybuild: Pybuild, repository: str, tmp_path: Path) -> None:
+    Path("config.json").write_text('{"a": 1}\n')
+    line = ("artifact", "push", f"{repository}:dir", "more", "parts.json")
+    out = pybuild.ok(*line, "--config", "config.json:application/vnd.example.config+json")
+    assert pybuild.ok(*line, "--config", "config.json:application/vnd.example.config+json") == out
+    shown = json.loads(pybuild.ok("manifest", "inspect", f"{repository}:dir"))
+    assert shown["config"]["mediaType"] == "application/vnd.example.config+json"
+    assert shown["config"]["size"] == 9 and "artifactType" not in shown
+    assert shown["layers"][0]["annotations"]["io.deis.oras.content.unpack"] == "true"
+    written = pybuild.ok("artifact", "pull", f"{repository}:dir", "-o", str(tmp_path / "out")).splitlines()
+    assert written == [str(tmp_path / "out" / each) for each in ("more", "parts.json")]
+    assert (tmp_path / "out/more/notes").read_text() == "notes\n"
+    pybuild.ok(*line, "--config", "config.json", "--type", KIND)
+    shown = json.loads(pybuild.ok("manifest", "inspect", f"{repository}:dir"))
+    assert shown["config"]["mediaType"] == "application/vnd.unknown.config.v1+json"
+    assert shown["artifactType"] == KIND
+
+
 def test_an_artifact_is_copied_and_kept_like_an_image(
     pybuild: Pybuild, repository: str, tmp_path: Path
 ) -> None:
