@@ -40,9 +40,12 @@ _PASTA_BUFFER = 256 * 1024
 breaks off large uploads, and that of 2025 makes 5 MB/s of them; with this both make over 50.
 """
 
+_SLIRP = "slirp4netns"
+_SLIRP_SIX = b"\xfd" + bytes(13)
+"""The first 14 bytes of the network that it serves by IPv6, fd00::/64; it is 2 there, the guest 0x100."""
 _PROGRAMS = (
     (
-        "slirp4netns",
+        _SLIRP,
         ("-c", "--mtu=65520", "--disable-host-loopback", "--enable-sandbox", "--enable-seccomp",
          "--ready-fd", _READY, "--netns-type=path", _NETNS, "eth0"),
         _SLIRP_RESOLVER,
@@ -78,7 +81,7 @@ class Uplink:
             path = trusted(name)
             if not path:
                 continue
-            failure = self._start(path, words)
+            failure = self._start_with_six(path, words) if name == _SLIRP else self._start(path, words)
             if not failure:
                 self.program, self.resolver, self.send_buffer = name, resolver, send_buffer
                 return
@@ -93,6 +96,27 @@ class Uplink:
         if hold >= 0:
             os.close(hold)
             os.waitpid(self._pid, 0)
+
+    def _start_with_six(self, path: str, words: Sequence[str]) -> str:
+        """slirp4netns, with IPv6 where the caller's namespace leads out by it and this version can.
+
+        The address and the route that it would advertise in some seconds are given at once. Its address
+        for the caller's loopback (::1) is closed by the same option as that of IPv4.
+        """
+        from builder.sandbox.netlink import Route
+
+        outer = Route()
+        six = _leads_out(outer, six=True)
+        outer.close()
+        if not six or self._start(path, ("--enable-ipv6", *words)):
+            return self._start(path, words)
+        try:
+            index = self._route.index("eth0")
+            self._route.address(index, _SLIRP_SIX + b"\1\0", 64)
+            self._route.route(via=_SLIRP_SIX + b"\0\2")
+        except OSError:
+            pass  # a kernel or a machine that has IPv6 switched off inside
+        return ""
 
     def _start(self, path: str, words: Sequence[str]) -> str:
         """Why it did not come up; empty when it did."""

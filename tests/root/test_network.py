@@ -688,12 +688,16 @@ with NetworkPool(rootless=True) as pool:
     netns = pool.take()
     syscalls.setns(netns, syscalls.CLONE_NEWNET)
     print(attempt("2001:db8::1", {PORT + 1}))
+    for each in ("fd00::2", "::1"):
+        print(attempt(each, {PORT}))
 """
 
 
-def test_an_ordinary_user_has_ipv6_through_pasta(
-    host: Host, ordinary: Callable[..., subprocess.Popen[str]]
+@pytest.mark.parametrize("program", ["pasta", "slirp4netns"])
+def test_an_ordinary_user_has_ipv6(
+    host: Host, ordinary: Callable[..., subprocess.Popen[str]], program: str
 ) -> None:
+    """Out, and neither to the machine's loopback nor anywhere else through it."""
     if not os.path.exists(SWITCH_SIX.replace("up0", "all")):
         pytest.skip(
             "this kernel forwards IPv6 for all interfaces or for none (net.ipv6.conf.*.force_forwarding)"
@@ -702,9 +706,13 @@ def test_an_ordinary_user_has_ipv6_through_pasta(
     with _give_six(host, "0") as server:
         serving = threading.Thread(target=_serve_once, args=(server, seen))
         serving.start()
-        told, said = ordinary("pasta", code=BY_SIX).communicate(timeout=60)
+        loopback = host.do(lambda: socket.create_server(("::1", PORT), family=socket.AF_INET6))
+        told, said = ordinary(program, code=BY_SIX).communicate(timeout=60)
         serving.join()
-    assert (told, seen) == ("by six\n\n", ["2001:db8::2"]), said
+        loopback.close()
+    assert (told.splitlines()[0], seen) == ("by six", ["2001:db8::2"]), said
+    refused = [line for line in told.splitlines()[1:] if line]
+    assert len(refused) == 2 and not [line for line in refused if "Error" not in line], told
 
 
 @pytest.mark.parametrize("program", ["pasta", "slirp4netns"])
