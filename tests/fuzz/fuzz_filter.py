@@ -1,5 +1,5 @@
-"""The assembler of the filter of system calls: what its instructions answer, run one by one, is what the policy
-says read plainly. Policies of any capabilities, machine and kernel, and searches over any segments.
+"""The assembler of the filter of system calls: what its instructions answer, run one by one, is what the
+policy says read plainly. Policies of any capabilities, machine and kernel, and searches over any segments.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def target(data: bytes) -> None:
     kernel = (bits.number(7) or 1, bits.number(20))
     code = list(struct.iter_unpack("=HBBI", seccomp.program.__wrapped__(capabilities, machine, kernel)))
     assert len(code) <= 4096
-    special = tuple(TABLES) + (0, 0x40000003, 0xC00000F3)
+    special = (*TABLES, 0, 0x40000003, 0xC00000F3)
     for _ in range(24):
         arch = bits.pick(special)
         number = bits.number(600) if bits.number(3) else bits.number(0xFFFFFFFF)

