@@ -18,7 +18,7 @@ AMD64 = Platform("linux", "amd64")
 IMAGE = Image.of(ImageConfig(AMD64, RunConfig(env=("PATH=/bin",))))
 HEAD = b"# pybuild=include,env-file,shell-strict\n"
 SEEDS = (
-    b"FROM base\nINCLUDE 1\nENV --from-file=2\nRUN x\n\0LABEL a=1 \\\n  b=2\nINCLUDE 3\n\0A=$x\n\0RUN <<E\ny\nE\n",
+    b"FROM base\nINCLUDE 1\nENV --from-file=2\nRUN x\n\0LABEL a=1 \\\n  b=2\nINCLUDE 3\n\0A=$x\n\0RUN y",
     b"ARG D=1\nINCLUDE $D\nRUN z\n\0FROM base AS s\nRUN <<-E\n\t#!/bin/sh\n\tq\n\tE",
     b"FROM base\nINCLUDE 1\n\0INCLUDE 2\n\0INCLUDE 1\n",
     b'FROM base AS x\nINCLUDE 1\nFROM x\nRUN <<EOF\nb\nEOF\n\0SHELL ["bash", "-c"]\nRUN <<A\n#!/bin/sh\nc\nA',
