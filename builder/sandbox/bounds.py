@@ -54,13 +54,31 @@ def most_pids() -> int:
     """How many processes a step may have by default, so that one that multiplies leaves the host its share.
 
     It is the step's own pid namespace that ends there: one write per step, no cgroup. Before Linux 6.14 this
-    number is the machine's and not to be touched: 0. RLIMIT_NPROC is no help: it does not bind root, and
-    counts all a user's processes.
+    number is the machine's and not to be touched: 0. RLIMIT_NPROC is no help for root, whom it does not bind.
     """
+    return _share() if _kernel() >= (6, 14) else 0
+
+
+def most_by_rlimit() -> int:
+    """The same number for RLIMIT_NPROC where `most_pids` is none and that limit helps: in a user namespace on
+    Linux 5.14 and later, where it binds root too and counts a user's processes in that namespace alone. 0
+    elsewhere.
+    """
+    if not (5, 14) <= _kernel() < (6, 14) or _read("self/uid_map").split() == [b"0", b"0", b"4294967295"]:
+        return 0
+    return _share()
+
+
+def _kernel() -> tuple[int, int]:
     try:
         major, minor = os.uname().release.split(".")[:2]
-        if (int(major), int(minor.partition("-")[0])) < (6, 14):
-            return 0
+        return int(major), int(minor.partition("-")[0])
+    except ValueError:
+        return 0, 0
+
+
+def _share() -> int:
+    try:
         host = min(int(_read(_PID_MAX)), int(_read(_THREADS_MAX)))
     except (OSError, ValueError):
         return 0

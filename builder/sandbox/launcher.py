@@ -20,7 +20,7 @@ import struct
 import time
 
 from builder.sandbox import syscalls as sys_
-from builder.sandbox.bounds import Bounds, most_pids
+from builder.sandbox.bounds import Bounds, most_by_rlimit, most_pids
 from builder.sandbox.mountcalls import load_what_old_kernels_need
 from builder.sandbox.overlay import best_way
 from builder.sandbox.plan import Plan
@@ -101,7 +101,7 @@ class Launcher:
             self.poll.register(fd, select.POLLIN)
         self.overlay_by = best_way()
         load_what_old_kernels_need()
-        self.rlimits = usual_limits()
+        self.rlimits = usual_limits(most_by_rlimit())
         self.by_pidfd: dict[int, Running] = {}
         self.by_answer: dict[int, Running] = {}
         self.joining: dict[int, list[tuple[Plan, list[int], _socket.socket]]] = {}

@@ -317,14 +317,15 @@ class Step:
             raise NotStarted(status, f"exec {os.fsdecode(path)}: {lower(error)}") from None
 
 
-def usual_limits() -> list[tuple[int, int, int]]:
+def usual_limits(processes: int = 0) -> list[tuple[int, int, int]]:
     """What a process gets where nobody asks for other limits: of open files and processes at most as many as
-    Docker gives, and no core files, which would end up in a layer.
+    Docker gives, and no core files, which would end up in a layer. `processes` is a lower number of those.
     """
     limits = [(_CORE, 0, 0)]
     for resource in (_NPROC, _NOFILE):
         _, hard = sys_.get_rlimit(resource)
-        most = _MOST if hard < 0 else min(_MOST, hard)
+        most = (processes or _MOST) if resource == _NPROC else _MOST
+        most = most if hard < 0 else min(most, hard)
         limits.append((resource, most, most))
     return limits
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections import namedtuple
 
 import pytest
 
-from builder.sandbox import bounds, procfs
+from builder.sandbox import bounds, procfs, step
 
 Uname = namedtuple("Uname", "release")
 
@@ -31,6 +32,29 @@ def test_how_many_processes_a_step_may_have(
     monkeypatch.setattr(os, "uname", lambda: Uname(release))
     monkeypatch.setattr(bounds, "_read", lambda path: b"%d\n" % numbers[path])
     assert bounds.most_pids() == most
+
+
+@pytest.mark.parametrize(
+    ("release", "uid_map", "most"),
+    [
+        ("6.1.0-18-amd64", b"0 1000 1\n1 100000 65536\n", 32768),
+        ("5.14.0", b"0 1000 1\n", 32768),
+        ("5.13.0", b"0 1000 1\n", 0),
+        ("6.14.0", b"0 1000 1\n", 0),
+        ("6.1.0", b"         0          0 4294967295\n", 0),
+    ],
+)
+def test_what_bounds_an_ordinary_users_step_before(
+    monkeypatch: pytest.MonkeyPatch, release: str, uid_map: bytes, most: int
+) -> None:
+    texts = {bounds._PID_MAX: b"4194304\n", bounds._THREADS_MAX: b"200000\n", "self/uid_map": uid_map}
+    monkeypatch.setattr(os, "uname", lambda: Uname(release))
+    monkeypatch.setattr(bounds, "_read", texts.__getitem__)
+    assert bounds.most_by_rlimit() == most
+    limits = {name: (soft, hard) for name, soft, hard in step.usual_limits(most)}
+    hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    wanted = most or 1 << 20
+    assert limits[resource.RLIMIT_NPROC] == (wanted if hard < 0 else min(wanted, hard),) * 2
 
 
 def test_only_the_first_process_of_a_namespace_sets_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
