@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import os
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 MACHINE = ("tests/root/", "tests/interop/")
 """Folders of tests that touch the machine: mounts, interfaces, daemons."""
+
+# The same examples every time, and none of them fails for being slow on a busy machine. New ones are for
+# `make test-differential`, which asks for many, and for fuzzing (tests/fuzz).
+settings.register_profile(
+    "pybuild",
+    deadline=timedelta(minutes=1),
+    derandomize="PYBUILD_EXAMPLES" not in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("pybuild")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 
 import pytest
 from hypothesis import example, given
@@ -198,24 +199,30 @@ def test_any_text_is_a_pattern_or_a_pattern_error(pattern: str, path: str) -> No
 
 
 def test_no_pattern_takes_long() -> None:
-    start = time.perf_counter()
+    start = time.thread_time()
     ignore = IgnoreFile.parse("*a" * 60 + "b\n" + "**/a*/" * 20 + "c\n" + "a**b**a**b**a\n")
     ignore.ignored("/".join(["a" * 250] * 16))
     assert not glob_match("*a" * 60 + "b", "a" * 4000)
-    assert time.perf_counter() - start < 1
+    assert time.thread_time() - start < 20
 
 
-def test_a_file_costs_about_a_microsecond() -> None:
+def test_a_file_costs_little_more_than_one_match() -> None:
     ignore = IgnoreFile.parse(".git\n**/*.pyc\nnode_modules\n*.md\n!README.md\n**/__pycache__\nbuild*/\n")
     _, state = ignore.step(ignore.enter(), b"src", True)
     names = [b"file%d.txt" % number for number in range(20_000)]
-    best = 1.0
-    for _ in range(5):
-        start = time.perf_counter()
+    one = re.compile(rb"[^/]*\.pyc").fullmatch
+
+    def seconds(look: Callable[[bytes], object]) -> float:
+        start = time.thread_time()
         for name in names:
-            ignore.step(state, name, False)
-        best = min(best, time.perf_counter() - start)
-    assert best / len(names) < 5e-6
+            look(name)
+        return time.thread_time() - start
+
+    rounds = [
+        (seconds(lambda name: ignore.step(state, name, False)), seconds(lambda name: one(name)))
+        for _ in range(7)
+    ]
+    assert min(ours for ours, _ in rounds) < 12 * min(match for _, match in rounds), rounds
 
 
 @pytest.mark.parametrize("pattern", ["a" * (MAX_PATTERN + 1), "?" * (MAX_PATTERN + 1), "[a]" * MAX_PATTERN])

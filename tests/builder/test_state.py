@@ -144,7 +144,7 @@ def test_a_lease_protects_until_its_process_is_killed(state: StateDir) -> None:
     ready = spawn.Event()
     process = spawn.Process(target=hold_a_lease, args=(state.root, ready), daemon=True)
     process.start()
-    assert ready.wait(20)
+    assert ready.wait(60)
     with state.collecting() as leased:
         assert leased.protects(A, 0) and not leased.protects(B, 0)
         assert leased.protects(B, leased.since), "what came into being since may be half a build"

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sysconfig
 import tempfile
@@ -24,6 +23,7 @@ import pytest
 from judges.dockerd import Docker, private_docker, unmount_below
 from judges.podman import forget_podman
 from judges.pybuild import Pybuild
+from ports import free_port
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(600)]
 
@@ -273,14 +273,6 @@ def run(*argv: str) -> bytes:
     done = subprocess.run(argv, capture_output=True, env=os.environ | {"TMPDIR": tempfile.gettempdir()})
     assert done.returncode == 0, f"{argv!r}: {(done.stdout + done.stderr).decode(errors='replace')}"
     return done.stdout
-
-
-def free_port() -> int:
-    """A TCP port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def test_tools_are_here() -> None:

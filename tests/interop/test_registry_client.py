@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ports import free_port
 from specimens import everything, noise, visible
 
 from oci import media_types, platforms
@@ -38,8 +39,7 @@ HOST = platforms.host()
 def docker_registry(directory: Path, **http: object) -> Iterator[str]:
     """docker-registry on a free port, its data below `directory`; its address."""
     directory.mkdir(parents=True, exist_ok=True)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     auth = http.pop("auth", None)
     config = {
         "version": "0.1",
@@ -58,12 +58,12 @@ def docker_registry(directory: Path, **http: object) -> Iterator[str]:
         yield address
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def _until_listening(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
     host, _, port = address.partition(":")
-    for _ in range(500):
+    for _ in range(3000):
         assert process.poll() is None, log.read_text()
         try:
             socket.create_connection((host, int(port)), 1).close()

@@ -92,7 +92,7 @@ def test_serve_and_end(tmp_path: Path) -> None:
         assert json.loads(connection.getresponse().read()) == {"repositories": []}
     process.send_signal(signal.SIGINT)
     # The signal may come between the answer and its line in the log.
-    log, stopping = sorted(process.communicate(timeout=20)[1].splitlines(), key=lambda line: line[0] != "{")
+    log, stopping = sorted(process.communicate(timeout=60)[1].splitlines(), key=lambda line: line[0] != "{")
     assert json.loads(log)["target"] == "/v2/_catalog"
     assert stopping == "stopping: running requests may finish" and process.returncode == 0
     assert (tmp_path / "store" / "index.json").exists()

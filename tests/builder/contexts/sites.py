@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from ports import free_port
+
 
 @dataclass
 class Site:
@@ -132,9 +134,7 @@ class Repository:
 @contextmanager
 def git_daemon(top: Path) -> Iterator[str]:
     """`git daemon` for the repositories below `top`; its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     daemon = shutil.which("git-daemon") or "/usr/lib/git-core/git-daemon"
     process = subprocess.Popen(
         [daemon, "--export-all", "--listen=127.0.0.1", f"--port={port}", f"--base-path={top}", "--reuseaddr"],
@@ -148,11 +148,11 @@ def git_daemon(top: Path) -> Iterator[str]:
         },
     )
     try:
-        for _ in range(500):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.01)
+        deadline = time.monotonic() + 60
+        with socket.socket() as probe:
+            while probe.connect_ex(("127.0.0.1", port)) != 0:
+                assert process.poll() is None and time.monotonic() < deadline, "git daemon does not listen"
+                time.sleep(0.01)
         yield f"127.0.0.1:{port}"
     finally:
         process.terminate()

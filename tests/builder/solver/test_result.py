@@ -57,7 +57,7 @@ def test_layers_above_wait_for_what_they_do_not_say(tmp_path: Path) -> None:
         def unpack(part: Part, lowers: Lowers) -> str:
             begun.set() if part.name == "parent" else None
             if part.name == "lowest":
-                assert begun.wait(20), "the layer above was not begun"
+                assert begun.wait(60), "the layer above was not begun"
             return snapshots.unpack(part.name, lambda: read(*LAYERS[part.name]), lowers)
 
         top, middle, _lowest = directories(Result("", tuple(map(part, LAYERS))), unpack, 2)

@@ -51,7 +51,7 @@ def test_unneeded_steps_never_run() -> None:
 
 
 def test_independent_steps_run_at_the_same_time() -> None:
-    barrier = threading.Barrier(2, timeout=10)
+    barrier = threading.Barrier(2, timeout=60)
 
     def perform(made: Step, inputs: tuple[str, ...]) -> str:
         if made.name in ("a", "b"):
@@ -88,7 +88,7 @@ def test_the_first_failure_is_raised_once_and_cancels_the_rest() -> None:
         if made.name == "bad":
             raise ValueError("no")
         if made.name == "slow":
-            assert cancelled.wait(10)
+            assert cancelled.wait(60)
         return made.name
 
     after = step("after", step("slow"))
@@ -104,7 +104,7 @@ def test_keep_going_lets_running_steps_end() -> None:
 
     def perform(made: Step, inputs: tuple[str, ...]) -> str:
         if made.name == "bad":
-            assert slow_runs.wait(10)
+            assert slow_runs.wait(60)
             raise ValueError("no")
         if made.name == "slow":
             slow_runs.set()
@@ -132,7 +132,7 @@ def test_an_interrupt_of_the_caller_cancels(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(module, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run(step("a"), lambda made, _: cancelled.wait(10), cancel=cancelled.set)
+        run(step("a"), lambda made, _: cancelled.wait(60), cancel=cancelled.set)
     assert cancelled.is_set()
 
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import socket
 import subprocess
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+from ports import free_port
 
 _LINE = re.compile(r'"(GET|HEAD|PUT|POST|PATCH|DELETE) (\S+) HTTP/[0-9.]+" (\d+)')
 
@@ -27,18 +31,27 @@ class DockerRegistry:
 
     def requests(self, since: int = 0) -> list[tuple[str, str, int]]:
         """Method, path and status of all requests so far, but for the first `since`."""
-        time.sleep(0.05)  # it writes a line after the answer
+        last = f"/v2/?{secrets.token_hex(8)}"
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+            f"http://{self.address}{last}"
+        ):
+            pass
+        deadline = time.monotonic() + 60
+        while all(path != last for _, path, _ in self._logged()):  # the lines before it are there, too
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return [line for line in self._logged() if not line[1].startswith("/v2/?")][since:]
+
+    def _logged(self) -> list[tuple[str, str, int]]:
         with open(os.path.join(self.directory, "log"), encoding="utf-8", errors="replace") as log:
-            found = [(m[1], m[2], int(m[3])) for m in _LINE.finditer(log.read())]
-        return found[since:]
+            return [(m[1], m[2], int(m[3])) for m in _LINE.finditer(log.read())]
 
 
 @contextmanager
 def docker_registry(directory: str, **http: object) -> Iterator[DockerRegistry]:
     """Run one for the block. `http` is more of its configuration; `auth` stands beside it."""
     os.makedirs(directory, exist_ok=True)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     auth = http.pop("auth", None)
     config = {
         "version": "0.1",
@@ -58,12 +71,12 @@ def docker_registry(directory: str, **http: object) -> Iterator[DockerRegistry]:
         yield DockerRegistry(address, directory)
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 def _await(address: str, process: subprocess.Popen[bytes], log: str) -> None:
     host, _, port = address.partition(":")
-    for _ in range(500):
+    for _ in range(3000):
         if process.poll() is not None:
             with open(log, encoding="utf-8", errors="replace") as file:
                 raise AssertionError(f"docker-registry ended: {file.read()[-2000:]}")

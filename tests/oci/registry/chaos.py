@@ -54,6 +54,8 @@ class Proxy:
     rules: list[Rule] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     spoilt: int = 0
+    hanging: int = 0
+    """Exchanges that have begun to say nothing."""
 
     def spoil(
         self, method: str, path: str, how: Callable[[Exchange], None], *, times: int = 1, after: int = 0
@@ -123,7 +125,7 @@ class Exchange(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def _forward(self) -> None:
-        upstream = http.client.HTTPConnection(self.proxy.upstream, timeout=10)
+        upstream = http.client.HTTPConnection(self.proxy.upstream, timeout=60)
         try:
             self._send(upstream)
             answer = upstream.getresponse()
@@ -173,7 +175,9 @@ class Exchange(BaseHTTPRequestHandler):
             if self.answer_limit is not None and sent + len(piece) > self.answer_limit:
                 self.connection.sendall(piece[: self.answer_limit - sent])
                 if self.hang:
-                    self.connection.settimeout(20)
+                    with self.proxy.lock:
+                        self.proxy.hanging += 1
+                    self.connection.settimeout(100)
                     self.connection.recv(1)
                 raise Hangup
             for part in [piece[i : i + 1] for i in range(len(piece))] if self.pause else [piece]:

@@ -54,7 +54,7 @@ class Registry:
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         """One request on a connection of its own. Underscores in header names stand for dashes."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             sent = {name.replace("_", "-"): value for name, value in {**self.headers, **headers}.items()}
             connection.request(method, path, body, sent, encode_chunked=hasattr(body, "__next__"))
@@ -68,7 +68,7 @@ class Registry:
 
     def raw(self, data: bytes, *, half_close: bool = False) -> bytes:
         """Bytes there, bytes back until the server closes."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as sock:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as sock:
             sock.sendall(data)
             if half_close:
                 sock.shutdown(socket.SHUT_WR)

@@ -46,7 +46,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(path: Path) -> CredentialStore:
-    return CredentialStore((str(path),), helper_timeout=5.0)
+    return CredentialStore((str(path),), helper_timeout=60.0)
 
 
 @pytest.fixture
@@ -251,7 +251,7 @@ def test_helpers_that_fail(text: str, message: str, path: Path, programs: Path) 
     """SECURITY.md S68."""
     program(programs, "bad", text)
     path.write_text(json.dumps({"credsStore": "bad"}))
-    store = CredentialStore((str(path),), helper_timeout=0.3)
+    store = CredentialStore((str(path),), helper_timeout=0.3 if "sleep" in text else 60.0)
     with pytest.raises(Unauthorized, match=message) as caught:
         store.get("a.example")
     assert "CANARY" not in str(caught.value) and "docker-credential-bad" in str(caught.value)

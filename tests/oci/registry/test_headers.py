@@ -96,11 +96,11 @@ def test_any_header_can_be_read(text: str) -> None:
     "text", [" " * 60_000, "a" * 60_000, "<" * 60_000, "<a>;" * 15_000, ', "' * 20_000, 'a="\\' * 15_000]
 )
 def test_long_headers_take_no_time(text: str) -> None:
-    begin = time.monotonic()
+    begin = time.thread_time()
     headers.challenges(text)
     headers.next_link(text)
     redact(text)
-    assert time.monotonic() - begin < 1
+    assert time.thread_time() - begin < 10
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -235,14 +236,15 @@ def test_a_new_request_takes_an_upload_over_from_a_dead_one(registry: Registry) 
         dead.sendall(
             b"PATCH %s HTTP/1.1\r\nHost: x\r\nContent-Length: 10000\r\n\r\n" % location.encode() + BLOB[:100]
         )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while registry.ask("GET", location).headers["range"] != "0-99" and time.monotonic() < deadline:
             time.sleep(0.01)
         answer = registry.ask("PATCH", location, BLOB[100:], Content_Range="100-9999")
         assert answer.status == 202
-        dead.sendall(b"x" * 50)  # too late
-        dead.settimeout(10)
-        assert dead.recv(100) == b""
+        with suppress(ConnectionError):  # of both it may be told that nobody reads any more
+            dead.sendall(b"x" * 50)  # too late
+            dead.settimeout(60)
+            assert dead.recv(100) == b""
     assert registry.ask("PUT", f"{location}?digest={digest_of(BLOB)}").status == 201
 
 

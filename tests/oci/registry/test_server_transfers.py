@@ -32,7 +32,7 @@ from oci.registry.patience import Patience, Stop
 from oci.registry.server import transfers
 
 SIZE = 3_000_000
-SOON = 15.0
+SOON = 60.0
 
 
 @dataclass
