@@ -99,5 +99,7 @@ class Files:
         """The layer that lies in `directory`, one for all steps on top of it: it remembers what it found."""
         from builder.snapshot.view import DirectoryLayer
 
+        if (seen := self._layers_seen.get(directory)) is not None:
+            return seen
         layer = DirectoryLayer(directory, userxattr=self._userxattr)
         return self._layers_seen.setdefault(directory, layer)

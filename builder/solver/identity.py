@@ -144,7 +144,7 @@ def _read(tree: Tree, path: bytes) -> bytes:
     descriptor = tree.open(real)
     try:
         with os.fdopen(descriptor, "rb", closefd=False) as stream:
-            return stream.read(_MOST_BYTES)
+            return stream.read(node.size)  # asked for more, it takes that much memory first
     finally:
         os.close(descriptor)
 
