@@ -223,6 +223,13 @@ class BlobStore:
         os.rename(self.path(digest), path)
         return path
 
+    def quarantine_open(self, digest: Digest, fd: int) -> None:
+        """The same for a blob that was found damaged while open as `fd`, if it is still that file: another
+        may have taken its place meanwhile."""
+        with suppress(FileNotFoundError, BlobNotFound):
+            if self.identity(digest) == _identity(fd):
+                self.quarantine(digest)
+
     def clean(self) -> int:
         """Remove what killed writers left in `tmp/`; how many entries. Living writers are left alone, and for
         a while what was pulled only in part, so that the next pull may go on there."""

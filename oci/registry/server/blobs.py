@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from oci.blobs import BlobStore
 from oci.digest import Digest
-from oci.errors import BlobNotFound, ManifestUnknown
+from oci.errors import BlobNotFound, DigestMismatch, ManifestUnknown
 from oci.registry.server.documents import digest_of
 from oci.registry.server.problems import Problem
 from oci.registry.server.proxy import Lent, Proxy
@@ -56,6 +56,11 @@ class Blobs:
             raise unknown(what) from None
         try:
             return self._answer(request, digest, fd)
+        except DigestMismatch as error:
+            self._store.quarantine_open(digest, fd)
+            os.close(fd)
+            text = "it was put aside: the next request gets it from elsewhere, or push it again"
+            raise Problem(500, "UNKNOWN", f"{error}; {text}") from None
         except BaseException:
             os.close(fd)
             raise
@@ -91,6 +96,8 @@ class Blobs:
 
     def _answer(self, request: Request, digest: Digest, fd: int) -> Response:
         size = os.fstat(fd).st_size
+        if not size and not self._store.is_verified(digest, fd):  # nothing will be read of it later
+            self._store.verify(digest)
         headers = _about(digest)
         if matches(request, digest):
             os.close(fd)
@@ -135,8 +142,10 @@ class _Digesting:
         if self._hasher.hexdigest() == self.digest.hex:
             self.store.trust(self.digest, self.fd)
             return True
+        self.store.quarantine_open(self.digest, self.fd)
         sys.stderr.write(
-            f"error: the blob {self.digest} in {self.store.root} is damaged and was not sent whole\n"
+            f"error: the blob {self.digest} in {self.store.root} is damaged: it was not sent whole, and is "
+            "put aside\n"
         )
         return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 from collections.abc import Iterator
 
@@ -162,9 +163,29 @@ def test_a_damaged_blob_never_arrives_whole(layout: Layout, capfd: pytest.Captur
             b"\r\n\r\n"
         )[2]
         assert len(got) < len(BLOB)
-        answer = registry.ask("GET", f"/v2/app/blobs/{digest}", Range="bytes=5-9")
-        assert answer.status == 500
     assert "damaged" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("damage", [b"x" + BLOB[1:], BLOB[:-1], b""])
+@pytest.mark.parametrize("part", [{}, {"Range": "bytes=2-4"}])
+def test_a_damaged_blob_is_put_aside_and_may_be_pushed_again(
+    layout: Layout, damage: bytes, part: dict[str, str]
+) -> None:
+    """SECURITY.md R16."""
+    with served(layout) as registry:
+        digest = registry.blob("app", BLOB)
+    with open(layout.blobs.path(Digest.parse(digest)), "wb") as file:
+        file.write(damage)
+    with served(Layout.open(layout.root)) as registry:
+        try:
+            answer = registry.ask("GET", f"/v2/app/blobs/{digest}", **part)
+            assert answer.status == 500
+        except (OSError, http.client.HTTPException):
+            pass
+        assert registry.ask("HEAD", f"/v2/app/blobs/{digest}").status == 404
+        assert os.listdir(f"{layout.root}/quarantine") == [digest.replace(":", "-")]
+        assert registry.blob("app", BLOB) == digest
+        assert registry.ask("GET", f"/v2/app/blobs/{digest}").body == BLOB
 
 
 def test_a_blob_that_another_process_wrote_is_verified_once_and_then_sent_by_the_kernel(
