@@ -227,13 +227,13 @@ class Launcher:
 
     def kill_all(self) -> None:
         """Kill every running step; their `run` returns with status 137. Later runs are not affected."""
-        with self._lock:
+        with self._lock:  # else another thread's `close` may give the descriptor's number away meanwhile
             if self._orders is None:
                 return
-        try:
-            self._orders_socket().send(there.KILL_ALL, _socket.MSG_NOSIGNAL)
-        except OSError:
-            pass  # the launcher is gone, and its steps with it
+            try:
+                self._orders.send(there.KILL_ALL, _socket.MSG_NOSIGNAL)
+            except OSError:
+                pass  # the launcher is gone, and its steps with it
 
     def close(self) -> None:
         """Wait for running steps, then end the process and reap it."""
