@@ -167,6 +167,7 @@ def test_s11_the_launcher_cannot_be_traced(world: Any, tmp_path: Any) -> None:
         import ctypes, os, socket, subprocess, sys, time
         libc = ctypes.CDLL(None, use_errno=True)
         boot, folder = sys.argv[1:]
+        taken = [os.open("/dev/null", os.O_RDONLY) for _ in range(4)]  # 3 must be neither end of the pair
         def attempt(code):
             mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             os.dup2(theirs.fileno(), 3)
@@ -174,6 +175,7 @@ def test_s11_the_launcher_cannot_be_traced(world: Any, tmp_path: Any) -> None:
             with subprocess.Popen(argv, pass_fds=[3], stdout=subprocess.PIPE) as child:
                 child.stdout.read(1)
                 time.sleep(0.3)
+                assert child.poll() is None, "it has ended, and what has ended cannot be traced"
                 print(libc.ptrace(0x4206, child.pid, 0, 0) and ctypes.get_errno())  # PTRACE_SEIZE
                 child.kill()
         attempt(boot)
@@ -402,6 +404,8 @@ def test_s27_only_the_usual_devices(world: Any) -> None:
     names = ("full", "pts/ptmx", "random", "tty", "urandom", "zero")
     assert sorted(nodes) == [f"/dev/{name}" for name in names]
     made = "mknod /bin/disk b 8 0; mknod /bin/mem c 1 1; head -c 1 /bin/disk; head -c 1 /bin/mem"
+    assert world.run("sh", "-c", made)[1].count("Permission denied") == 2
+    made = "for d in /dev /dev/shm; do mknod $d/mem c 1 1; head -c 1 $d/mem; done"
     assert world.run("sh", "-c", made)[1].count("Permission denied") == 2
 
 
