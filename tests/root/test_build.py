@@ -101,7 +101,7 @@ def test_unneeded_stages_do_not_run(shop: Workshop) -> None:
 
 
 def test_independent_stages_run_at_the_same_time(shop: Workshop) -> None:
-    stages = "FROM base AS a\nRUN sleep 1\nFROM base AS b\nRUN true; sleep 1\n"
+    stages = "FROM base AS a\nRUN sleep 3\nFROM base AS b\nRUN true; sleep 3\n"
     dockerfile = f"{stages}FROM base\nCOPY --from=a / /a\nCOPY --from=b / /b\n"
     shop.build(dockerfile, jobs=2)
     begun = {event.digest: event.time for event in shop.events if isinstance(event, StepStarted)}

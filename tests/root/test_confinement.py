@@ -174,7 +174,7 @@ def test_s11_the_launcher_cannot_be_traced(world: Any, tmp_path: Any) -> None:
             argv = [sys.executable, "-I", "-S", "-c", code, folder, str(os.getpid())]
             with subprocess.Popen(argv, pass_fds=[3], stdout=subprocess.PIPE) as child:
                 child.stdout.read(1)
-                time.sleep(0.3)
+                time.sleep(2)
                 assert child.poll() is None, "it has ended, and what has ended cannot be traced"
                 print(libc.ptrace(0x4206, child.pid, 0, 0) and ctypes.get_errno())  # PTRACE_SEIZE
                 child.kill()

@@ -184,10 +184,16 @@ def test_a_path_in_a_cache_must_be_there(shop: Workshop) -> None:
 
 
 def steps(sharing: str, *names: str) -> str:
-    """A stage for each name; each writes when it begins and ends in one cache."""
+    """A stage for each name; each writes when it begins and ends in one cache.
+
+    Those that may run at once meet in another cache before they end.
+    """
+    meet = f"; while [ $(ls /m | wc -l) -lt {len(names)} ]; do sleep 0.05; done"
+    wait = "; sleep 1" if sharing == "locked" else meet
     stages = [
-        f"FROM base AS {name}\nRUN --mount=type=cache,id=c,target=/c,sharing={sharing} "
-        f"echo + >> /c/log; sleep 0.3; echo - >> /c/log; : {name}\n"
+        f"FROM base AS {name}\nRUN --mount=type=cache,id=meet,target=/m "
+        f"--mount=type=cache,id=c,target=/c,sharing={sharing} "
+        f"echo + >> /c/log; touch /m/{name}{wait}; echo - >> /c/log; : {name}\n"
         for name in names
     ]
     copies = [f"COPY --from={name} /etc/group /{name}\n" for name in names]
@@ -227,7 +233,7 @@ def test_eight_builds_lock_one_cache(shop: Workshop) -> None:
         pybuild(
             shop,
             "FROM base\nRUN --mount=type=cache,id=c,target=/c,sharing=locked "
-            f"echo + >> /c/log; sleep 0.1; echo - >> /c/log; : {number}\n",
+            f"echo + >> /c/log; sleep 0.3; echo - >> /c/log; : {number}\n",
         )
         for number in range(8)
     ]
@@ -263,7 +269,7 @@ def test_a_killed_build_lets_go_of_its_lock(shop: Workshop) -> None:
     first.kill()
     first.communicate()
     second = pybuild(shop, begun.replace("sleep 60", "true"))
-    assert second.wait(20) == 0
+    assert second.wait(120) == 0
     second.communicate()
 
 

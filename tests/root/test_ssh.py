@@ -116,7 +116,7 @@ def test_a_client_can_change_nothing(
 
 def talk(path: str, message: bytes) -> bytes:
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(10)
+        client.settimeout(60)
         client.connect(path)
         client.sendall(message)
         return client.recv(1 << 16)
@@ -157,7 +157,7 @@ def echo(path: Path) -> tuple[str, list[bytes]]:
 
     def serve() -> None:
         with listener:
-            listener.settimeout(5)
+            listener.settimeout(60)
             peer, _ = listener.accept()
             with peer:
                 if message := peer.recv(1 << 16):
@@ -178,7 +178,7 @@ def test_a_closed_door_lets_nobody_through(agent: str, tmp_path: Path) -> None:
         os.link(path, path + ".kept")
         late = kept.dup()
     with late:
-        late.settimeout(5)
+        late.settimeout(60)
         with pytest.raises(BrokenPipeError):
             late.sendall(request)
     with pytest.raises(ConnectionRefusedError):

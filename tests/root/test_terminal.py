@@ -18,7 +18,7 @@ from builder.sandbox.terminal import set_size
 
 pytestmark = pytest.mark.root
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 
 def read_all(master: int) -> str:
