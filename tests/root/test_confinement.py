@@ -182,7 +182,8 @@ def test_s11_the_launcher_cannot_be_traced(world: Any, tmp_path: Any) -> None:
         attempt("print(1, flush=True); import time; time.sleep(9)")
         """
     )
-    command = [sys._base_executable, "-I", "-S", "-c", attach, started, folder]  # type: ignore[attr-defined]
+    python = [sys._base_executable, "-I", "-S", "-c"]  # type: ignore[attr-defined]
+    command = ["setpriv", "--bounding-set=-sys_ptrace", *python, attach, started, folder]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     refused, allowed = done.stdout.split()
     assert (refused, allowed) == ("1", "0"), done.stderr
