@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 
 from builder.sandbox import syscalls as sys_
 from builder.sandbox.step import NotStarted, Step, lower
@@ -36,14 +37,13 @@ class Gone(OSError):
 class Namespaces:
     """Descriptors of the namespaces of a step. Close them in the launcher."""
 
-    __slots__ = ("entered", "own", "pid")
+    __slots__ = ("entered", "pid")
 
     def __init__(self, pid: int) -> None:
         """Of the process `pid`, which is not reaped before this returns. Raises Gone when it has ended."""
         self.entered: list[tuple[str, int, int]] = []
-        self.own = self.pid = -1
+        self.pid = -1
         try:
-            self.own = _open("self", "pid")
             self.pid = _open(pid, "pid")
             for name, kind in _ENTERED:
                 if _identity("self", name) != _identity(pid, name):
@@ -56,27 +56,40 @@ class Namespaces:
 
     def close(self) -> None:
         """Let go of all of them."""
-        for fd in (self.own, self.pid, *(fd for _, _, fd in self.entered)):
+        for fd in (self.pid, *(fd for _, _, fd in self.entered)):
             if fd >= 0:
                 os.close(fd)
-        self.entered, self.own, self.pid = [], -1, -1
+        self.entered, self.pid = [], -1
 
     def clone(self, cgroup: int = -1) -> tuple[int, int]:
         """fork(2) into the pid namespace: (0, -1) in the child, else its pid as we see it and a pidfd.
 
-        The caller makes children of the usual kind again afterwards. Raises Gone, OSError.
+        Made by a helper, as its brother: who has chosen a pid namespace for his children cannot choose the
+        old one again where that belongs to another user namespace. Raises Gone, OSError.
         """
-        sys_.setns(self.pid, sys_.CLONE_NEWPID)
-        try:
-            pid, pidfd = sys_.clone(0, cgroup)
-        except OSError as error:
-            sys_.setns(self.own, sys_.CLONE_NEWPID)
-            if error.errno == errno.ENOMEM:  # what a namespace without its init says
-                raise Gone(error.errno, "the container is ending") from None
-            raise
-        if pid:
-            sys_.setns(self.own, sys_.CLONE_NEWPID)
-        return pid, pidfd
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        helper, handle = sys_.clone(0)
+        if helper == 0:
+            try:
+                sys_.setns(self.pid, sys_.CLONE_NEWPID)
+                made, _ = sys_.clone(sys_.CLONE_PARENT, cgroup)
+                if made == 0:
+                    return 0, -1
+            except OSError as error:
+                made = -(error.errno or errno.EIO)
+            os.write(writing, struct.pack("=i", made))
+            os._exit(0)
+        os.close(writing)
+        told = os.read(reading, 4)
+        os.waitpid(helper, 0)
+        os.close(handle)
+        os.close(reading)
+        pid = struct.unpack("=i", told)[0] if told else -errno.EIO
+        if pid == -errno.ENOMEM:  # what a namespace without its init says
+            raise Gone(errno.ENOMEM, "the container is ending")
+        if pid < 0:
+            raise OSError(-pid, os.strerror(-pid))
+        return pid, os.pidfd_open(pid)
 
 
 def _open(pid: int | str, name: str) -> int:

@@ -337,8 +337,9 @@ def _note_owners(plan: Plan, step: int, here: _socket.socket, there: _socket.soc
     if pid == 0:
         from builder.sandbox import answers
 
-        there.close()
-        answers.serve(step, here.detach(), *plan.owners[1:])
+        way = os.dup2(here.fileno(), ORDERS, inheritable=False)
+        sys_.close_from(ORDERS + 1)  # above all the step's output, whose end somebody waits for
+        answers.serve(step, way, *plan.owners[1:])
     here.close()
     there.close()
     return pid

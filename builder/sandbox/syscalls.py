@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CLONE_PIDFD = 0x1000
+CLONE_PARENT = 0x8000
 CLONE_NEWNS = 0x20000
 CLONE_NEWCGROUP = 0x2000000
 CLONE_NEWUTS = 0x4000000
@@ -100,9 +101,9 @@ def clone(flags: int, cgroup: int = -1) -> tuple[int, int]:
     if cgroup < 0:
         pid = raw("clone", _CLONE, flags | CLONE_PIDFD | 17, 0, place, 0, 0)
     else:
-        what = struct.pack(
-            "=11Q", flags | CLONE_PIDFD | CLONE_INTO_CGROUP, place, 0, 0, 17, 0, 0, 0, 0, 0, cgroup
-        )
+        number = 0 if flags & CLONE_PARENT else 17  # the signal for the parent, which has its own then
+        flags |= CLONE_PIDFD | CLONE_INTO_CGROUP
+        what = struct.pack("=11Q", flags, place, 0, 0, number, 0, 0, 0, 0, 0, cgroup)
         pid = raw("clone3", _CLONE3, what, len(what))
     return (0, -1) if pid == 0 else (pid, pidfd[0])
 
