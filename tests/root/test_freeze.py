@@ -152,6 +152,10 @@ def test_by_the_freezer_of_its_cgroup(world: Any, tmp_path: Path) -> None:
             assert _stat(box.running.pid)[0] == "S", "it is not stopped, and notices nothing"
             thaw(box.running.pid, frozenset(), group)
             assert Path(path, "cgroup.freeze").read_text() == "0\n"
+            with world.launcher.join(
+                box.running, world.sandbox("sleep", "8605"), output_fd=2, cgroup=group
+            ) as born_in_it:
+                assert str(born_in_it.pid) in Path(path, "cgroup.procs").read_text().split()
             with box.begin("sleep", "8604") as joined:
                 assert joined.pid > 0
                 freeze(box.running.pid, group)
