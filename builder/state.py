@@ -85,6 +85,11 @@ class StateDir:
             self._schema_fd = -1
 
     @property
+    def version_fd(self) -> int:
+        """What keeps other versions from changing the layout: a forked process that goes on keeps it open."""
+        return self._schema_fd
+
+    @property
     def snapshots(self) -> str:
         """Directories of steps."""
         return os.path.join(self.root, "snapshots")

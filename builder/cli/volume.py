@@ -153,14 +153,8 @@ def _entered(session: Session) -> Volumes:
 
 def _users(session: Session) -> Callable[[str], Sequence[str]]:
     """Who uses a volume, by its name."""
-    from importlib import import_module
+    from builder.container.store import users_of
 
-    from builder.container.volumes import nobody
-
-    try:
-        users_of = import_module("builder.container.store").users_of
-    except ModuleNotFoundError:  # there are no containers but those that are gone when they end
-        return nobody
     return lambda name: users_of(session.state.root, name)
 
 

@@ -32,8 +32,8 @@ MESSAGE = 1 << 16
 """The longest order that travels in the message itself, in bytes; a longer one comes as a file in memory."""
 
 RUN, RUN_FROM_FILE, KILL_ALL = b"R", b"F", b"K"
-PID = b"P"
-"""Begins the message that brings a process id."""
+PID, STARTED = b"P", b"X"
+"""Begins the message that brings a process id; the message that says that the program has been executed."""
 
 _RETRY_S = 0.1
 _NAMESPACES = (
@@ -104,6 +104,8 @@ class Launcher:
         self.rlimits = usual_limits(most_by_rlimit())
         self.by_pidfd: dict[int, Running] = {}
         self.by_answer: dict[int, Running] = {}
+        self.starting: dict[int, Running] = {}
+        """Those whose program has not started yet and whose builder wants to know, by their report."""
         self.joining: dict[int, list[tuple[Plan, list[int], _socket.socket]]] = {}
         """Who waits for a step's program to start, by that step's report."""
         self.held: list[Running] = []
@@ -124,8 +126,8 @@ class Launcher:
                 elif fd in self.by_answer:
                     self._told(self.by_answer[fd])
             for fd, _ in ready:  # last: their descriptors' numbers may be closed ones of this round
-                if fd in self.joining:
-                    self._let_in(fd)
+                if fd in self.starting:
+                    self._started(fd)
             for running in list(self.held):
                 self._ended(running)
 
@@ -192,15 +194,18 @@ class Launcher:
         target = next((each for each in self.by_pidfd.values() if each.number == plan.join), None)
         if target and target.begins():
             self.joining.setdefault(target.report, []).append((plan, fds, answer))
-            self.poll.register(target.report, 0)
         elif target and READY in (said := [kind for kind, _ in target.reported()]) and b"E" not in said:
             self._begin(plan, fds, answer, target)
         else:
             _refuse(answer, fds, "join: the container is not running")
 
-    def _let_in(self, report: int) -> None:
+    def _started(self, report: int) -> None:
+        """A program has started, or never will: tell, and let those in who waited for it."""
         self.poll.unregister(report)
-        for waiting in self.joining.pop(report):
+        running = self.starting.pop(report)
+        if not any(kind == b"E" for kind, _ in running.reported()):
+            _tell(running.answer, STARTED)
+        for waiting in self.joining.pop(report, ()):
             self._join(*waiting)
 
     def _begin(
@@ -253,7 +258,9 @@ class Launcher:
                 inside.close()
         running = Running(plan, pid, pidfd, report, answer)
         if plan.number or target:
-            _tell_pid(answer, pid)
+            _tell(answer, PID + struct.pack("=i", pid))
+            self.starting[report] = running
+            self.poll.register(report, 0)
         if here and there:
             running.noting = _note_owners(plan, pid, here, there)
         self.by_pidfd[pidfd] = running
@@ -262,8 +269,8 @@ class Launcher:
         self.poll.register(answer.fileno(), select.POLLIN)
 
     def _ended(self, running: Running) -> None:
-        if running.report in self.joining:
-            self._let_in(running.report)
+        if running.report in self.starting:
+            self._started(running.report)
         reaped, code, usage = os.wait4(running.pid, os.WNOHANG)
         if running in self.held:
             if reaped:
@@ -314,9 +321,9 @@ def _refuse(answer: _socket.socket, fds: list[int], error: str) -> None:
         os.close(fd)
 
 
-def _tell_pid(answer: _socket.socket, pid: int) -> None:
+def _tell(answer: _socket.socket, message: bytes) -> None:
     try:
-        answer.send(PID + struct.pack("=i", pid))
+        answer.send(message)
     except OSError:
         pass  # nobody waits for it
 

@@ -40,11 +40,13 @@ class NetworkPool:
 
     Use it in `with`; `start` begins in the background. `take` gives a descriptor that the caller passes to
     `Launcher.run` and closes: the namespace ends with its last descriptor and is never used twice. `size`
-    namespaces are kept ready. `rootless` is for a process that owns its user namespace but not the host.
+    namespaces are kept ready, `most` are made in all (0: as many as are taken). `rootless` is for a
+    process that owns its user namespace but not the host.
     """
 
-    def __init__(self, size: int = 3, *, rootless: bool = False) -> None:
+    def __init__(self, size: int = 3, *, rootless: bool = False, most: int = 0) -> None:
         self._size = size
+        self._left = most or -1
         self._rootless = rootless
         self._uplink: Uplink | None = None
         self._ready: list[int] = []
@@ -139,6 +141,7 @@ class NetworkPool:
                 self._wake.notify_all()
             while self._await_demand():
                 fd = gateway.namespace()
+                self._left -= 1
                 with self._wake:
                     self._ready.append(fd)
                     self._wake.notify_all()
@@ -152,7 +155,7 @@ class NetworkPool:
 
     def _await_demand(self) -> bool:
         with self._wake:
-            self._wake.wait_for(lambda: self._closed or len(self._ready) < self._size)
+            self._wake.wait_for(lambda: self._closed or (self._left and len(self._ready) < self._size))
             return not self._closed
 
     def _release(self, gateway: Gateway | None) -> None:

@@ -260,6 +260,7 @@ class Running:
         self._over = False
         self._pid: int | None = 0
         self._master: int | None = -1
+        self._started: bool | None = True
         self.number = 0
         """By which the launcher knows it; 0 when it cannot be joined."""
 
@@ -267,6 +268,7 @@ class Running:
         """What the launcher and the process are going to tell, in any order and before the end."""
         self._pid = None if pid else 0
         self._master = None if terminal else -1
+        self._started = None if pid else True
         self.number = number
 
     def __enter__(self) -> Running:
@@ -303,8 +305,12 @@ class Running:
         if message[:1] == there.PID:
             self._pid = struct.unpack("=i", message[1:])[0]
             return
+        if message == there.STARTED:
+            self._started = True
+            return
         self._end, self._over = message, True
         self._pid = self._pid or 0
+        self._started = bool(self._started)
         self._master = -1 if self._master is None else self._master
 
     @property
@@ -317,12 +323,31 @@ class Running:
         return self._pid
 
     def fileno(self) -> int:
-        """A descriptor to poll: readable means that it has ended and `wait` does not block. Waits until the
-        process id and the terminal are there, where they were asked for.
+        """A descriptor to poll: readable means that it has ended and `wait` does not block, if `over` does
+        not say so already. Waits until its program has been executed, or cannot be.
         """
-        while self._pid is None or self._master is None:
+        while self._pid is None or self._master is None or self._started is None:
             self._hear()
         return self._answer.fileno()
+
+    @property
+    def over(self) -> bool:
+        """Whether its end is known, and `wait` only tells it."""
+        return self._over
+
+    @property
+    def started(self) -> bool:
+        """Whether its program has been executed; waits until that is known. For those begun with
+        `tell_pid`, and those that joined.
+        """
+        while self._started is None:
+            self._hear()
+        return self._started
+
+    @property
+    def group(self) -> StepGroup | None:
+        """The cgroups that it is in."""
+        return self._cgroup
 
     def terminal(self) -> int:
         """The other end of the sandbox's terminal, which the caller closes: reading gives EIO when its last

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 
 class Active:
-    """A step's directories while it runs: mount `lowers` (topmost first), `upper` and `work` as its root."""
+    """A step's directories while it runs: mount `lowers` (topmost first), `upper` and `work` as its root.
+
+    In a `place` that was used before it goes on with what was written there.
+    """
 
     def __init__(self, snapshots: Snapshots, place: str, lowers: tuple[str, ...]) -> None:
         self._snapshots = snapshots
@@ -28,10 +31,19 @@ class Active:
         self.lowers = lowers
         self.upper = os.path.join(place, "keep", "fs")
         self.work = os.path.join(place, "work")
-        os.makedirs(self.upper)
+        if os.path.isdir(self.upper):
+            self._begin_again()
+        else:
+            os.makedirs(self.upper)
+            take_root(self.upper, lowers)
         os.mkdir(self.work)
-        take_root(self.upper, lowers)
         self.notes = noted.begin(self.upper) if snapshots.noting else ""
+
+    def _begin_again(self) -> None:
+        """Overlay wants an empty work directory: what an earlier mount left in it may even forbid another."""
+        import shutil
+
+        shutil.rmtree(self.work, ignore_errors=True)
 
     @property
     def written(self) -> str:
@@ -40,6 +52,9 @@ class Active:
 
     def close(self) -> None:
         """Let go of what is mounted for the step; its processes are gone."""
+
+    def settle(self) -> None:
+        """Its processes are gone: have what they wrote in `upper`, in overlay's form."""
 
     def unchanged(self, path: bytes) -> None:
         """The file at `path` in `merged`, moved away and back by us, is as it was."""
@@ -72,6 +87,7 @@ class Active:
 
         When a snapshot of that name is there already (another process was faster), that one is given.
         """
+        self.settle()
         name = name or self._snapshots.new_name()
         self._committed = True
         return Snapshot(name, self._snapshots.keep(os.path.join(self._place, "keep"), name))
@@ -105,9 +121,8 @@ class CopiedActive(Active):
     def written(self) -> str:
         return self.merged
 
-    def commit(self, name: str = "") -> Snapshot:
+    def settle(self) -> None:
         self._copied.move_changes(self.upper)
-        return super().commit(name)
 
 
 class FuseActive(Active):
@@ -134,12 +149,11 @@ class FuseActive(Active):
         lowers = tuple(lowers) or (self._snapshots.empty(),)
         return self._mount(f"{name}.mounted", lowers, *self.extra(name, lowers))
 
-    def commit(self, name: str = "") -> Snapshot:
+    def settle(self) -> None:
         from builder.snapshot.fused import normalise
 
         self.close()
         normalise(self.upper, self.lowers)
-        return super().commit(name)
 
     def close(self) -> None:
         while self._mounts:

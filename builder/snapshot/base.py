@@ -39,6 +39,9 @@ class Active(Protocol):
     def written(self) -> str:
         """The host directory with what the step adds, while it runs."""
 
+    def settle(self) -> None:
+        """Its processes are gone: have what they wrote in `upper`, in overlay's form."""
+
     def commit(self, name: str = "") -> Snapshot:
         """Keep the upper directory under `name` (a new one if empty)."""
 

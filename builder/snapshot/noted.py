@@ -58,9 +58,11 @@ def beside(directory: str | bytes) -> str:
 
 
 def begin(directory: str) -> str:
-    """An empty file of notes for the layer in `directory`: that it is there says that owners are noted."""
+    """The file of notes for the layer in `directory`, empty at first. That it is there says that owners are
+    noted.
+    """
     path = beside(directory)
-    open(path, "xb").close()
+    open(path, "ab").close()
     return path
 
 

@@ -168,6 +168,21 @@ class Snapshots:
         finally:
             self._discard(place)
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether `lasting` can be called again for one place: elsewhere what was written is one more
+        layer.
+        """
+        return self._storage() == "overlay"
+
+    @contextmanager
+    def lasting(self, place: str, lowers: Sequence[str]) -> Iterator[Active]:
+        """The same in the host directory `place`, which is made if it is missing and stays: a container's."""
+        os.makedirs(place, 0o700, exist_ok=True)
+        kind = ACTIVES[self._storage()]
+        with closing(kind(self, place, tuple(lowers) or (self.empty(),))) as active:
+            yield active
+
     def unpack(
         self,
         name: str,

@@ -41,7 +41,8 @@ HOST_GATEWAY = "host-gateway"
 
 class Runner:
     """Runs the Exec steps of one build. `logs` is the directory for their output, `allow` what they may have
-    beyond a plain step, `groups` the cgroups that limit them.
+    beyond a plain step, `groups` the cgroups that limit them, `networks` how many private ones there will
+    be at most (0: nobody knows).
 
     Use it in `with`: leaving ends the launcher and the network pool, and with them every process and
     interface.
@@ -56,7 +57,9 @@ class Runner:
         allow: frozenset[str] = frozenset(),
         groups: Groups | None = None,
         isolation: Isolation | None = None,
+        networks: int = 0,
     ) -> None:
+        self._networks = networks
         self._allow = allow
         self._groups = groups
         self._usages: dict[str, Usage] = {}
@@ -214,13 +217,23 @@ class Runner:
 
     @contextmanager
     def begin(
-        self, sandbox: Sandbox, output: int | None, *, errors: int | None = None, stdin: int | None = None
+        self,
+        sandbox: Sandbox,
+        output: int | None,
+        *,
+        errors: int | None = None,
+        stdin: int | None = None,
+        netns: int | None = None,
+        tell_pid: bool = False,
     ) -> Iterator[Running]:
-        """Begin to run a sandbox, with a ready network where it has a private one. Raises SandboxError."""
+        """Begin to run a sandbox, with a ready network where it has a private one: `netns`, which the
+        caller has of `take_network`, or another. Raises SandboxError.
+        """
         with ExitStack() as stack:
             try:
                 group = stack.enter_context(self._groups.step()) if self._groups else None
-                netns = self._take_network(stack) if sandbox.network == "private" else None
+                if netns is None and sandbox.network == "private":
+                    netns = self.take_network(stack)
                 running = self._launcher.begin(
                     sandbox,
                     output_fd=output,
@@ -228,12 +241,34 @@ class Runner:
                     stdin_fd=stdin,
                     error_fd=errors,
                     cgroup=group,
+                    tell_pid=tell_pid,
                 )
             except (OSError, ValueError) as error:
                 raise SandboxError(f"the step could not be started: {error}") from error
             yield stack.enter_context(running)
 
-    def _take_network(self, stack: ExitStack) -> int:
+    @contextmanager
+    def join(
+        self,
+        running: Running,
+        sandbox: Sandbox,
+        output: int | None,
+        *,
+        errors: int | None = None,
+        stdin: int | None = None,
+    ) -> Iterator[Running]:
+        """Begin one more process where `running` runs. Raises SandboxError."""
+        try:
+            joined = self._launcher.join(
+                running, sandbox, output_fd=output, stdin_fd=stdin, error_fd=errors, cgroup=running.group
+            )
+        except (OSError, ValueError) as error:
+            raise SandboxError(f"the program could not be started: {error}") from error
+        with joined:
+            yield joined
+
+    def take_network(self, stack: ExitStack) -> int:
+        """A ready network namespace, closed with `stack`. Raises SandboxError."""
         with self._networking() as pool:
             fd = pool.take()
         stack.callback(os.close, fd)
@@ -271,7 +306,8 @@ class Runner:
         """
         from builder.sandbox.network import NetworkPool
 
-        return NetworkPool(rootless=not self._isolation.private_network)
+        rootless = not self._isolation.private_network
+        return NetworkPool(min(3, self._networks or 3), rootless=rootless, most=self._networks)
 
     @contextmanager
     def _networking(self) -> Iterator[NetworkPool]:

@@ -329,7 +329,7 @@ def test_s92_nothing_of_the_image_is_opened(world: Any, tmp_path: Any) -> None:
     own = 'openat(AT_FDCWD, "/proc/self/fd", '
     names = [text.split("(")[0] for text in calls[first:last] if not text.startswith(own)]
     assert not {"open", "openat", "openat2", "execve", "clone", "fork", "vfork", "connect"} & {*names}
-    entered = next(at for at, text in enumerate(calls[first:last]) if text.startswith('chdir("/bin")'))
+    entered = next(at for at, text in enumerate(calls[first:last]) if text.startswith('chdir("/bin"'))
     assert names.index("close_range") < entered
     assert names.index("seccomp") < names.index("setresuid")
     assert calls[last].startswith('execve("/bin/true"')
