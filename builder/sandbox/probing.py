@@ -36,9 +36,18 @@ def overlay_refused(folder: str, *, userxattr: bool) -> str:
     except OSError as error:
         return f"{error.strerror or error}"
     finally:
-        for part in ("lower", "upper", os.path.join("work", "work"), "work", ""):
-            with suppress(OSError):
-                os.rmdir(os.path.join(place, part))
+        _remove(place)
+
+
+def _remove(place: str) -> None:
+    """Remove what a trial made, and what overlay made in it: that is another thing with every kernel."""
+    for part in ("lower", "upper", os.path.join("work", "work"), "work", ""):
+        with suppress(OSError):
+            os.rmdir(os.path.join(place, part))
+    if os.path.lexists(place):
+        import shutil
+
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _mount(place: str, userxattr: bool) -> str:
