@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
-from builder import origins
+from builder import origins, roster
 from builder.errors import NotFound, UsageError
 from builder.state import StateDir
 from oci import media_types, platforms
@@ -247,8 +247,9 @@ class Images:
     def remove(self, text: str, *, force: bool = False) -> Removal:
         """Take an image away by name (it goes with its last name) or by id (which takes all its names).
 
-        Blobs go that no other image, no record of the build cache and no living build needs. Raises NotFound,
-        and UsageError for an id with names in several repositories, unless `force`.
+        Blobs go that no other image, no container, no record of the build cache and no living build needs.
+        Raises NotFound; and UsageError, unless `force`, for an id with names in several repositories and an
+        image that a container uses. One that a running container uses goes by no means, but its name may.
         """
         with self.layout.editing() as names:
             gone, untagged = self._forget(names, text, force)
@@ -258,8 +259,13 @@ class Images:
         deleted, freed = self._delete(reachable(self.layout.blobs, gone))
         return Removal(untagged, tuple(digest for digest in told if digest in deleted), freed)
 
+    def release(self, descriptor: Descriptor) -> None:
+        """A container that was made from an image is gone: what nothing else needs of that image goes too."""
+        if all(each.digest != descriptor.digest for each in self.layout.descriptors()):
+            self._delete(reachable(self.layout.blobs, [descriptor]))
+
     def collect(self) -> int:
-        """Delete the blobs that no image, no cache record and no living build needs; bytes freed."""
+        """Delete the blobs that no image, container, cache record and living build needs; bytes freed."""
         return self._delete(set(self.layout.blobs))[1]
 
     def _delete(self, candidates: set[Digest]) -> tuple[set[Digest], int]:
@@ -270,7 +276,8 @@ class Images:
         deleted, freed = set(), 0
         with self._state.collecting() as leased, self.layout.editing() as names:
             kept = self._recorded() | self._pushed()
-            for digest in unreferenced(self.layout, names.entries, candidates) - kept:
+            entries = [*names.entries, *roster.held(self._state.root)]
+            for digest in unreferenced(self.layout, entries, candidates) - kept:
                 with suppress(FileNotFoundError):
                     status = os.stat(self.layout.blobs.path(digest))
                     if not leased.protects(digest, status.st_ctime_ns) and self.layout.blobs.delete(digest):
@@ -294,12 +301,25 @@ class Images:
 
     def _forget(self, names: Names, text: str, force: bool) -> tuple[list[Descriptor], tuple[str, ...]]:
         """Take names out of the index: what no name points at any more, and the names taken."""
-        chosen = self._named(names, text) or self._with_id(names, text, force)
+        by_name = self._named(names, text)
+        chosen = by_name or self._with_id(names, text, force)
         for descriptor in chosen:
             names.entries.remove(descriptor)
         left = {descriptor.digest for descriptor in names.entries}
         untagged = tuple(name.familiar() for name in map(_name, chosen) if name)
-        return [descriptor for descriptor in chosen if descriptor.digest not in left], untagged
+        gone = [descriptor for descriptor in chosen if descriptor.digest not in left]
+        if users := self._users(gone):
+            if _refused(text, users, force=force, by_name=bool(by_name)):
+                for descriptor in gone:
+                    names.add(without_names(descriptor))
+                return [], untagged
+        return gone, untagged
+
+    def _users(self, descriptors: Iterable[Descriptor]) -> list[roster.Listed]:
+        """The containers that were made from these images, those that run first."""
+        below = {str(digest) for digest in reachable(self.layout.blobs, descriptors)}
+        found = [each for each in roster.listed(self._state.root) if each.config["manifest"] in below]
+        return sorted(found, key=lambda each: not each.alive)
 
     def _named(self, names: Names, text: str) -> list[Descriptor]:
         reference = _reference(text)
@@ -348,6 +368,26 @@ class Images:
         by_word = {word: name for name in known for word in (name, name.rpartition(":")[0])}
         close = dict.fromkeys(by_word[word] for word in get_close_matches(text, by_word, 3, 0.7))
         return f"did you mean {' or '.join(close)}?" if close else _NOT_FOUND_HINT
+
+
+def _refused(text: str, users: list[roster.Listed], *, force: bool, by_name: bool) -> bool:
+    """Whether an image that containers use stays, without its names. Raises UsageError when nothing is done:
+    docker's rule.
+    """
+    first = users[0]
+    who = f"the container {first.name} ({first.id[:12]})"
+    if first.alive and not (force and by_name):
+        hint = "" if not by_name else "; --force takes the name away alone"
+        raise UsageError(
+            f"the image {text!r} is used by {who}, which runs",
+            hint=f"pybuild rm -f {first.name} removes the container{hint}",
+        )
+    if not force:
+        raise UsageError(
+            f"the image {text!r} is used by {who}, which does not run",
+            hint=f"remove that first (pybuild rm {first.name}), or use --force: the container stays usable",
+        )
+    return first.alive
 
 
 def unreferenced(layout: Layout, entries: Iterable[Descriptor], candidates: set[Digest]) -> set[Digest]:
