@@ -74,6 +74,8 @@ class Template:
         return _ACTION.sub(lambda match: match[1] + self._title(match[3], titles), self._text)
 
     def _title(self, action: str, titles: Mapping[str, str]) -> str:
+        if label := re.search(r'\.Label\s+"([^"]*)"', action):  # docker's: the last part of its name
+            return re.sub(r"[-_]", " ", label[1].rpartition(".")[2])
         name = re.search(r"\.(\w+)", action)
         return titles.get(name[1], name[1].upper()) if name else ""
 
@@ -176,6 +178,9 @@ class Template:
         if isinstance(name, str) and name in FUNCTIONS:
             function, called = FUNCTIONS[name], name
             return lambda scope: self._call(called, function, [each(scope) for each in values])
+        if values and isinstance(name, str) and name.startswith("."):  # a method: .Label "name"
+            method, called = self._operand(name), name
+            return lambda scope: self._call(called, self._method(method(scope)), [v(scope) for v in values])
         if values or (isinstance(name, str) and not (name[0] in '".`$' or name.lstrip("-").isdigit())):
             raise self._mistake(f"no function {name!r}; there are {', '.join(sorted(FUNCTIONS))}")
         return self._operand(name)
@@ -187,6 +192,11 @@ class Template:
             raise self._mistake(
                 f"{name} cannot be applied to {', '.join(map(go, values)) or 'nothing'}"
             ) from None
+
+    def _method(self, value: Value) -> Callable[..., Value]:
+        if not callable(value):
+            raise self._mistake("a field that takes no argument has one")
+        return value
 
     def _operand(self, token: str | Expression) -> Expression:
         if not isinstance(token, str):
