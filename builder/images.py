@@ -308,11 +308,10 @@ class Images:
         left = {descriptor.digest for descriptor in names.entries}
         untagged = tuple(name.familiar() for name in map(_name, chosen) if name)
         gone = [descriptor for descriptor in chosen if descriptor.digest not in left]
-        if users := self._users(gone):
-            if _refused(text, users, force=force, by_name=bool(by_name)):
-                for descriptor in gone:
-                    names.add(without_names(descriptor))
-                return [], untagged
+        if (users := self._users(gone)) and _refused(text, users, force=force, by_name=bool(by_name)):
+            for descriptor in gone:
+                names.add(without_names(descriptor))
+            return [], untagged
         return gone, untagged
 
     def _users(self, descriptors: Iterable[Descriptor]) -> list[roster.Listed]:

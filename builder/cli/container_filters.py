@@ -56,7 +56,9 @@ def _filter(session: Session, key: str, value: str, known: list[Listed]) -> Filt
             return lambda each: _has_label(each, name, content if has_value else None)
         case "status":
             if value not in _STATES:
-                raise UsageError(f"--filter status={value} is no state", hint=f"there are {', '.join(_STATES)}")
+                raise UsageError(
+                    f"--filter status={value} is no state", hint=f"there are {', '.join(_STATES)}"
+                )
             return lambda each: each.status == value
         case "exited":
             code = _number(value)

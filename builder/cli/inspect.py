@@ -1,4 +1,4 @@
-"""`pybuild inspect`: all there is to know of an image, in docker's JSON."""
+"""`pybuild inspect`: all there is to know of a container or an image, in docker's JSON."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ from builder.images import Entry
 from oci.image import images
 
 
-@click.command("inspect", help="Show all there is to know of images: a JSON array in docker's shape.")
-@click.argument("names", nargs=-1, required=True, metavar="IMAGE...")
+@click.command(
+    "inspect", help="Show all there is to know of containers and images: a JSON array in docker's shape."
+)
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option(
     "-f", "--format", "form", metavar="FORM", help="json, or a template such as {{json .Config.Cmd}}."
 )
-@click.option("-s", "--size", is_flag=True, help="Accepted: the size is always shown.")
-@click.option("--type", "kind", type=click.Choice(["image"]), help="Only images, for now.")
+@click.option(
+    "-s", "--size", "sized", is_flag=True, help="How much containers wrote; of images it is always said."
+)
+@click.option("--type", "kind", type=click.Choice(["container", "image"]), help="Only containers, or images.")
 @click.option("--remote", "there", is_flag=True, help="Images of registries, which stay there.")
 @click.option("--platform", metavar="OS/ARCH", help="Of an index the image for this (default: this machine).")
 @remote.with_access
@@ -33,6 +37,8 @@ def command(
     /,
     names: tuple[str, ...],
     form: str | None,
+    sized: bool,
+    kind: str | None,
     there: bool,
     platform: str | None,
     **flags: Any,
@@ -45,10 +51,14 @@ def command(
         from builder.cli.templates import Template
 
         template = Template(form)
-    code, found = 0, []
+    code, found = 0, list[Mapping[str, Any]]()
     for name in names:
         try:
-            if there:
+            if not there and kind != "image" and (ident := _container(session, name, kind)):
+                from builder.cli import container_document
+
+                found.append(container_document.document(session, ident, sized=sized))
+            elif there:
                 found.append(document(_remote(session, name, platform, flags)))
             else:
                 entry = session.images.resolve(name)
@@ -58,12 +68,33 @@ def command(
         except (NotFound, RegistryFailed) as error:
             code = output.report(error)
     if template:
-        sys.stdout.write("".join(template.render(typed(each)) + "\n" for each in found))
+        sys.stdout.write("".join(template.render(_typed(each)) + "\n" for each in found))
     elif form == "json":
         sys.stdout.write(json.dumps(found, ensure_ascii=False) + "\n")
     else:
         sys.stdout.write(json.dumps(found, indent=4, ensure_ascii=False) + "\n")
     return code
+
+
+def _container(session: Session, name: str, kind: str | None) -> str:
+    """The id of the container that a name means; "" when it may be an image. Raises NotFound."""
+    from builder import roster
+    from builder.cli.container_filters import one_of
+
+    try:
+        return one_of(roster.listed(session.root), name).id
+    except NotFound:
+        if kind == "container":
+            raise
+        return ""
+
+
+def _typed(shown: Mapping[str, Any]) -> Mapping[str, object]:
+    if "HostConfig" not in shown:
+        return typed(shown)
+    from builder.cli import container_document
+
+    return container_document.typed(shown)
 
 
 def typed(shown: Mapping[str, Any]) -> Mapping[str, object]:

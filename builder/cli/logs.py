@@ -24,8 +24,12 @@ _SECONDS = re.compile(r"-?\d+(?:\.\d{1,9})?")
 @click.option("-f", "--follow", is_flag=True, help="Go on until it ends.")
 @click.option("-t", "--timestamps", is_flag=True, help="Show when each line came.")
 @click.option("-n", "--tail", default="all", metavar="COUNT", help="Only the last lines of what is there.")
-@click.option("--since", default="", metavar="TIME",
-              help="From then on: RFC 3339, seconds since 1970, or how long ago (10m).")
+@click.option(
+    "--since",
+    default="",
+    metavar="TIME",
+    help="From then on: RFC 3339, seconds since 1970, or how long ago (10m).",
+)
 @click.option("--until", default="", metavar="TIME", help="Up to then.")
 @click.option("--details", is_flag=True, help="Accepted: there are no further attributes of lines.")
 @click.pass_obj  # fmt: skip

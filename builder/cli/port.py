@@ -30,5 +30,7 @@ def command(session: Session, name: str, port: str | None) -> None:
     inside = f"{int(number)}/{protocol.lower() or 'tcp'}"
     found = [one for one in bound if one.inside == inside]
     if not found:
-        raise NotFound(f"no public port {inside!r} published for {each.name}", hint=f"pybuild port {each.name}")
+        raise NotFound(
+            f"no public port {inside!r} published for {each.name}", hint=f"pybuild port {each.name}"
+        )
     sys.stdout.write("".join(f"{containers.outside(one)}\n" for one in found))

@@ -15,12 +15,19 @@ from builder.cli.session import Session
 @click.option("-a", "--all", "everything", is_flag=True, help="Those that do not run too.")
 @click.option("-q", "--quiet", is_flag=True, help="Only container ids.")
 @click.option("-l", "--latest", is_flag=True, help="The newest one alone, whatever its state.")
-@click.option("-n", "--last", type=int, default=-1, metavar="COUNT", help="So many of the newest, in any state.")
+@click.option(
+    "-n", "--last", type=int, default=-1, metavar="COUNT", help="So many of the newest, in any state."
+)
 @click.option("-s", "--size", "sized", is_flag=True, help="Show what they wrote.")
 @click.option("--no-trunc", is_flag=True, help="Show whole ids and commands.")
-@click.option("-f", "--filter", "filters", multiple=True, metavar="KEY=VALUE",
-              help="ancestor, before, exited, expose, id, label, name, network, publish, since, status or "
-              "volume.")
+@click.option(
+    "-f",
+    "--filter",
+    "filters",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="ancestor, before, exited, expose, id, label, name, network, publish, since, status or volume.",
+)
 @click.option("--format", "form", metavar="FORM", help="table, json, or a template such as {{.Names}}.")
 @click.pass_obj  # fmt: skip
 def command(
@@ -50,7 +57,11 @@ def command(
     ]
     shown = shown[:count] if count > 0 else shown
     if quiet:
-        sys.stdout.write("".join(f"{each.id if no_trunc else each.id[:containers.SHORT]}\n" for each in shown))
+        if form not in (None, "table"):
+            sys.stderr.write("warning: --format has no effect, because of --quiet\n")
+        sys.stdout.write(
+            "".join(f"{each.id if no_trunc else each.id[: containers.SHORT]}\n" for each in shown)
+        )
     else:
         sys.stdout.write(_shown(session, shown, form or "table", sized=sized, full=no_trunc))
 
@@ -66,9 +77,7 @@ def _shown(session: Session, shown: list[roster.Listed], form: str, *, sized: bo
 
     sized = sized or ".Size" in form
     fields = [
-        Struct(
-            containers.row(session, each, full=full, sized=sized), {"Label": containers.label_of(each)}
-        )
+        Struct(containers.row(session, each, full=full, sized=sized), {"Label": containers.label_of(each)})
         for each in shown
     ]
     return templates.show(fields, form, containers.TITLES, text.table)

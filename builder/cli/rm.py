@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from builder.cli import ending
+from builder.cli import ending, removing
 from builder.cli.isolating import isolated
 from builder.cli.session import Session
 
@@ -18,7 +18,6 @@ from builder.cli.session import Session
 @click.pass_obj
 def command(session: Session, names: tuple[str, ...], force: bool, volumes: bool) -> int:
     """Set by the decorator."""
-    from builder.container import lifecycle
     from builder.container.store import Containers
     from builder.errors import NotFound
 
@@ -34,5 +33,5 @@ def command(session: Session, names: tuple[str, ...], force: bool, volumes: bool
 
     wanted = [each for each in names if known(each)] if force else names
     return ending.each(
-        session, wanted, lambda ident: lifecycle.remove(session.state, ident, force=force, volumes=volumes)
+        session, wanted, lambda ident: removing.remove(session, ident, force=force, volumes=volumes)
     )

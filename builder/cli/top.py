@@ -55,7 +55,9 @@ def command(session: Session, name: str, options: tuple[str, ...]) -> None:
     fields = _wanted(options)
     each = container_filters.one_of(roster.listed(session.root), name)
     if not each.alive:
-        raise UsageError(f"the container {each.name} does not run", hint=f"pybuild start {each.name} starts it")
+        raise UsageError(
+            f"the container {each.name} does not run", hint=f"pybuild start {each.name} starts it"
+        )
     rows = [[_FIELDS[field][1](process) for field in fields] for process in members(int(each.state["pid"]))]
     sys.stdout.write(_columns([[_title(field, options) for field in fields], *rows]))
 
