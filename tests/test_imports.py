@@ -47,7 +47,7 @@ def loaded(*args: str, root: str = "/nonexistent") -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "args", [("--version",), ("--help",), ("images",), ("images", "--help"), ("build", "--help")]
+    "args", [("--version",), ("--help",), ("images",), ("ps",), ("images", "--help"), ("build", "--help")]
 )
 def test_nothing_heavy(args: tuple[str, ...], tmp_path: object) -> None:
     modules = loaded(*args, root=f"{tmp_path}/store")

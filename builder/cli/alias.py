@@ -13,8 +13,8 @@ class Aliases(click.Group):
     and arguments that belong to them here.
     """
 
-    def __init__(self, name: str, help: str, known: Mapping[str, Sequence[str]]) -> None:
-        super().__init__(name, help=help, no_args_is_help=True)
+    def __init__(self, name: str, about: str, known: Mapping[str, Sequence[str]]) -> None:
+        super().__init__(name, help=about, no_args_is_help=True)
         self.known = known
 
     def list_commands(self, ctx: click.Context) -> list[str]:

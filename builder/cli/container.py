@@ -82,7 +82,7 @@ def _filter(written: str) -> Callable[[Listed], bool]:
     from builder.cli.logs import moment
     from builder.errors import UsageError
 
-    key, equals, value = written.partition("=")
+    key, _, value = written.partition("=")
     if key == "until" and value:
         limit = moment("--filter until", value)
         if limit > moment("now", f"{time.time():.6f}"):

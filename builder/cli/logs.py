@@ -98,7 +98,7 @@ def moment(option: str, value: str) -> str:
 def _date(option: str, value: str) -> int:
     from datetime import datetime
 
-    head, dot, tail = value.partition(".")
+    head, _, tail = value.partition(".")
     digits = tail[: len(tail) - len(tail.lstrip("0123456789"))]
     text = head + tail[len(digits) :]
     if re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d(Z|[+-]\d\d:\d\d)?", text):  # docker's 2026-01-01T10

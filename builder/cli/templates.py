@@ -178,7 +178,7 @@ class Template:
         if isinstance(name, str) and name in FUNCTIONS:
             function, called = FUNCTIONS[name], name
             return lambda scope: self._call(called, function, [each(scope) for each in values])
-        if values and isinstance(name, str) and name.startswith("."):  # a method: .Label "name"
+        if values and name == ".Label":  # the one method that docker's rows have
             method, called = self._operand(name), name
             return lambda scope: self._call(called, self._method(method(scope)), [v(scope) for v in values])
         if values or (isinstance(name, str) and not (name[0] in '".`$' or name.lstrip("-").isdigit())):

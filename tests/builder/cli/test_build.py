@@ -238,7 +238,7 @@ def test_usage_errors(pybuild: Pybuild, context: str, args: list[str], said: str
     [
         (["build"], "needs a context"),
         (["/nonexistent"], "no directory"),
-        (["imagse"], "did you mean pybuild images?"),
+        (["imagess"], "did you mean pybuild images?"),
         (["https://example.org/x.git?rev=1"], "unknown key 'rev'"),
         (["ftp://example.org/x"], "no place a context can come from"),
         (["-f", "-", "-"], "both come from standard input"),

@@ -121,7 +121,7 @@ def test_another_distributions_oci_is_told_in_one_line(
     ("args", "said"),
     [
         (["search", "x"], "not there yet"),
-        (["ps"], "containers in the background"),
+        (["commit", "x"], "containers in the background"),
         (["images", "--nope"], "No such option"),
         (["tag", "x"], "Missing argument"),
         (["--nope"], "No such option"),
