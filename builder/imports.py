@@ -40,7 +40,7 @@ def import_rootfs(
     Raises InvalidArchive when `stream` is no tar or would leave its root, UsageError for other instructions.
     """
     bare = Image.scratch(platform)
-    config = _changed(bare, tuple(changes), platform)
+    config = changed(bare, tuple(changes))
     with store.staging() as staging:
         layer = _layer(stream, staging)
         image = bare.with_config(config).append(layer, History(created, "", "", message or "imported"))
@@ -116,8 +116,10 @@ def _as_option() -> Iterator[None]:
         raise UsageError(f"--change: {error}", hint=error.hint) from None
 
 
-def _changed(image: Image, changes: tuple[str, ...], platform: Platform) -> ImageConfig:
-    """The config of `image` after some Dockerfile instructions."""
+def changed(image: Image, changes: tuple[str, ...]) -> ImageConfig:
+    """The config of `image`, which has no ONBUILD, after some Dockerfile instructions. Raises UsageError for
+    those that change no config.
+    """
     for line in changes:
         word = line.split(None, 1)[0].upper() if line.split() else ""
         if word not in _ALLOWED:
@@ -130,5 +132,5 @@ def _changed(image: Image, changes: tuple[str, ...], platform: Platform) -> Imag
 
     text = "\n".join(("FROM imported", *(line.replace("\n", " ") for line in changes), ""))
     with _as_option():
-        options = PlanOptions(platform=platform, build_platform=platform)
+        options = PlanOptions(platform=image.platform, build_platform=image.platform)
         return plan(SourceFile("--change", text), options, lambda name, wanted, at: image).config

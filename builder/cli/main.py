@@ -19,6 +19,7 @@ COMMANDS = {
     "attach": "Join the streams of a running container",
     "artifact": "Push and pull files that are no images, and list them",
     "build": "Build an image from a Dockerfile (the default command)",
+    "commit": "Make an image of what a container wrote",
     "container": "The commands about containers by their longer names; prune",
     "context": "Show what a build can copy, how large it is, and why",
     "create": "Make a container without starting it",
@@ -66,7 +67,7 @@ COMMANDS = {
 
 LATER = {
     "search": "a search of Docker Hub (pybuild tags lists a repository)",
-    **dict.fromkeys(("commit", "cp", "diff"), "containers in the background"),
+    **dict.fromkeys(("cp", "diff"), "the files of containers"),
     **dict.fromkeys(("bake", "compose"), "builds of several targets"),
     **dict.fromkeys(("du", "prune"), "pruning of the store"),
     **dict.fromkeys(("explain", "plan"), "plans of builds"),

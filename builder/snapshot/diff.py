@@ -28,6 +28,7 @@ from oci.whiteout import OPAQUE, PREFIX
 
 _SMALL = 1 << 20
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NANO = 1_000_000_000
 
 
@@ -78,13 +79,20 @@ def write(found: Iterator[Change], tar: TarWriter) -> None:
 
 
 def changes(
-    upper: str, lowers: Sequence[str] = (), *, clock: int | None = None, userxattr: bool = False
+    upper: str,
+    lowers: Sequence[str] = (),
+    *,
+    clock: int | None = None,
+    userxattr: bool = False,
+    live: bool = False,
 ) -> Iterator[Change]:
     """What `upper` adds to `lowers`, sorted, directories before their contents.
 
-    Times are whole seconds, none later than `clock` where there is one (ARCHITECTURE.md 4.11).
+    Times are whole seconds, none later than `clock` where there is one (ARCHITECTURE.md 4.11). `live` says
+    that somebody may write there meanwhile: each directory is then reached by its descriptor, never by a
+    name that may have become a link.
     """
-    return _Differ(os.fsencode(upper), lowers, clock, userxattr).run()
+    return (_LiveDiffer if live else _Differ)(os.fsencode(upper), lowers, clock, userxattr).run()
 
 
 class _Differ:
@@ -167,6 +175,17 @@ class _Differ:
             )
         node = self._below.lstat(path)
         return node is not None and node.kind is Kind.DIRECTORY
+
+
+class _LiveDiffer(_Differ):
+    """Names each directory by an open descriptor while what is in it is read (proc_pid_fd(5))."""
+
+    def _directory(self, path: bytes, full: bytes) -> Iterator[Change]:
+        fd = os.open(full, _DIRECTORY)
+        try:
+            yield from super()._directory(path, b"/proc/self/fd/%d" % fd)
+        finally:
+            os.close(fd)
 
 
 def _shown(entry: os.DirEntry[bytes]) -> bytes:

@@ -63,8 +63,8 @@ def test_a_directory_with_a_later_commands_name_is_a_context(
     monkeypatch: pytest.MonkeyPatch, tmp_path: object
 ) -> None:
     monkeypatch.chdir(str(tmp_path))
-    os.mkdir("commit")
-    assert main.with_default(["commit"]) == ["build", "commit"]
+    os.mkdir("diff")
+    assert main.with_default(["diff"]) == ["build", "diff"]
 
 
 def test_every_command_has_its_module() -> None:
@@ -121,7 +121,7 @@ def test_another_distributions_oci_is_told_in_one_line(
     ("args", "said"),
     [
         (["search", "x"], "not there yet"),
-        (["commit", "x"], "containers in the background"),
+        (["diff", "x"], "the files of containers"),
         (["images", "--nope"], "No such option"),
         (["tag", "x"], "Missing argument"),
         (["--nope"], "No such option"),

@@ -1,0 +1,52 @@
+"""What `commit`, `cp`, `diff` and `export` have in common: a container's files, and that nobody takes them
+away meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+from builder.cli import starting
+from builder.cli.session import Session
+from oci.data import dataclass
+
+if TYPE_CHECKING:
+    from builder.container.model import Container, State
+    from builder.container.written import Written
+    from builder.images import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A container that nobody starts or removes, with what it wrote."""
+
+    container: Container
+    state: State
+    entry: Entry
+    written: Written
+
+
+@contextmanager
+def held(session: Session, word: str, *, pause: bool = False) -> Iterator[Held]:
+    """The container that `word` means. With `pause`, a running one's processes are stopped meanwhile.
+
+    The process has entered its isolation. Raises NotFound, UsageError as `written` does.
+    """
+    from builder.container.commit import paused
+    from builder.container.store import Containers
+    from builder.container.written import written
+    from builder.isolation import current
+
+    containers = Containers(session.state.root)
+    container = containers.get(containers.find(word))
+    entry = starting.image_of(session, container)
+    lowers = starting.unpacked(session, entry)
+    with ExitStack() as stack:
+        stack.enter_context(containers.alone(container.id, wait=False))
+        state = containers.state(container.id)
+        if pause:
+            stack.enter_context(paused(session.state, container, state))
+        found = written(containers, container, state, lowers, userxattr=current().userxattr)
+        yield Held(container, state, entry, found)
