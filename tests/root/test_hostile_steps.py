@@ -245,8 +245,8 @@ def test_a_disk_that_fills_up(small: Small, how: str) -> None:
     assert small.pybuild("inspect", "never").returncode == 1
     again = small.build(f"FROM base\nRUN echo {len(how)} > /next\n", "-t", "next")
     assert again.returncode == 0, again.stderr
-    assert small.pybuild("run", "--network=none", "next", "cat", "/next").stdout == f"{len(how)}\n"
-    assert small.pybuild("run", "--network=none", "right", "cat", "/right").stdout == "right\n"
+    assert small.pybuild("run", "--rm", "--network=none", "next", "cat", "/next").stdout == f"{len(how)}\n"
+    assert small.pybuild("run", "--rm", "--network=none", "right", "cat", "/right").stdout == "right\n"
     checked = small.pybuild("validate", str(small.root))
     assert checked.returncode == 0, checked.stdout + checked.stderr
     assert small.pybuild("rmi", "next").returncode == 0
@@ -281,7 +281,7 @@ def test_an_archive_that_is_larger_than_the_disk(small: Small, command: str) -> 
     assert done.returncode == 5, done.stderr
     assert f"{small.root}/tmp/" in done.stderr and "No space left on device" in done.stderr
     assert small.files() == before
-    assert small.pybuild("run", "--network=none", "right", "cat", "/right").stdout == "right\n"
+    assert small.pybuild("run", "--rm", "--network=none", "right", "cat", "/right").stdout == "right\n"
 
 
 def test_a_base_that_fits_once_but_not_unpacked(small: Small) -> None:
