@@ -27,11 +27,13 @@ class Pipes:
 
     def __init__(self) -> None:
         self._free: list[Pipe] = []
+        self._lent: set[Pipe] = set()
 
     def take(self) -> Pipe | None:
         """An empty pipe; None if there is no descriptor left."""
         if self._free:
-            return self._free.pop()
+            self._lent.add(pipe := self._free.pop())
+            return pipe
         try:
             pipe = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
@@ -40,10 +42,12 @@ class Pipes:
             raise
         with suppress(OSError):  # a user who has many pipes gets small ones (pipe(7))
             fcntl.fcntl(pipe[1], fcntl.F_SETPIPE_SZ, _CHUNK)
+        self._lent.add(pipe)
         return pipe
 
     def back(self, pipe: Pipe, *, empty: bool) -> None:
         """Take a pipe back; one that still holds something is closed."""
+        self._lent.discard(pipe)
         if empty and len(self._free) < _KEPT:
             self._free.append(pipe)
         else:
@@ -51,11 +55,12 @@ class Pipes:
                 os.close(fd)
 
     def close(self) -> None:
-        """Close all that are not lent."""
-        for pipe in self._free:
+        """Close all, at the end: those of connections in full flow, too."""
+        for pipe in (*self._free, *self._lent):
             for fd in pipe:
                 os.close(fd)
         self._free.clear()
+        self._lent.clear()
 
 
 class Flow:

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,8 +45,9 @@ def states(pid: int) -> set[str]:
     """Of all threads of all processes."""
     found = set()
     for each in _pids(pid):
-        for task in os.listdir(f"/proc/{each}/task"):
-            found.add(_stat(f"{each}/task/{task}")[0])
+        with suppress(FileNotFoundError, ProcessLookupError):  # where they run, some end meanwhile
+            for task in os.listdir(f"/proc/{each}/task"):
+                found.add(_stat(f"{each}/task/{task}")[0])
     return found
 
 
