@@ -98,7 +98,7 @@ def _read(place: str) -> Listed | None:
         found = Listed(config, state)
         if not all(isinstance(config[key], str) for key in ("id", "name", "created", "manifest")):
             return None
-        if found.alive and not _is_watched(place):
+        if found.alive and not is_watched(place):
             state = _document(os.path.join(place, "state.json"))  # it may have ended just now
             if state.get("status") in _ALIVE:
                 state = _killed(place, state)
@@ -116,7 +116,7 @@ def _document(path: str) -> dict[str, Any]:
     return found
 
 
-def _is_watched(place: str) -> bool:
+def is_watched(place: str) -> bool:
     """Whether a process looks after the container: it holds the lock as long as it lives."""
     try:
         fd = os.open(os.path.join(place, "alive"), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)

@@ -27,9 +27,10 @@ from typing import TYPE_CHECKING
 from builder.container.documents import decoded, encoded
 from builder.container.model import SHORT, Container, State
 from builder.errors import NotFound, UsageError
+from builder.roster import is_watched
 
 if TYPE_CHECKING:
-    from oci.model import Descriptor
+    pass
 
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
 _ID = re.compile(r"[0-9a-f]{64}\Z")
@@ -170,17 +171,7 @@ class Containers:
 
     def is_watched(self, ident: str) -> bool:
         """Whether a process looks after it."""
-        try:
-            fd = os.open(self.path(ident, "alive"), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return False
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(fd)
+        return is_watched(self.path(ident))
 
     def forget(self, ident: str) -> None:
         """Remove a container's directory and its name; who calls holds `alone`. What it wrote may belong to
@@ -219,17 +210,6 @@ class Containers:
         with suppress(OSError):
             if os.readlink(path) == container.id:
                 os.unlink(path)
-
-
-def held(root: str) -> list[Descriptor]:
-    """The manifests of the images that containers of a store were made from: their blobs stay."""
-    from oci.digest import Digest
-    from oci.model import Descriptor
-
-    return [
-        Descriptor(each.manifest_type, Digest.parse(each.manifest), each.manifest_size)
-        for each, _ in Containers(root).all()
-    ]
 
 
 def users_of(root: str, volume: str) -> list[str]:

@@ -18,7 +18,6 @@ from builder.snapshot.view import DirectoryLayer, View
 from builder.tree import clean, join, parent_of
 from oci.data import dataclass
 from oci.rooted import Root
-from oci.tar import Kind
 
 if TYPE_CHECKING:
     from builder.container.model import Container, State
@@ -112,10 +111,3 @@ def _resolved(view: View, path: bytes) -> bytes:
         return view.resolve(path)
     except OSError:
         return b""
-
-
-def is_whiteout(change: Change) -> bool:
-    """Whether a change removes a name, and is no file."""
-    from oci.whiteout import PREFIX
-
-    return change.entry.kind is Kind.FILE and change.entry.name.rpartition(b"/")[2].startswith(PREFIX)

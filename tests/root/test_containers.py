@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
-import sys
-import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,67 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from builder.container.store import Containers
+from fleet import ENVIRONMENT, Fleet, wait_for
 
 pytestmark = pytest.mark.root
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-ENVIRONMENT = {**os.environ, "PYTHONPATH": ROOT, "BUILDKIT_PROGRESS": "plain", "TERM": "vt100"}
-_PROGRAMS = (
-    "sh",
-    "cat",
-    "id",
-    "sleep",
-    "echo",
-    "ls",
-    "touch",
-    "ps",
-    "mount",
-    "stty",
-    "nc",
-    "kill",
-    "env",
-    "tty",
-)
 _PATIENCE_S = 30
-
-
-class Fleet:
-    """A store with the image `bb` (a static busybox), and its containers."""
-
-    def __init__(self, work: Path) -> None:
-        self.root = str(work / "store")
-        self.command = [sys.executable, "-m", "builder.cli.main", "--root", self.root]
-        (work / "bin").mkdir()
-        shutil.copy("/bin/busybox", work / "bin" / "busybox")
-        for name in _PROGRAMS:
-            os.symlink("busybox", work / "bin" / name)
-        with tarfile.open(work / "root.tar", "w") as archive:
-            archive.add(work / "bin", "bin")
-        self("import", str(work / "root.tar"), "bb")
-        self.containers = Containers(self.root)
-
-    def ran(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*self.command, *words], env=ENVIRONMENT, input=stdin, capture_output=True, text=True, timeout=90
-        )
-
-    def __call__(self, *words: str, stdin: str = "") -> str:
-        done = self.ran(*words, stdin=stdin)
-        assert done.returncode == 0, (words, done.stdout, done.stderr)
-        return done.stdout.strip()
-
-    def begin(self, *words: str) -> str:
-        """A container in the background; its id."""
-        return self("run", "-d", "--network=none", *words)
-
-    def state(self, word: str) -> Any:
-        return self.containers.state(self.containers.find(word))
-
-    def clear(self) -> None:
-        if ids := self.containers.ids():
-            self("rm", "-f", "-v", *ids)
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +30,6 @@ def fleet(_fleet: Fleet) -> Iterator[Fleet]:
     yield _fleet
     _fleet.clear()
     assert _fleet.containers.ids() == []
-
-
-def wait_for(what: Any) -> None:
-    deadline = time.monotonic() + _PATIENCE_S
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_in_the_background(fleet: Fleet) -> None:
@@ -140,13 +74,9 @@ def test_rm_takes_it_away_when_it_has_ended(fleet: Fleet) -> None:
     assert fleet.containers.ids() == []
 
 
-def printed(fleet: Fleet, name: str) -> bytes:
-    return Path(fleet.containers.path(fleet.containers.find(name), "log")).read_bytes()
-
-
 def test_a_program_that_ignores_its_stop_signal(fleet: Fleet) -> None:
     fleet.begin("--name", "deaf", "bb", "sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done")
-    wait_for(lambda: b"ready" in printed(fleet, "deaf"))
+    wait_for(lambda: b"ready" in fleet.printed("deaf"))
     began = time.monotonic()
     fleet("stop", "-t", "1", "deaf")
     assert time.monotonic() - began >= 1 and fleet.state("deaf").exit_code == 137
@@ -155,7 +85,7 @@ def test_a_program_that_ignores_its_stop_signal(fleet: Fleet) -> None:
 def test_a_program_that_hears_its_stop_signal(fleet: Fleet) -> None:
     script = "trap 'exit 5' USR1; echo ready; while :; do sleep 0.05; done"
     fleet.begin("--name", "keen", "--stop-signal", "USR1", "bb", "sh", "-c", script)
-    wait_for(lambda: b"ready" in printed(fleet, "keen"))
+    wait_for(lambda: b"ready" in fleet.printed("keen"))
     fleet("stop", "keen")
     assert fleet.state("keen").exit_code == 5
 

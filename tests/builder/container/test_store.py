@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from builder.container.model import Container, RunRequest, State
-from builder.container.store import Containers, held, users_of
+from builder.container.store import Containers, users_of
 from builder.container.volume_options import Volume
 from builder.errors import NotFound, UsageError
+from builder.roster import held
 
 
 def container(number: int = 1, name: str = "one", **more: object) -> Container:
