@@ -41,7 +41,8 @@ _OPTIONS = (
     click.option("-i", "--interactive", is_flag=True, help="Keep standard input open, and pass it on."),
     click.option("-t", "--tty", is_flag=True, help="Give it a terminal of its own."),
     click.option("--name", default="", metavar="NAME", help="The container's name (default: two words)."),
-    click.option("--rm", "auto_remove", is_flag=True, help="Remove the container when it has ended."),
+    click.option("--rm/--keep", "auto_remove", default=None,
+                 help="Remove the container when it has ended, or keep it."),
     click.option("-e", "--env", "env", multiple=True, metavar="NAME[=VALUE]", help="A variable; repeatable."),
     click.option("--env-file", "env_files", multiple=True, metavar="FILE", help="Variables, one per line."),
     click.option("-p", "--publish", "ports", multiple=True, metavar="[[IP:]PORT:]PORT[/udp]",
@@ -140,7 +141,7 @@ def request(flags: dict[str, Any], args: tuple[str, ...], entry: Entry) -> RunRe
         labels=tuple(values.pairs("--label", flags["labels"], empty=True).items()),
         stop_signal=flags["stop_signal"],
         stop_timeout_s=STOP_TIMEOUT_S if timeout is None else timeout,
-        auto_remove=flags["auto_remove"],
+        auto_remove=bool(flags["auto_remove"]),
     )
 
 

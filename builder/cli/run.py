@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -16,9 +16,6 @@ from builder.cli.session import Session
 from builder.errors import BuildError, NotFound, UsageError
 from builder.images import reachable
 from oci.errors import OciError
-
-if TYPE_CHECKING:
-    pass
 
 _NO_TERMINAL = 1
 """Docker's exit code for `-i -t` without a terminal."""
@@ -42,6 +39,8 @@ _NO_TERMINAL = 1
 def command(session: Session, /, image: str, args: tuple[str, ...], **flags: Any) -> int:
     """Set by the decorator."""
     limits.enter_scope(flags)
+    if flags["auto_remove"] is None:
+        flags["auto_remove"] = not _is_to_stay(flags)
     if flags["tty"] and flags["interactive"] and not flags["detach"] and not os.isatty(0):
         output.report(UsageError("the input device is not a TTY", hint="leave out -t, or -i"))
         return _NO_TERMINAL
@@ -54,6 +53,11 @@ def command(session: Session, /, image: str, args: tuple[str, ...], **flags: Any
             return _run(session, image, ready, args, flags)
     except (BuildError, OciError) as error:
         return starting.failed(session, error, output.RUN_FAILED)
+
+
+def _is_to_stay(flags: dict[str, Any]) -> bool:
+    """Whether somebody will ask for the container when it has ended, as far as the options tell."""
+    return bool(flags["detach"] or flags["name"] or flags["cidfile"])
 
 
 def _run(

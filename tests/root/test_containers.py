@@ -74,6 +74,18 @@ def test_rm_takes_it_away_when_it_has_ended(fleet: Fleet) -> None:
     assert fleet.containers.ids() == []
 
 
+def test_a_run_without_a_name_leaves_nothing(fleet: Fleet, tmp_path: Path) -> None:
+    program = ("--network=none", "bb", "sh", "-c", "exit 3")
+    assert fleet.ran("run", *program).returncode == 3
+    assert fleet.ran("run", "--network=none", "bb", "nothing").returncode == 127
+    assert fleet("ps", "-aq") == ""
+
+    kept = [("--keep",), ("--rm=false",), ("--name", "k"), ("--cidfile", str(tmp_path / "cid"))]
+    for words in kept:
+        assert fleet.ran("run", *words, *program).returncode == 3
+    assert len(fleet("ps", "-aq").splitlines()) == len(kept)
+
+
 def test_a_program_that_ignores_its_stop_signal(fleet: Fleet) -> None:
     fleet.begin("--name", "deaf", "bb", "sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done")
     wait_for(lambda: b"ready" in fleet.printed("deaf"))
