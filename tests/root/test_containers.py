@@ -80,7 +80,7 @@ def test_a_run_without_a_name_leaves_nothing(fleet: Fleet, tmp_path: Path) -> No
     assert fleet.ran("run", "--network=none", "bb", "nothing").returncode == 127
     assert fleet("ps", "-aq") == ""
 
-    kept = [("--keep",), ("--rm=false",), ("--name", "k"), ("--cidfile", str(tmp_path / "cid"))]
+    kept = [("--keep",), ("--rm=false",), ("--name", "kept"), ("--cidfile", str(tmp_path / "cid"))]
     for words in kept:
         assert fleet.ran("run", *words, *program).returncode == 3
     assert len(fleet("ps", "-aq").splitlines()) == len(kept)
