@@ -1,8 +1,10 @@
-"""What every test shares: which tests may not run beside each other."""
+"""What every test shares: which tests may not run beside each other, and where temporary files lie."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +23,36 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("pybuild")
+
+_FRESH = pytest.StashKey[str]()
+"""This run's own directory for temporary files."""
+_FAILED = pytest.StashKey[bool]()
+"""Whether a test failed: then its files are kept."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Temporary files lie in a directory of this run alone, unless `--basetemp` says where.
+
+    pytest's own numbered directories are cleaned by later runs, and what others left there (files of
+    users that a namespace does not know, mounts, immutable files) would then fail those.
+    """
+    if config.option.basetemp is None:
+        config.stash[_FRESH] = config.option.basetemp = tempfile.mkdtemp(prefix="pybuild-tests-")
+        config.add_cleanup(lambda: None if _FAILED in config.stash else _remove(config.stash[_FRESH]))
+
+
+def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
+    if exitstatus == pytest.ExitCode.TESTS_FAILED and _FRESH in config.stash:
+        config.stash[_FAILED] = True
+        terminalreporter.write_line(f"temporary files are kept in {config.stash[_FRESH]}")
+
+
+def _remove(folder: str) -> None:
+    """Remove it as far as that is possible, but nothing behind a mount that a test left in it."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+        if not any(line.split()[4].startswith(folder + "/") for line in mounts):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

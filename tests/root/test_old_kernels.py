@@ -15,10 +15,10 @@ HERE = Path(__file__).parent
 SLOW = "not thousand and not 300 and not 130 and not s10"
 
 
-def _run(version: str, *arguments: str) -> str:
-    """pytest under the filter; what it printed."""
+def _run(version: str, temporary: Path, *arguments: str) -> str:
+    """pytest under the filter, with its files in `temporary`; what it printed."""
     command = [sys.executable, str(HERE / "old_kernel.py"), version, sys.executable, "-m", "pytest", "-q"]
-    quiet = ["-p", "no:cacheprovider", "-p", "no:xdist"]
+    quiet = ["-p", "no:cacheprovider", "-p", "no:xdist", "--basetemp", str(temporary / "inner")]
     done = subprocess.run([*command, *quiet, *arguments], cwd=HERE.parents[1], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr
     return done.stdout
@@ -31,25 +31,25 @@ def test_the_filter_is_there() -> None:
         assert subprocess.run(command, capture_output=True, text=True).stdout.strip() == way
 
 
-def test_steps_on_a_kernel_of_2019() -> None:
+def test_steps_on_a_kernel_of_2019(tmp_path: Path) -> None:
     """Without openat2, close_range and every call that makes or moves a mount by descriptor."""
     files = [str(HERE / name) for name in ("test_sandbox.py", "test_sandbox_hostile.py")]
-    output = _run("5.1", *files, "-k", SLOW)
+    output = _run("5.1", tmp_path, *files, "-k", SLOW)
     (passed,) = re.findall(r"(\d+) passed", output)
     assert int(passed) > 50
     assert "skipped" not in output
 
 
-def test_threads_on_a_kernel_of_2019() -> None:
+def test_threads_on_a_kernel_of_2019(tmp_path: Path) -> None:
     """Whether overlay can be had is tried without a fork: many threads build at once."""
-    assert "2 passed" in _run("5.1", str(HERE / "test_build.py"), "-k", "many_builds")
+    assert "2 passed" in _run("5.1", tmp_path, str(HERE / "test_build.py"), "-k", "many_builds")
 
 
 @pytest.mark.endurance
 @pytest.mark.parametrize("version", ["5.1", "5.8", "5.11"])
-def test_every_step_on_older_kernels(version: str) -> None:
+def test_every_step_on_older_kernels(version: str, tmp_path: Path) -> None:
     names = "test_sandbox.py test_sandbox_hostile.py test_confinement.py test_mounts.py test_build.py"
     # Which tell of this filter, and of no mount for s10.
     unlike = "not (s10 and mount) and not without_a_filter and not test_security_options"
     quick = "not corpus and not endurance"
-    _run(version, *(str(HERE / name) for name in names.split()), "-m", quick, "-k", unlike)
+    _run(version, tmp_path, *(str(HERE / name) for name in names.split()), "-m", quick, "-k", unlike)

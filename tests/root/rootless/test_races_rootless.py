@@ -18,11 +18,10 @@ ROOT = Path(__file__).parents[3]
     "which",
     ["not endurance", pytest.param("endurance", marks=[pytest.mark.endurance, pytest.mark.timeout(1800)])],
 )
-def test_s15_s18_s33_rootless(which: str) -> None:
+def test_s15_s18_s33_rootless(which: str, tmp_path: Path) -> None:
     inside = ["unshare", "--user", "--map-root-user", "--keep-caps", "--mount"]
     pytest_ = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    done = subprocess.run(
-        [*inside, *pytest_, "tests/root/test_races.py", "-m", which], cwd=ROOT, capture_output=True, text=True
-    )
+    pytest_ += ["--basetemp", str(tmp_path / "inner"), "tests/root/test_races.py", "-m", which]
+    done = subprocess.run([*inside, *pytest_], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr
     assert re.search(r"^3 passed", done.stdout, re.MULTILINE), done.stdout
