@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _URL = re.compile(r"https?://")
 _USERINFO = re.compile(r"(?<=://)[^/\s@]*@")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
-_NUMBERS = re.compile(r"\d+(?::\d*)?|:\d+")
+_IDS = re.compile(r"(?:\d+|root)(?::(?:\d*|root))?|:(?:\d+|root)")  # root is 0 everywhere
 _OCTAL = re.compile(r"0*[0-7]{1,4}")
 _SYMBOLIC = re.compile(r"[ugoa]*(?:[-+=](?:[rwxXst]*|[ugo]))+")
 
@@ -138,7 +138,7 @@ def _transfer(
     inputs: tuple[Step, ...],
 ) -> None:
     owner, mode = stage.expand(line.chown, line.at), _mode(stage.expand(line.chmod, line.at), line.at)
-    if line.link and owner and not _NUMBERS.fullmatch(owner):
+    if line.link and owner and not _IDS.fullmatch(owner):
         raise broken(
             f"--link reads nothing of the image, so it cannot know who {owner!r} is",
             at=line.at,

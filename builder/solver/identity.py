@@ -33,10 +33,10 @@ class Identity:
 def resolve_owner(tree: Tree, spec: str) -> tuple[int, int]:
     """uid and gid of `--chown=USER[:GROUP]`.
 
-    A name alone brings its primary group, a number alone stands for the group too (FEATURES.md I23). Raises
-    SandboxError for names that the image does not know.
+    A name alone brings its primary group, a number alone stands for the group too (FEATURES.md I23). `root`
+    is 0 whatever the image says, as BuildKit has it. Raises SandboxError for names that the image lacks.
     """
-    user, _, group = spec.partition(":")
+    user, group = _without_root(spec)
     uid = _number(user or "0")
     if uid is None:
         uid, gid = _named_user(tree, user)
@@ -48,11 +48,13 @@ def resolve_owner(tree: Tree, spec: str) -> tuple[int, int]:
 def resolve_user(tree: Tree, spec: str) -> Identity:
     """The identity of `USER spec` in the image (FEATURES.md I15); an empty `spec` is root.
 
-    Without a group: the primary group and those that list the user in /etc/group. With one: only that. A
-    number that /etc/passwd does not know runs with group 0. Raises SandboxError for names that the image
-    does not know.
+    Without a group: the primary group and those that list the user in /etc/group. With one: only that,
+    and `root` is then 0 in an image that has no users, as BuildKit has it. A number that /etc/passwd does not
+    know runs with group 0. Raises SandboxError for names that the image does not know.
     """
     user, _, group = (spec or "0").partition(":")
+    if group and all(_number(each) is not None for each in _without_root(spec)):
+        user, group = _without_root(spec)
     row = _passwd_row(tree, user or "0")
     name, uid, gid, home = row
     if group:
@@ -60,6 +62,12 @@ def resolve_user(tree: Tree, spec: str) -> Identity:
         return Identity(uid, gid, (gid,), home)
     extra = [each for each in _groups_of(tree, name) if each != gid] if name else []
     return Identity(uid, gid, (gid, *dict.fromkeys(extra)), home)
+
+
+def _without_root(spec: str) -> tuple[str, str]:
+    """User and group of `USER[:GROUP]`, with 0 for `root`."""
+    user, _, group = spec.partition(":")
+    return "0" if user == "root" else user, "0" if group == "root" else group
 
 
 def _passwd_row(tree: Tree, user: str) -> tuple[str, int, int, str]:

@@ -278,6 +278,11 @@ FLAGS = [
         "ADD --chown=5 a b",
     ),
     (
+        "COPY --link --chown=root:root a b",
+        Copy((ContextSource(("a",)),), "/b", owner="root:root", link=True),
+        "COPY --chown=root:root a b",
+    ),
+    (
         "COPY --exclude=*.md --exclude=$E/x a b",
         Copy((ContextSource(("a",)),), "/b", exclude=("*.md", "e/x")),
         "COPY a b",

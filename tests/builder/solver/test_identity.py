@@ -73,6 +73,28 @@ def test_unknown_names(image: View, spec: str) -> None:
             resolve(image, spec)
 
 
+@pytest.mark.parametrize(
+    ("spec", "ids"), [("root", (0, 0)), ("root:root", (0, 0)), (":root", (0, 0)), ("5:root", (5, 0))]
+)
+def test_root_owns_as_0_whatever_the_image_says(tmp_path: Path, spec: str, ids: tuple[int, int]) -> None:
+    empty = View([DirectoryLayer(str(tmp_path))])
+    assert resolve_owner(empty, spec) == ids
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "passwd").write_text("root:x:77:78::/:/bin/sh\n")
+    (tmp_path / "etc" / "group").write_text("root:x:79:\n")
+    assert resolve_owner(View([DirectoryLayer(str(tmp_path))]), spec) == ids
+
+
+def test_root_runs_in_an_image_without_users(tmp_path: Path) -> None:
+    """With a group, that is: as with BuildKit, `USER root` alone asks the image for root's group."""
+    empty = View([DirectoryLayer(str(tmp_path))])
+    assert resolve_user(empty, "root:root") == Identity(0, 0, (0,), "/")
+    assert resolve_user(empty, "5:root") == Identity(5, 0, (0,), "/")
+    for spec in ("root", "root:staff"):
+        with pytest.raises(SandboxError, match="of the image"):
+            resolve_user(empty, spec)
+
+
 def test_special_files_do_not_hang(tmp_path: Path) -> None:
     """SECURITY.md S32."""
     (tmp_path / "etc").mkdir()

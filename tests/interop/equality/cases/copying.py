@@ -237,6 +237,27 @@ COPY --chown=late:lategroup f /3
         newer=_flagged("--chown=12:34", "f d /x/"),
     ),
     Case(
+        "copy-chown-root-in-scratch",
+        "FROM scratch\nCOPY --chown=root f /1\nCOPY --chown=root:34 f /2\nCOPY --chown=12:root f /3\n",
+        files={"f": "f"},
+        base="scratch",
+        newer={
+            **_flagged("--chown=root", "f /1"),
+            **_flagged("--chown=root:34", "f /2"),
+            **_flagged("--chown=12:root", "f /3"),
+        },
+    ),
+    Case(
+        "copy-chown-root-is-0",
+        """\
+FROM busybox-test
+RUN sed -i '/^root:/d' /etc/passwd; echo root:x:77:78:root:/:/bin/sh >> /etc/passwd; echo root:x:79: > /etc/group
+COPY --chown=root:root f /f
+""",
+        files={"f": "f"},
+        newer=_flagged("--chown=root:root", "f /f"),
+    ),
+    Case(
         "copy-chmod-octal",
         """\
 FROM busybox-test
