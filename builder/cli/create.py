@@ -30,5 +30,6 @@ def command(session: Session, /, image: str, args: tuple[str, ...], **flags: Any
     limits.enter_scope(flags)
     gc.enable()
     isolated(session, flags["isolation"])
-    ready = starting.ready(session, image, flags)
-    sys.stdout.write(starting.created(session, image, ready, args, flags).id + "\n")
+    with starting.ready(session, image, flags) as ready:
+        container = starting.created(session, image, ready, args, flags)
+    sys.stdout.write(container.id + "\n")

@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,8 +14,10 @@ from builder.cli import creating, limits, output, starting
 from builder.cli.isolating import isolated
 from builder.cli.session import Session
 from builder.errors import BuildError, NotFound, UsageError
-from builder.images import reachable
 from oci.errors import OciError
+
+if TYPE_CHECKING:
+    from builder.container.model import Container
 
 _NO_TERMINAL = 1
 """Docker's exit code for `-i -t` without a terminal."""
@@ -44,13 +46,15 @@ def command(session: Session, /, image: str, args: tuple[str, ...], **flags: Any
     if flags["tty"] and flags["interactive"] and not flags["detach"] and not os.isatty(0):
         output.report(UsageError("the input device is not a TTY", hint="leave out -t, or -i"))
         return _NO_TERMINAL
+    from builder.container.client import detach_keys
+
     try:
         gc.enable()
         isolated(session, flags["isolation"])
-        ready = starting.ready(session, image, flags)
-        with session.state.lease() as lease:
-            lease.add(reachable(session.images.layout.blobs, [ready.entry.descriptor]))
-            return _run(session, image, ready, args, flags)
+        keys = detach_keys(flags["detach_keys"])
+        with starting.ready(session, image, flags) as ready:
+            container = starting.created(session, image, ready, args, flags)
+        return _run(session, container, ready, flags, keys)
     except (BuildError, OciError) as error:
         return starting.failed(session, error, output.RUN_FAILED)
 
@@ -61,16 +65,13 @@ def _is_to_stay(flags: dict[str, Any]) -> bool:
 
 
 def _run(
-    session: Session, image: str, ready: starting.Ready, args: tuple[str, ...], flags: dict[str, Any]
+    session: Session, container: Container, ready: starting.Ready, flags: dict[str, Any], keys: bytes
 ) -> int:
     from builder.container import lifecycle
-    from builder.container.client import Streams, detach_keys
+    from builder.container.client import Streams
 
-    detach = flags["detach"]
-    keys = detach_keys(flags["detach_keys"])
-    container = starting.created(session, image, ready, args, flags)
     try:
-        connection, said = starting.started(session, container, ready, attach=not detach)
+        connection, said = starting.started(session, container, ready, attach=not flags["detach"])
     except BaseException:
         if flags["auto_remove"]:
             with suppress(NotFound):  # its monitor may have done it

@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from builder.cli import creating, output
 from builder.cli.session import Session
-from builder.errors import BuildError
-from builder.images import Entry
+from builder.errors import BuildError, NotFound
+from builder.images import Entry, reachable
 from oci.errors import OciError
 
 if TYPE_CHECKING:
@@ -29,16 +31,23 @@ class Ready(NamedTuple):
     lowers: tuple[str, ...]
 
 
-def ready(session: Session, image: str, flags: dict[str, Any]) -> Ready:
+@contextmanager
+def ready(session: Session, image: str, flags: dict[str, Any]) -> Iterator[Ready]:
     """The image that was named, pulled if need be, unpacked; what is damaged is put aside and got anew,
-    once.
+    once. Nobody takes it away while the block runs: a container made in it holds it from then on.
     """
 
     def get() -> Ready:
         entry = creating.entry(session, image, flags["pull"], flags["platform"])
         return Ready(entry, unpacked(session, entry))
 
-    return session.again(get)
+    with session.state.lease() as lease:
+        found = session.again(get)
+        blobs = session.images.layout.blobs
+        lease.add(reachable(blobs, [found.entry.descriptor]))
+        if found.entry.descriptor.digest not in blobs:
+            raise NotFound(f"{image!r} was removed just now")
+        yield found
 
 
 def ready_again(session: Session, container: Container) -> Ready:
