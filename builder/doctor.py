@@ -16,7 +16,7 @@ from dataclasses import field
 from builder import isolation
 from builder.facts import Check, nearest
 from builder.isolation import Isolation
-from builder.sandbox import userns
+from builder.sandbox import bounds, userns
 from oci.data import dataclass
 
 _CONTROLLERS = {
@@ -198,6 +198,7 @@ def security(found: Isolation) -> list[tuple[str, str]]:
             ("network", "the machine's"),
             ("system calls", "an allow list (docs/security.md); unknown ones are ENOSYS"),
             ("setuid programs", "no effect, unless pybuild has CAP_SYS_ADMIN"),
+            ("process limit", _most(found)),
             ("limits", "as asked for"),
         ]
     if not found.runs:
@@ -208,6 +209,7 @@ def security(found: Isolation) -> list[tuple[str, str]]:
         ("namespaces", "mount, pid, ipc, uts, network, cgroup" + (", user" if found.maps else "")),
         ("files", "pivot_root, everything nodev; the store and the builder are out of sight"),
         ("processes", "its own alone" if not found.notes else "; ".join(found.notes)),
+        ("process limit", _most(found)),
         ("/proc and /sys", "masked and read-only as Docker's, and power and thermal counters"),
         ("devices", "null zero full random urandom tty; device nodes that a step makes cannot be opened"),
         ("system calls", "an allow list (docs/security.md); unknown ones are ENOSYS"),
@@ -238,6 +240,29 @@ def _users(found: Isolation) -> str:
     return f"{who}; {sum(row[2] for row in found.maps.uids) - 1} others are lent ids"
 
 
+_BOUNDS = {
+    "namespace": "its own pid namespace ends there",
+    "rlimit": "RLIMIT_NPROC, for all steps together",
+    "cgroup": "a cgroup for each step",
+}
+
+
+def _most(found: Isolation) -> str:
+    means, why, _ = _bound(found)
+    if why:
+        return f"as many as pybuild itself: {why}"
+    return f"{bounds.most()}, threads included, unless --pids-limit says another number: {_BOUNDS[means]}"
+
+
+def _bound(found: Isolation) -> tuple[str, str, str]:
+    """What bounds the number of a step's processes by default; why it cannot be had, and what to do."""
+    from builder.sandbox.cgroup import unavailable
+
+    users = True if found.maps and not found.chroot else None
+    means = bounds.means(own_pids=not found.chroot, users=users)
+    return (means, *(unavailable("pids") if means == "cgroup" else ("", "")))
+
+
 def _network_of(found: Isolation) -> str:
     way = "NAT of the kernel" if found.private_network else "slirp4netns or pasta"
     return f"its own, out by {way}; the machine's with --network=host, or RUN's if --allow network.host"
@@ -250,6 +275,9 @@ def downgrades(found: Isolation) -> list[str]:
         lines.append("no namespaces: only for Dockerfiles that you would run yourself")
     elif not found.runs:
         lines.append("no RUN")
+    if found.runs and _bound(found)[1]:
+        mend = "update to Linux 6.14, or let pybuild write to the pids controller (cgroups, docs/limits.md)"
+        lines.append(f"nothing of pybuild's bounds the number of a step's processes: {mend}")
     if found.rung.number in (3, 4) and found.storage != "overlay":
         lines.append(f"snapshots by {found.storage}: the same layers, slower")
     if found.notes_owners:

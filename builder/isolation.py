@@ -111,6 +111,14 @@ class Isolation:
         """What the files of a snapshot depend on: other ids or other marks cannot read them."""
         return f" {self.maps}" if self.maps else ("" if self.rung.number == 1 else f" uid {os.geteuid()}")
 
+    def processes(self) -> int:
+        """How many processes and threads each step may have by default, where a cgroup has to see to that; 0
+        where something cheaper does, or nothing is run (SECURITY.md S95). For a process that stands here.
+        """
+        from builder.sandbox.bounds import most_by_cgroup
+
+        return most_by_cgroup(own_pids=not self.chroot) if self.runs else 0
+
     def blocking(self) -> tuple[Check, ...]:
         """What keeps the process from a better rung, the most important first."""
         here = self.rung.number

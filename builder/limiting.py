@@ -9,7 +9,8 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builder.errors import UsageError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from builder.sandbox.cgroup import Groups, NotEnforceable
     from builder.sandbox.spec import Exit, Limits
 
+PIDS = "--pids-limit"
 _FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -37,19 +39,41 @@ class Limiting:
 
 
 @contextmanager
-def limited(wanted: Limiting | None, folder: str, emit: Emit) -> Iterator[Groups | None]:
+def limited(wanted: Limiting | None, folder: str, emit: Emit, usual: int = 0) -> Iterator[Groups | None]:
     """The cgroups for a build, noted in `folder` of its store; None when nothing is to be limited.
+
+    `usual` is the number of processes for each step where `wanted` bounds none. Nobody asked for that one:
+    where it cannot be had the build goes on without (`builder.doctor` tells).
 
     Raises UsageError for a limit that cannot be enforced, before anything is built.
     """
     _sweep(folder)
-    if wanted is None:
-        yield None
-        return
+    with ExitStack() as stack:
+        if wanted is not None:
+            yield stack.enter_context(_groups(wanted, folder, emit, usual))
+        else:
+            yield _usual(stack, folder, emit, usual) if usual else None
+
+
+def _usual(stack: ExitStack, folder: str, emit: Emit, usual: int) -> Groups | None:
+    from builder.sandbox.spec import Limits
+
+    try:
+        return stack.enter_context(_groups(Limiting(Limits(), Limits()), folder, emit, usual))
+    except OSError:
+        return None
+
+
+@contextmanager
+def _groups(wanted: Limiting, folder: str, emit: Emit, usual: int) -> Iterator[Groups]:
     from builder.sandbox.cgroup import Groups
     from builder.sandbox.cgroup_tree import new_name
 
+    by_default = usual if not (wanted.build.pids or wanted.step.pids) else 0
+
     def refuse(error: NotEnforceable) -> None:
+        if by_default and error.option == PIDS:
+            return
         if not wanted.best_effort:
             raise UsageError(f"the limit cannot be enforced: {error}", hint=error.hint)
         emit(Warning_("LimitNotEnforced", f"{error}: the build goes on without it (--best-effort)"))
@@ -59,7 +83,7 @@ def limited(wanted: Limiting | None, folder: str, emit: Emit) -> Iterator[Groups
         groups = Groups(
             name,
             wanted.build,
-            wanted.step,
+            replace(wanted.step, pids=by_default) if by_default else wanted.step,
             parent=wanted.parent,
             refuse=refuse,
             remember=lambda paths: _add(record, paths),
@@ -158,7 +182,7 @@ def met(exit_: Exit, groups: Groups | None, one: str = "one step") -> str:
         return f"out of memory at {which}{peak}"
     if used.refused:
         limits = (build.pids, each.pids)
-        which = _which("--pids-limit", str, limits, one if not build.pids or each.pids <= build.pids else "")
+        which = _which(PIDS, str, limits, one if not build.pids or each.pids <= build.pids else "")
         times = "once" if used.refused == 1 else f"{used.refused} times"
         return f"refused another process {times} at {which}"
     return ""

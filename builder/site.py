@@ -12,6 +12,7 @@ from builder.errors import UsageError
 from builder.events import Emit
 from builder.images import Images
 from builder.inputs import Inputs
+from builder.isolation import current
 from builder.locked import LockedSources
 from builder.registries import Registries
 from builder.secrets import Agent, Secrets, checked_agents
@@ -87,11 +88,12 @@ def _remotes(request: BuildRequest, images: Images, state: StateDir, lent: Lent,
 
 def _groups(request: BuildRequest, stack: ExitStack, state: StateDir, emit: Emit) -> Groups | None:
     """What limits the steps; and what a killed build left of such is removed."""
-    if request.limits is None and not os.path.isdir(state.cgroups):
+    usual = current().processes()
+    if request.limits is None and not usual and not os.path.isdir(state.cgroups):
         return None
     from builder.limiting import limited
 
-    return stack.enter_context(limited(request.limits, state.cgroups, emit))
+    return stack.enter_context(limited(request.limits, state.cgroups, emit, usual))
 
 
 @contextmanager

@@ -123,7 +123,8 @@ class Monitor:
         self._active = active
         allow = granted(request.allow, request.network)
         allow |= {INSECURE} if request.privileged else set()
-        self._groups = stack.enter_context(limited(request.limits, self._store.cgroups, self._warn))
+        bounds = limited(request.limits, self._store.cgroups, self._warn, isolation.processes())
+        self._groups = stack.enter_context(bounds)
         runner = Runner(
             stubs=os.path.join(self._store.snapshots, ".stubs"),
             logs=lambda: "",

@@ -2,7 +2,8 @@
 
 Version 2, version 1 and both at once are the same to callers: for each controller that limits need, the
 hierarchy is found that has it. A step is born in its cgroup of the unified hierarchy, and enters the others
-by itself before it does anything else (`builder.sandbox.bounds`). Without limits nothing of this is loaded.
+by itself before it does anything else (`builder.sandbox.bounds`). Where nothing is limited, not by
+default either, nothing of this is loaded.
 
 A build's cgroup lies below the one that the builder itself is in, so that what limits the builder limits the
 steps too. In the unified hierarchy a cgroup with processes cannot have children that are limited: there the

@@ -222,7 +222,8 @@ class Launcher:
     def _start(self, plan: Plan, fds: list[int], answer: _socket.socket, target: Running | None) -> None:
         plan.overlay_by = max(plan.overlay_by, self.overlay_by)
         asked = {resource for resource, _, _ in plan.rlimits}
-        plan.rlimits += [limit for limit in self.rlimits if limit[0] not in asked]
+        usual = usual_limits(most_by_rlimit(own_pids=False)) if plan.chroot else self.rlimits
+        plan.rlimits += [limit for limit in usual if limit[0] not in asked]
         rest = list(fds)
         output = -1 if plan.terminal else rest.pop(0)
         netns = rest.pop(0) if plan.netns else -1
@@ -244,7 +245,7 @@ class Launcher:
         try:
             pid, pidfd = inside.clone(cgroup) if inside else sys_.clone(flags, cgroup)
             if pid == 0:
-                confined = not target and (plan.cgroup or plan.tasks > 0)
+                confined = not target and not plan.chroot and (plan.cgroup or plan.tasks > 0)
                 bounds = Bounds(confined, tuple(rest[: plan.tasks]), self.most_pids)
                 ways = (tell, answer.fileno(), there.fileno() if there else -1)
                 all_ = (plan, (output, netns, stdin, errors), ways, self.me, bounds)

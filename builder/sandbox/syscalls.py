@@ -28,6 +28,7 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 CLONE_INTO_CGROUP = 0x200000000
+_NO_BIRTH_IN_A_CGROUP = (errno.ENOSYS, errno.E2BIG, errno.EINVAL)
 
 MS_REC, MS_PRIVATE, MS_SLAVE = 0x4000, 1 << 18, 1 << 19
 MNT_DETACH = 2
@@ -94,7 +95,8 @@ def raw(call: str, number: int, *arguments: int | bytes | ctypes.Array[ctypes.c_
 def clone(flags: int, cgroup: int = -1) -> tuple[int, int]:
     """fork(2) into the namespaces of `flags`; (0, -1) in the child, else the child's pid and a pidfd.
 
-    `cgroup` is a directory of the unified hierarchy (cgroup v2): the child is born in it (clone3(2)).
+    `cgroup` is a directory of the unified hierarchy (cgroup v2): the child is born in it (clone3(2)), or goes
+    there before this returns (before Linux 5.7, and where a filter refuses clone3).
     """
     pidfd = (ctypes.c_int * 1)(-1)
     place = ctypes.addressof(pidfd)
@@ -104,8 +106,28 @@ def clone(flags: int, cgroup: int = -1) -> tuple[int, int]:
         number = 0 if flags & CLONE_PARENT else 17  # the signal for the parent, which has its own then
         flags |= CLONE_PIDFD | CLONE_INTO_CGROUP
         what = struct.pack("=11Q", flags, place, 0, 0, number, 0, 0, 0, 0, 0, cgroup)
-        pid = raw("clone3", _CLONE3, what, len(what))
+        try:
+            pid = raw("clone3", _CLONE3, what, len(what))
+        except OSError as error:
+            if error.errno not in _NO_BIRTH_IN_A_CGROUP:
+                raise
+            return _clone_and_move(flags & ~(CLONE_PIDFD | CLONE_INTO_CGROUP), cgroup)
     return (0, -1) if pid == 0 else (pid, pidfd[0])
+
+
+def _clone_and_move(flags: int, cgroup: int) -> tuple[int, int]:
+    """The child writes for itself: its parent's numbers are none in there."""
+    door = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=cgroup)
+    try:
+        pid, pidfd = clone(flags)
+        if pid == 0:
+            try:
+                os.write(door, b"0")
+            except OSError:
+                os._exit(125)  # it must not run on as its parent, and not without its limits
+        return pid, pidfd
+    finally:
+        os.close(door)
 
 
 def unshare(flags: int) -> None:

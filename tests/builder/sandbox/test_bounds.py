@@ -28,10 +28,13 @@ Uname = namedtuple("Uname", "release")
 def test_how_many_processes_a_step_may_have(
     monkeypatch: pytest.MonkeyPatch, release: str, pid_max: int, threads_max: int, most: int
 ) -> None:
-    numbers = {bounds._PID_MAX: pid_max, bounds._THREADS_MAX: threads_max}
+    texts = {bounds._PID_MAX: b"%d\n" % pid_max, bounds._THREADS_MAX: b"%d\n" % threads_max}
+    texts["self/uid_map"] = b"         0          0 4294967295\n"
     monkeypatch.setattr(os, "uname", lambda: Uname(release))
-    monkeypatch.setattr(bounds, "_read", lambda path: b"%d\n" % numbers[path])
+    monkeypatch.setattr(bounds, "_read", texts.__getitem__)
     assert bounds.most_pids() == most
+    assert bounds.most_by_cgroup(own_pids=True) == (0 if most else 32768)
+    assert bounds.most_by_cgroup(own_pids=False) == bounds.most()
 
 
 @pytest.mark.parametrize(
