@@ -13,7 +13,7 @@ from builder import assembling, planning
 from builder.delivering import Delivery
 from builder.errors import BuildError, UsageError
 from builder.events import Emit, Note, Warning_, discard, stamp
-from builder.export.base import exporter, refuse_nameless, refuse_several
+from builder.export.base import exporter, refuse_nameless, refuse_one_place, refuse_several
 from builder.finishing import Workplace
 from builder.goals import goals
 from builder.request import BuildRequest, Built
@@ -91,6 +91,7 @@ def _built(
     if on_failure is not None and request.keep_going:
         raise UsageError("--on-failure and --keep-going cannot both be: one step is entered, when all ended")
     exporters = [exporter(spec) for spec in request.outputs]
+    refuse_one_place(request.outputs)
     wanted = goals(request.targets, request.tags, outputs=request.outputs)
     index = planning.is_index(request)
     lending = lent(request)

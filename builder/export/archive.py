@@ -143,6 +143,8 @@ def codec_of(spec: OutputSpec) -> Codec | None:
     name, level = spec.options.get("compression"), spec.options.get("compression-level")
     if name is None and level is None:
         return None
+    if level is not None and not (level.isascii() and level.isdigit()):
+        raise UsageError(f"--output type={spec.type}: compression-level={level!r} is no number")
     try:
         return codec(name or "gzip", int(level) if level is not None else None)
     except ValueError as error:
@@ -244,3 +246,5 @@ def write_layout(dest: str, images: Sequence[Named], blobs: BlobStore) -> None:
                 names.set(str(name), named.descriptor, ref_name=name.tag)
             if not named.names:
                 names.add(named.descriptor)
+    if fresh:
+        layout.blobs.clean()

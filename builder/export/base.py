@@ -171,6 +171,22 @@ def refuse_nameless(exporters: Iterable[Exporter]) -> None:
         raise UsageError("there is no name to push to", hint="-t REGISTRY/NAME[:TAG], or name=... in -o")
 
 
+def refuse_one_place(specs: Sequence[OutputSpec]) -> None:
+    """Raise UsageError if two outputs would be written into each other: both to standard output, or to one
+    file."""
+    seen = set()
+    for spec in specs:
+        into_directory = spec.type == "local" or not spec.flag("tar", True)
+        special = os.path.exists(spec.dest) and not os.path.isfile(spec.dest)
+        if into_directory or not (spec.is_stdout or spec.dest) or special:
+            continue
+        place = "-" if spec.is_stdout else os.path.realpath(spec.dest)
+        if place in seen:
+            where = "standard output" if place == "-" else spec.dest
+            raise UsageError(f"two outputs cannot both go to {where}", hint="give one of them another dest")
+        seen.add(place)
+
+
 def refuse_several(exporters: Iterable[Exporter], platforms: int) -> None:
     """Raise UsageError if one of these cannot take an image for so many platforms."""
     if platforms > 1 and any(getattr(each, "of_one_platform", False) for each in exporters):

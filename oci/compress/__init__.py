@@ -52,7 +52,7 @@ _GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 _EMPTY_LAST_BLOCK = b"\x03\0"
 _STORED = 0xFFFF
 _SAMPLE, _SAMPLES = 2048, 8
-_LEVELS = {"gzip": (0, 9, 1), "zstd": (1, 22, 3), "uncompressed": (0, 0, 0)}
+_LEVELS = {"gzip": (0, 9, 1), "zstd": (0, 22, 3), "uncompressed": (0, 0, 0)}
 
 
 class Compressor(Protocol):
@@ -89,7 +89,8 @@ class Codec:
 
 
 def codec(name: str, level: int | None = None) -> Codec:
-    """The codec `name` at `level`, or at its default (gzip 1, zstd 3).
+    """The codec `name` at `level`, or at its default (gzip 1, zstd 3). zstd's level 0 is its default, as the
+    format's own library has it.
 
     Raises ValueError for unknown names and levels; the text suits a usage error.
     """

@@ -76,7 +76,7 @@ def test_gzip_of_samples_that_mislead_is_still_right() -> None:
     assert gzip.decompress(packed) == block
 
 
-@pytest.mark.parametrize("level", [1, 3, 19])
+@pytest.mark.parametrize("level", [0, 1, 3, 19])
 def test_zstd_reads_ours(level: int) -> None:
     data = TEXT[:BLOCK] if level > 3 else TEXT
     packed = pack("zstd", data, level)
@@ -131,7 +131,7 @@ def test_no_clock_or_name_in_the_header() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "level"), [("gzip", 10), ("gzip", -1), ("zstd", 0), ("zstd", 23), ("lz4", None)]
+    ("name", "level"), [("gzip", 10), ("gzip", -1), ("zstd", -1), ("zstd", 23), ("lz4", None)]
 )
 def test_unknown_codecs_and_levels(name: str, level: int | None) -> None:
     with pytest.raises(ValueError, match="expected"):

@@ -67,6 +67,9 @@ def test_an_archive_has_the_images_of_all_stages(pybuild: Pybuild, tmp_path: Pat
     for index in (archive, json.loads((tmp_path / "l" / "index.json").read_text())):
         marks = [each["annotations"]["org.opencontainers.image.ref.name"] for each in index["manifests"]]
         assert marks == ["one", "two"]
+    assert sorted(os.listdir(tmp_path / "l")) == ["blobs", "index.json", "oci-layout"]
+    with pytest.raises(AssertionError, match="both go to standard output"):
+        pybuild("-o", "-", "-o", "type=oci,dest=-")
 
 
 def test_files_that_the_image_has_not_are_deleted(pybuild: Pybuild, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from builder.errors import UsageError
 from builder.export.archive import ImageExporter, replacing
-from builder.export.base import CacheOnly, OutputSpec, exporter
+from builder.export.base import CacheOnly, OutputSpec, exporter, refuse_one_place
 from builder.export.local import LocalExporter, TarExporter
 from builder.export.registry import RegistryExporter
 
@@ -38,7 +38,7 @@ def test_outputs_are_read_as_buildx_reads_them(text: str, spec: OutputSpec) -> N
         ("type=oci,dest=x,compresion=gzip", "no option"),
         ("type=oci,dest=x,compression=lzma", "unknown compression"),
         ("type=oci,dest=x,compression=gzip,compression-level=99", "level"),
-        ("type=oci,dest=x,compression-level=high", "high"),
+        ("type=oci,dest=x,compression-level=high", "'high' is no number"),
         ("type=oci,dest=x,tar=perhaps", "neither true nor false"),
         ("type=docker,dest=x,tar=false", "tar=false"),
         ("type=oci,dest=-,tar=false", "tar=false"),
@@ -51,6 +51,33 @@ def test_outputs_are_read_as_buildx_reads_them(text: str, spec: OutputSpec) -> N
 def test_bad_outputs_are_refused_before_anything_is_built(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         exporter(OutputSpec.parse(text))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "where"),
+    [
+        (("-", "type=oci,dest=-"), "standard output"),
+        (("type=tar", "type=oci"), "standard output"),
+        (("type=oci,dest=x.tar", "type=tar,dest=./x.tar"), "x.tar"),
+    ],
+)
+def test_two_outputs_are_not_written_into_each_other(outputs: tuple[str, ...], where: str) -> None:
+    with pytest.raises(UsageError, match=f"both go to .*{where}"):
+        refuse_one_place([OutputSpec.parse(text) for text in outputs])
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        ("-", "type=oci,dest=x.tar", "out", "type=tar,dest=out.tar"),
+        ("out", "type=local,dest=out"),
+        ("type=oci,dest=l,tar=false", "type=oci,dest=l,tar=false"),
+        ("type=oci,dest=/dev/null", "type=tar,dest=/dev/null"),
+        ("type=image,name=a", "type=cacheonly", "type=registry,name=b"),
+    ],
+)
+def test_outputs_that_do_not_meet(outputs: tuple[str, ...]) -> None:
+    refuse_one_place([OutputSpec.parse(text) for text in outputs])
 
 
 def test_each_type_has_its_exporter(tmp_path: Path) -> None:
