@@ -8,9 +8,9 @@ from contextlib import suppress
 
 from oci import media_types
 from oci.digest import Digest
-from oci.errors import BlobNotFound, DigestMismatch, OciError
+from oci.errors import BlobNotFound, OciError
 from oci.model import Descriptor
-from oci.registry.server import documents
+from oci.registry.server import documents, sound
 from oci.registry.server.blobs import is_among, matches
 from oci.registry.server.documents import Document, digest_of
 from oci.registry.server.names import is_tag
@@ -47,16 +47,13 @@ class Manifests:
             ("Docker-Content-Digest", str(digest)),
             ("ETag", f'"{digest}"'),
         ]
+        try:
+            content = sound.read(self._store, digest)
+        except BlobNotFound as error:
+            raise _unknown(name, what, str(error) if isinstance(error, sound.Damaged) else "") from None
         if matches(request, digest):
             return Response(304, headers)
-        try:
-            if request.method == "HEAD":
-                return Response(200, headers, length=self._store.size(digest))
-            return Response(200, headers, self._store.read(digest))
-        except BlobNotFound:
-            raise _unknown(name, what) from None
-        except DigestMismatch as error:
-            raise Problem(500, "UNKNOWN", str(error)) from None
+        return Response(200, headers, content)
 
     def put(self, request: Request, name: str, what: str) -> Response:
         """Take a manifest, and make it visible under its digest and its tags."""
@@ -130,7 +127,7 @@ class Manifests:
         return self._repositories.has_blob(name, digest)
 
     def _write(self, digest: Digest, content: bytes) -> None:
-        if digest not in self._store:
+        if not sound.is_here(self._store, digest):
             with self._store.writer(algorithm=digest.algorithm) as writer:
                 writer.write(content)
                 writer.commit(digest)
@@ -173,10 +170,10 @@ def _condition(request: Request) -> Allowed:
     return allowed
 
 
-def _unknown(name: str, what: str) -> Problem:
+def _unknown(name: str, what: str, why: str = "") -> Problem:
     return Problem(
         404,
         "MANIFEST_UNKNOWN",
-        f"{name} has no manifest {what[:200]}",
+        f"{name} has no manifest {what[:200]}" + (f": {why}" if why else ""),
         detail={"name": name, "reference": what[:200]},
     )

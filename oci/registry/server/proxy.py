@@ -19,12 +19,13 @@ from oci.errors import ManifestUnknown, RegistryError
 from oci.model import Descriptor
 from oci.reference import Reference
 from oci.registry.moving import Watch
-from oci.registry.server import documents
+from oci.registry.server import documents, sound
 from oci.registry.server.documents import digest_of
 from oci.registry.server.names import is_tag
 from oci.registry.server.problems import Problem
 
 if TYPE_CHECKING:
+    from oci.registry.server.links import Linked
     from oci.registry.server.repositories import Repositories
     from oci.registry.server.transfers import Transfer, Transfers
 
@@ -149,7 +150,7 @@ class Proxy:
         """Digest and media type of a manifest that is in the store now; None if only local ways remain."""
         digest = digest_of(what)
         if digest is not None:
-            if self._repositories.manifest(name, digest) is None:
+            if self._has(name, digest) is None:
                 with self._alone((name, what)):
                     self._by_digest(name, digest)
             return None
@@ -192,6 +193,8 @@ class Proxy:
 
     def _by_tag(self, name: str, tag: str) -> tuple[Digest, str] | None:
         digest, asked = self._repositories.links.fetched(name).get(tag, (None, 0.0))
+        if digest is not None and self._has(name, digest) is None:
+            digest = None
         if digest is None or not 0 <= time.time() - asked < FRESH_SECONDS:
             try:
                 media_type, content = self._upstream.fetch_manifest(name, tag)
@@ -207,12 +210,17 @@ class Proxy:
         linked = self._repositories.manifest(name, digest)
         return (digest, linked.media_type) if linked else None
 
+    def _has(self, name: str, digest: Digest) -> Linked | None:
+        """A manifest that need not be fetched: the repository has it, and it is sound."""
+        linked = self._repositories.manifest(name, digest)
+        return linked if linked and sound.is_here(self._repositories.blobs, digest) else None
+
     def _keep(self, name: str, digest: Digest, media_type: str, content: bytes) -> None:
         document = documents.read(content, media_type)
         store = self._repositories.blobs
         with self._repositories.guard() as protection:
             protection.add((digest,))
-            if digest not in store:
+            if not sound.is_here(store, digest):
                 with store.writer(algorithm=digest.algorithm) as writer:
                     writer.write(content)
                     writer.commit(digest)

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from oci import media_types
 from oci.digest import Digest
-from oci.errors import OciError
+from oci.errors import BlobNotFound, OciError
 from oci.layout import Layout, name_of
 from oci.model import Descriptor, Manifest
+from oci.registry.server import sound
 from oci.registry.server.documents import Document, read
 from oci.registry.server.links import Linked, Links
 from oci.registry.server.names import Names
@@ -27,10 +28,12 @@ _CACHED = 4096
 
 @dataclass(frozen=True, slots=True)
 class Closure:
-    """All that a manifest leads to: manifests by digest, itself included, and blobs."""
+    """All that a manifest leads to: manifests by digest, itself included, and blobs; `lost` are manifests
+    that are not in the store, so that nobody knows what is below them."""
 
     manifests: dict[Digest, Linked]
     blobs: frozenset[Digest]
+    lost: frozenset[Digest] = frozenset()
 
 
 Allowed = Callable[[Descriptor | None], None]
@@ -70,11 +73,12 @@ class Repositories:
         return self.links.knows(repository) or bool(self._names.tags(repository))
 
     def tags(self, repository: str) -> list[str]:
-        """The tags that can be pulled, sorted."""
+        """The tags that can be pulled, sorted: not those whose manifest was damaged or is gone."""
         known = self._names.tags(repository)
         hidden = self.links.hidden(repository) if known.others else set()
-        others = (tag for tag in known.others if len(_shown(known.meanings(tag), tag, hidden)) == 1)
-        return sorted({*known.own, *others, *self.links.fetched(repository)})
+        own = (tag for tag, descriptor in known.own.items() if descriptor.digest in self.blobs)
+        others = (tag for tag in known.others if self._is_clear(_shown(known.meanings(tag), tag, hidden)))
+        return sorted({*own, *others, *self.links.fetched(repository)})
 
     def resolve(self, repository: str, tag: str) -> Descriptor | None:
         """What a tag means. Raises Problem (404) when the store's names disagree on it."""
@@ -119,7 +123,10 @@ class Repositories:
         linked = {each.digest: each for each in self.links.manifests(repository)} | inherited.manifests
         for each in linked.values():
             if each.media_type in media_types.MANIFESTS and each.digest in self.blobs:
-                manifest = Manifest.from_json(self.blobs.read(each.digest), each.media_type)
+                try:
+                    manifest = Manifest.from_json(sound.read(self.blobs, each.digest), each.media_type)
+                except OciError:
+                    continue
                 for part in (manifest.config, *manifest.layers):
                     if part.digest == digest:
                         return part
@@ -134,12 +141,12 @@ class Repositories:
         return next((path for path in self._names.paths() if self.has_blob(path, digest)), "")
 
     def referrers(self, repository: str, subject: Digest) -> list[Linked]:
-        """The manifests about `subject`, by digest."""
+        """The manifests about `subject` that are here, by digest."""
         found = {each.digest: each for each in self.links.referrers(repository, subject)}
         for digest, linked in self._inherited(repository).manifests.items():
             if linked.subject == subject and not self._is_hidden(repository, digest):
                 found.setdefault(digest, linked)
-        return [found[digest] for digest in sorted(found)]
+        return [found[digest] for digest in sorted(found) if sound.is_here(self.blobs, digest)]
 
     def put(
         self,
@@ -212,7 +219,8 @@ class Repositories:
         with self.layout.editing() as names:
             if allowed is not always:
                 for tag in tags:
-                    allowed(self.resolve(repository, tag))
+                    before = self.resolve(repository, tag)
+                    allowed(before if before and sound.is_here(self.blobs, before.digest) else None)
             for tag in tags:
                 before = names.set(f"{self._domain}/{repository}:{tag}", descriptor)
                 if before is not None and self.links.manifest(repository, before.digest) is None:
@@ -230,6 +238,14 @@ class Repositories:
             below = self._closure(descriptor)
             self.links.add_manifests(repository, below.manifests.values(), below.blobs)
 
+    def _is_current(self, closure: Closure) -> bool:
+        """Whether nothing that was lost has come back."""
+        return not any(digest in self.blobs for digest in closure.lost)
+
+    def _is_clear(self, meanings: dict[Digest, tuple[str, Descriptor]]) -> bool:
+        """Whether other hosts' names agree on one image, which is here."""
+        return len(meanings) == 1 and all(digest in self.blobs for digest in meanings)
+
     def _is_hidden(self, repository: str, digest: Digest) -> bool:
         return (str(digest), str(digest)) in self.links.hidden(repository)
 
@@ -237,7 +253,7 @@ class Repositories:
         """What a repository has because names of the store lead there."""
         version = self._names.version
         seen, closure = self._named.get(repository, ((), _NOTHING))
-        if seen == version:
+        if seen == version and self._is_current(closure):
             return closure
         closure = _union(self._closure(each) for each in self._meant(repository))
         with self._lock:
@@ -257,7 +273,7 @@ class Repositories:
 
     def _closure(self, descriptor: Descriptor) -> Closure:
         known = self._closures.get(descriptor.digest)
-        if known is None:
+        if known is None or not self._is_current(known):
             known = self._walk(descriptor, set())
             with self._lock:
                 if len(self._closures) >= _CACHED:
@@ -271,7 +287,9 @@ class Repositories:
             return _NOTHING
         seen.add(descriptor.digest)
         try:
-            document = read(self.blobs.document(descriptor), descriptor.media_type)
+            document = read(sound.document(self.blobs, descriptor), descriptor.media_type)
+        except BlobNotFound:
+            return Closure({}, frozenset(), frozenset((descriptor.digest,)))
         except OciError:
             return _NOTHING
         own = Closure(
@@ -283,10 +301,12 @@ class Repositories:
 def _union(closures: Iterable[Closure]) -> Closure:
     manifests: dict[Digest, Linked] = {}
     blobs: set[Digest] = set()
+    lost: set[Digest] = set()
     for closure in closures:
         manifests |= closure.manifests
         blobs |= closure.blobs
-    return Closure(manifests, frozenset(blobs))
+        lost |= closure.lost
+    return Closure(manifests, frozenset(blobs), frozenset(lost))
 
 
 def _shown(
