@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -31,6 +32,11 @@ _PIPES = "/dev/pipes/"
 _APT_FILE, _APT_CONFIG = _PIPES + "apt.conf", b'APT::Sandbox::User "root";\n'
 """With one id, apt must not try to become another user: it looks whether that worked, and gives up."""
 _LAST_SIGNAL = 64
+_MISSING = "is the program in this stage, with its interpreter?"
+_LONG = (
+    "a program's arguments and variables may have 128 KiB each (execve(2)): COPY the script and run that, or"
+    " begin it with #!/bin/sh in a heredoc, which then is a file"
+)
 INSTALL = (
     "install slirp4netns or passt (sudo apt-get install slirp4netns), or give the steps the host's network"
     " with --network=host, or none with --network=none"
@@ -383,6 +389,10 @@ def _usage(exit_: Exit) -> Usage:
     return Usage(exit_.user_s, exit_.system_s, exit_.max_rss, together, exit_.read, exit_.written)
 
 
+def _is_too_long(error: str) -> bool:
+    return error.lower().endswith(os.strerror(errno.E2BIG).lower())
+
+
 def _check(exit_: Exit, output: StepOutput, advice: Callable[[], str]) -> None:
     if exit_.status == 0:
         return
@@ -390,7 +400,7 @@ def _check(exit_: Exit, output: StepOutput, advice: Callable[[], str]) -> None:
     hint = ""
     if exit_.error:
         text = f"{text}: {exit_.error}"
-        hint = advice() or "is the program in this stage, with its interpreter?"
+        hint = _LONG if _is_too_long(exit_.error) else advice() or _MISSING
     elif exit_.status in (2, 126, 127):
         hint = advice()
     elif 128 < exit_.status <= 128 + _LAST_SIGNAL:

@@ -127,6 +127,14 @@ def test_a_missing_program_names_itself(shop: Workshop) -> None:
     assert caught.value.status == 127
 
 
+def test_a_script_too_long_for_an_argument_says_what_holds_it(shop: Workshop) -> None:
+    lines = "true a line of forty characters or so...\n" * 4000
+    with pytest.raises(StepFailed, match="argument list too long") as caught:
+        shop.build(f"FROM base\nRUN <<EOF\n{lines}EOF\n")
+    assert "128 KiB" in caught.value.hint and "#!/bin/sh" in caught.value.hint
+    shop.build(f"FROM base\nRUN <<EOF\n#!/bin/sh\n{lines}EOF\n")
+
+
 def test_a_base_that_is_not_there_names_its_line(shop: Workshop) -> None:
     with pytest.raises(NotFound, match="other:1") as caught:
         shop.build("FROM base AS a\nFROM other:1\nCOPY --from=a / /\n", access=Access(offline=True))
