@@ -61,11 +61,13 @@ def together(tasks: Sequence[Callable[[], object]], parallel: int, stop: Stop) -
         for task in tasks:
             task()
         return
-    from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+    from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 
     with ThreadPoolExecutor(min(parallel, len(tasks)), "transfer") as pool:
-        futures = [pool.submit(task) for task in tasks]
+        futures: list[Future[object]] = []
         try:
+            for task in tasks:  # who interrupts us here would wait for those that run already
+                futures.append(pool.submit(task))
             wait(futures, return_when=FIRST_EXCEPTION)
             failed = [future for future in futures if future.done() and future.exception()]
         except BaseException:

@@ -50,7 +50,13 @@ class Answer:
     connection."""
 
     def __init__(
-        self, response: requests.Response, url: str, patience: Patience, stop: Stop, what: str
+        self,
+        response: requests.Response,
+        url: str,
+        patience: Patience,
+        stop: Stop,
+        what: str,
+        ended: Callable[[], object],
     ) -> None:
         self.status: int = response.status_code
         self.headers: Mapping[str, str] = response.headers
@@ -59,6 +65,7 @@ class Answer:
         self._patience = patience
         self._stop = stop
         self._what = what
+        self._ended = ended
         self._broken = False
         self.content = b""
         """The body, once `document` has read it."""
@@ -75,6 +82,7 @@ class Answer:
             if self._broken or not _drained(self._raw):
                 self._raw.close()
             self._raw.release_conn()
+        self._ended()
 
     def pieces(self) -> Iterator[bytes]:
         """The body as it arrives, undecoded. Raises Interrupted when it breaks off or stalls."""
@@ -131,6 +139,7 @@ class Transport:
         self._lock = threading.Lock()
         self._current = threading.local()
         self._busy: dict[Any, Stop] = {}
+        self._last: dict[socket.socket | None, Stop] = {}
 
     def close(self) -> None:
         """Close every connection."""
@@ -142,9 +151,11 @@ class Transport:
     def break_off(self, stop: Stop) -> None:
         """Shut the connections down that work for `stop`, so that nobody waits on them."""
         for connection, owner in list(self._busy.items()):
-            if owner is stop and connection.sock is not None:
-                with suppress(OSError):
-                    connection.sock.shutdown(socket.SHUT_RDWR)
+            if owner is stop:
+                _shut(connection.sock)
+        for sock, owner in list(self._last.items()):
+            if owner is stop:
+                _shut(sock)
 
     def send(
         self,
@@ -180,7 +191,10 @@ class Transport:
         except (RequestException, HTTPError, OSError, ValueError) as error:
             stop.check()
             raise self._failure(error, what, address) from None
-        return Answer(response, url, self._patience, stop, what)
+        last = getattr(response.raw, "last", None)
+        if last is not None:
+            self._last[last] = stop
+        return Answer(response, url, self._patience, stop, what, lambda: self._last.pop(last, None))
 
     def _failure(self, error: BaseException, what: str, address: str) -> RegistryError:
         chain = tuple(_chain(error))
@@ -309,7 +323,9 @@ class _Plain(HTTPConnection):
         return data.write(self.sock, alive)
 
     def getresponse(self) -> Any:
-        """However slowly the head drips, it ends (R15)."""
+        """However slowly the head drips, it ends (R15), and at once when all is stopped."""
+        stop: Stop = self.transport._current.stop
+        stop.check()  # `break_off` may have come too early to find this connection
         sock, late = self.sock, threading.Event()
 
         def end() -> None:
@@ -320,9 +336,11 @@ class _Plain(HTTPConnection):
         timer.daemon = True
         timer.start()
         try:
-            response = super().getresponse()
+            response: Any = super().getresponse()
         finally:
             timer.cancel()
+        if self.sock is None and sock is not None:  # the answer has it: no other one follows
+            response.last = sock
         if late.is_set():  # what was there looked like a whole head
             response.close()
             raise TimeoutError("the head of the answer took too long")
@@ -355,7 +373,9 @@ def _pools(transport: Transport) -> dict[str, type[HTTPConnectionPool]]:
     }
 
 
-def _shut(sock: socket.socket) -> None:
+def _shut(sock: socket.socket | None) -> None:
+    if sock is None:
+        return
     with suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
 

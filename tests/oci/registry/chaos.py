@@ -90,6 +90,7 @@ class Exchange(BaseHTTPRequestHandler):
         self.length_delta = 0
         self.answer_limit: int | None = None
         self.hang = False
+        self.last = False
         self.pause = 0.0
         self.head_pause = 0.0
         rule = self.proxy.rule(self.command, self.path)
@@ -165,6 +166,8 @@ class Exchange(BaseHTTPRequestHandler):
             if key.lower() == "content-length":
                 value = str(int(value) + self.length_delta)
             self.send_header(key, value)
+        if self.last:
+            self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.flush()
         if self.command == "HEAD":
@@ -244,12 +247,14 @@ def truncate(after: int) -> Callable[[Exchange], None]:
     return spoil
 
 
-def hang(after: int) -> Callable[[Exchange], None]:
-    """Say nothing more after so many bytes of the answer, until the other side goes."""
+def hang(after: int, *, last: bool = False) -> Callable[[Exchange], None]:
+    """Say nothing more after so many bytes of the answer, until the other side goes. `last`: and say that the
+    connection ends with this answer."""
 
     def spoil(exchange: Exchange) -> None:
         exchange.answer_limit = after
         exchange.hang = True
+        exchange.last = last
 
     return spoil
 

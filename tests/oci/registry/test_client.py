@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +30,8 @@ from oci.reference import Reference
 from oci.registry.auth import Credential, CredentialStore
 from oci.registry.client import Client
 from oci.registry.config import HostConfig, RegistryConfig
-from oci.registry.moving import Moving
+from oci.registry.moving import Moving, together
+from oci.registry.patience import Patience, Stop, Stopped
 from oci.registry.upload import SINGLE
 
 HOST = platforms.host()
@@ -475,6 +477,49 @@ with Client() as client:
     assert visible(other) == everything(image)
     ranges = [seen.headers.get("range", "") for seen in registry.seen if seen.method == "GET"]
     assert [text for text in ranges if text.startswith("bytes=")]
+
+
+def test_what_hangs_in_a_connection_s_last_answer_is_interrupted_too(
+    make_client: MakeClient, proxy: Proxy, registry: Registry, store: BlobStore, other: BlobStore
+) -> None:
+    """The connection has let go of its socket by then; only the answer has it."""
+    image = noise(store, 300_000, 200_000)
+    client = make_client(patience=Patience(answer=3600.0))
+    client.push(store, image.descriptor, [named(registry.address)])
+    proxy.spoil("GET", "/blobs/", chaos.hang(100_000, last=True), times=99)
+    failed: list[BaseException] = []
+
+    def pull() -> None:
+        try:
+            client.pull(named(proxy.address), other, HOST)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=pull, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 60
+    while proxy.hanging < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    client.interrupt()
+    thread.join(60)
+    assert [type(error) for error in failed] == [Stopped]
+
+
+def test_who_interrupts_before_all_has_begun_waits_for_nothing() -> None:
+    """What runs already would wait for ever: nobody told it to end."""
+    stop = Stop()
+    ended = threading.Event()
+    stop.on_stop(ended.set)
+
+    class Tasks(list[Callable[[], object]]):
+        def __iter__(self) -> Iterator[Callable[[], object]]:
+            yield from (lambda: ended.wait(600), lambda: ended.wait(600))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        together(Tasks([lambda: None] * 3), 3, stop)
+    assert ended.is_set()
 
 
 def test_a_failure_stops_the_others(
