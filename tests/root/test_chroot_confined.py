@@ -19,6 +19,8 @@ from builder.solver.chrooted import WITHOUT
 
 pytestmark = pytest.mark.root
 
+ESCAPED = f"escaped-{os.urandom(8).hex()}"
+"""A file in the host's /tmp that must not come about."""
 ESCAPES = r"""
 #define _GNU_SOURCE
 #include <errno.h>
@@ -43,7 +45,7 @@ static int reach(const char *path, int abstract) {
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
     return connect(fd, (void *)&to, offsetof(struct sockaddr_un, sun_path) + abstract + strlen(path));
 }
-/* `wait`, or: a process of another step, one of the builder's, an abstract socket, a socket, a file. */
+/* `wait`, or: a process of another step, one of the builder's, an abstract socket, a socket, two files. */
 int main(int argc, char **argv) {
     if (argc == 2) { printf("%d\n", getpid()); fflush(stdout); pause(); return 0; }
     int sibling = atoi(argv[1]), builder = atoi(argv[2]);
@@ -63,7 +65,7 @@ int main(int argc, char **argv) {
     said("lent-open", open("etc/passwd", O_RDONLY));
     said("lent-at", openat(0, "etc/passwd", O_RDONLY));
     said("lent-exec", execl("bin/true", "true", NULL));
-    said("lent-make", open("tmp/escaped", O_CREAT | O_WRONLY, 0600));
+    said("lent-make", open(argv[6], O_CREAT | O_WRONLY, 0600));
     said("lent-link", linkat(0, "etc/passwd", AT_FDCWD, "/stolen", 0));
     said("back", chdir("/"));
     said("kill-sibling", kill(sibling, 0));
@@ -117,7 +119,7 @@ def attempts(tree: str, launcher: Launcher, **more: Any) -> tuple[dict[str, int]
         with launcher.begin(box(f"{tree}/second", "wait"), output_fd=told) as other:
             assert select.select([sibling], [], [], 20)[0], "the sibling did not start"
             pid = os.read(sibling, 64).decode().strip()
-            words = (pid, str(os.getpid()), name, f"{tree}/socket", f"{tree}/socket")
+            words = (pid, str(os.getpid()), name, f"{tree}/socket", f"{tree}/socket", f"tmp/{ESCAPED}")
             exit_ = launcher.run(box(f"{tree}/first", *words, **more), output_fd=write, stdin_fd=slash)
             other.signal(9)
             other.wait()
@@ -140,7 +142,7 @@ def test_s40_without_namespaces_nothing_is_in_reach(tree: str, launcher: Launche
     worked = {name for name, number in found.items() if not number}
     assert worked == {"lent", "back", "own-rename", "own-kill"}, found
     assert weaker == ()
-    assert not os.path.exists("/tmp/escaped")
+    assert not os.path.exists(f"/tmp/{ESCAPED}")
 
 
 @pytest.mark.parametrize("kernel", [0, 1, 3, 5])

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from fleet import ENVIRONMENT, Fleet, wait_for
+from naps import mentioning, nap
 
 pytestmark = pytest.mark.root
 
@@ -234,15 +235,12 @@ def test_volumes(fleet: Fleet, tmp_path: Path) -> None:
     fleet("volume", "rm", "data")
 
 
-def processes() -> str:
-    return subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
-
-
 def test_a_killed_monitor_leaves_nothing_running(fleet: Fleet) -> None:
     """SECURITY.md S96."""
-    fleet.begin("--name", "box", "bb", "sleep", "7321")
+    number = nap()
+    fleet.begin("--name", "box", "bb", "sleep", number)
     os.kill(fleet.state("box").monitor, signal.SIGKILL)
-    wait_for(lambda: "sleep 7321" not in processes())
+    wait_for(lambda: not mentioning(number))
     assert (fleet.state("box").status, fleet.state("box").exit_code) == ("exited", 137)
     assert fleet.ran("stop", "box").returncode == 0  # as docker: it has ended, which is what was asked for
     fleet("start", "box")

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from naps import mentioning, nap, sleeping, until
 
 pytestmark = pytest.mark.root
 
@@ -110,43 +110,38 @@ def test_ten_gigabytes_of_output(shop: Any, typist: Any, script: str, progress: 
 
 STUBBORN = """\
 trap '' HUP INT QUIT TERM USR1 USR2 PIPE ALRM CHLD TSTP TTIN TTOU
-stubborn() { trap '' HUP INT QUIT TERM USR1 USR2 PIPE ALRM; while :; do sleep 7171 || true; done; }
+stubborn() { trap '' HUP INT QUIT TERM USR1 USR2 PIPE ALRM; while :; do sleep NAP || true; done; }
 stubborn & stubborn & stubborn &
 (stubborn & (stubborn &) &) &
-busybox setsid sh -c "trap '' HUP INT QUIT TERM; while :; do sleep 7171; done" &
-busybox nohup sleep 7171 > /dev/null 2>&1 &
-(kill -STOP $$ & sleep 7171) &
+busybox setsid sh -c "trap '' HUP INT QUIT TERM; while :; do sleep NAP; done" &
+busybox nohup sleep NAP > /dev/null 2>&1 &
+(kill -STOP $$ & sleep NAP) &
 echo be''gun
-while :; do sleep 7171; done
+while :; do sleep NAP; done
 """
-
-
-def running(words: str) -> int:
-    listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    return sum(words in line for line in listing.splitlines())
 
 
 def test_processes_that_ignore_every_signal(shop: Any, typist: Any) -> None:
     """One Ctrl-C, and all of them are gone within five seconds."""
-    with printing(shop, typist, f"<<'EOF'\n{STUBBORN}EOF", "plain") as person:
+    moment = nap()
+    script = STUBBORN.replace("NAP", moment)
+    with printing(shop, typist, f"<<'EOF'\n{script}EOF", "plain") as person:
         person.expect("begun")
-        deadline = time.monotonic() + 60
-        while running("sleep 7171") < 6:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(lambda: len(sleeping(moment)) >= 6)
         person.type("\x03")
         assert person.process.wait(timeout=60) == 130
-        assert running("7171") == 0
+        assert not mentioning(moment)
         assert person.end() == 130
         assert "Traceback" not in person.said
 
 
 def test_output_that_nobody_can_end(shop: Any, typist: Any) -> None:
     """A process that left its session and keeps the step's output open does not keep the build waiting."""
-    script = "busybox setsid sh -c 'trap \"\" TERM; sleep 7272' & sleep 0.1; echo done"
+    moment = nap()
+    script = f"busybox setsid sh -c 'trap \"\" TERM; sleep {moment}' & sleep 0.1; echo done"
     with printing(shop, typist, script, "plain") as person:
         assert person.end() == 0
-        assert running("sleep 7272") == 0
+        assert not sleeping(moment)
 
 
 # ---- a disk that fills up ----

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from naps import mentioning, nap, sleeping, until
 
 from builder.errors import SandboxError, StepFailed, UsageError
 from builder.events import StepStarted
@@ -324,8 +325,9 @@ def test_the_window_s_size_follows(desk: Desk) -> None:
 def test_the_terminal_is_raw_meanwhile(desk: Desk) -> None:
     with desk.entered("FROM base\nRUN false\n") as person:
         assert person.raw()
-        person.type("sleep 1000\r")
-        time.sleep(0.2)
+        moment = nap()
+        person.type(f"sleep {moment}\r")
+        until(lambda: sleeping(moment))
         person.type("\x03")  # the shell's program ends by it, and nothing else
         assert person.ask("echo here").endswith("here\n")
         person.type("exit 5\r")
@@ -337,17 +339,13 @@ def test_the_terminal_is_raw_meanwhile(desk: Desk) -> None:
     ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -9)]
 )
 def test_the_terminal_is_as_before_however_it_ends(desk: Desk, number: signal.Signals, status: int) -> None:
+    moment = nap()
     with desk.entered("FROM base\nRUN false\n") as person:
-        person.type("sleep 5432\r")
+        person.type(f"sleep {moment}\r")
         person.process.send_signal(number)
         assert person.end() == status
-        deadline = time.monotonic() + 60
-        while person.attributes() != person.before:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-    while "sleep 5432" in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+        until(lambda: person.attributes() == person.before)
+    until(lambda: not mentioning(moment))
 
 
 def test_ctrl_c_before_it_comes_to_that(desk: Desk) -> None:
@@ -360,15 +358,14 @@ def test_ctrl_c_before_it_comes_to_that(desk: Desk) -> None:
 
 def test_the_live_view_is_out_of_the_way(desk: Desk) -> None:
     """And every other step has ended."""
+    moment = nap()
     dockerfile = (
-        "FROM base AS a\nRUN sleep 2000\nFROM base AS b\nRUN sleep 0.3; exit 4\nFROM base\n"
+        f"FROM base AS a\nRUN sleep {moment}\nFROM base AS b\nRUN sleep 0.3; exit 4\nFROM base\n"
         "COPY --from=a / /\nCOPY --from=b / /\n"
     )
     with desk.entered(dockerfile, "--progress=tty", "--jobs=4") as person:
         assert "[+] Building" in person.said and "CANCELED" in person.said, person.said
-        assert (
-            "sleep 2000" not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
-        )
+        assert not sleeping(moment)
         before = len(person.said)
         time.sleep(0.5)  # four drawings
         assert person.ask("echo") == "\n"

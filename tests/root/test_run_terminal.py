@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from naps import mentioning, nap, sleeping, until
 
 pytestmark = pytest.mark.root
 
@@ -62,8 +63,9 @@ def test_a_shell(run: Run) -> None:
         deadline = time.monotonic() + 60
         while person.ask("stty size") != "20 50\n":
             assert time.monotonic() < deadline
-        person.type("sleep 1000\r")
-        time.sleep(0.2)
+        moment = nap()
+        person.type(f"sleep {moment}\r")
+        until(lambda: sleeping(moment))
         person.type("\x03")
         assert person.ask("echo here").endswith("here\n")
         person.type("exit 7\r")
@@ -154,29 +156,24 @@ def test_codes(run: Run, args: tuple[str, ...], code: int, said: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_our_end_is_its_end(run: Run, number: signal.Signals) -> None:
-    with run("-it", "bb", "sh", "-c", f"echo ready; exec sleep {6000 + number}") as person:
+    moment = nap()
+    with run("-it", "bb", "sh", "-c", f"echo ready; exec sleep {moment}") as person:
         person.expect("ready\n")
         person.process.send_signal(number)
         assert person.end() == 128 + number
         assert person.attributes() == person.before
-    gone(f"sleep {6000 + number}")
+    until(lambda: not mentioning(moment))
 
 
 def test_a_terminal_that_hangs_up(command: tuple[str, ...], typist: Any) -> None:
-    person = typist(*command, "run", "-it", "--network=none", "bb", "sh", "-c", "echo ready; exec sleep 6543",
-                    env=ENVIRONMENT)  # fmt: skip
+    moment = nap()
+    words = ("run", "-it", "--network=none", "bb", "sh", "-c", f"echo ready; exec sleep {moment}")
+    person = typist(*command, *words, env=ENVIRONMENT)
     person.expect("ready\n")
     os.close(person.terminal)
     os.close(person._master)
     assert person.process.wait(timeout=30) == 129
-    gone("sleep 6543")
-
-
-def gone(words: str) -> None:
-    deadline = time.monotonic() + 60
-    while words in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: not mentioning(moment))
 
 
 @pytest.mark.parametrize(

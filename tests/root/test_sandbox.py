@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from naps import nap, sleeping, until
 
 from builder.sandbox.plan import capability_mask
 from builder.sandbox.run import Launcher
@@ -386,84 +387,60 @@ def test_a_thousand_runs_leak_nothing(world: Any) -> None:
         assert time.monotonic() < deadline, (open_here(), open_there(), before)
 
 
-def _wait_gone(marker: str, seconds: float = 60) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if not _alive(marker):
-            return True
-        time.sleep(0.01)
-    return False
-
-
-def _alive(marker: str) -> list[str]:
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{pid}/cmdline", "rb") as file:
-                if file.read().split(b"\0")[:2] == [b"sleep", marker.encode()]:
-                    found.append(pid)
-        except OSError:
-            pass
-    return found
-
-
-def _wait_alive(marker: str) -> None:
-    deadline = time.monotonic() + 60
-    while not _alive(marker):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_kill_all(world: Any) -> None:
+    moment = nap()
     ends: list[Any] = []
-    sandboxes = [world.sandbox("sh", "-c", "sleep 71001 & sleep 71001") for _ in range(3)]
+    sandboxes = [world.sandbox("sh", "-c", f"sleep {moment} & sleep {moment}") for _ in range(3)]
     threads = [threading.Thread(target=lambda box=box: ends.append(world.start(box))) for box in sandboxes]
     for thread in threads:
         thread.start()
-    _wait_alive("71001")
+    until(lambda: sleeping(moment))
     begun = time.monotonic()
     while len(ends) < 3:
         world.launcher.kill_all()  # a step may be starting up yet
         time.sleep(0.01)
     assert [exit_.status for exit_, _ in ends] == [137] * 3
     assert time.monotonic() - begun < 60
-    assert _wait_gone("71001")
+    until(lambda: not sleeping(moment))
     for thread in threads:
         thread.join()
     assert world.run("true")[0].status == 0
 
 
 def test_nobody_waits_any_more(world: Any) -> None:
-    with world.launcher.begin(world.sandbox("sleep", "71002"), output_fd=2):
-        _wait_alive("71002")
-    assert _wait_gone("71002")
+    moment = nap()
+    with world.launcher.begin(world.sandbox("sleep", moment), output_fd=2):
+        until(lambda: sleeping(moment))
+    until(lambda: not sleeping(moment))
 
 
 def test_a_killed_launcher_takes_its_steps_along(world: Any) -> None:
     """SECURITY.md S96."""
-    with world.launcher.begin(world.sandbox("sh", "-c", "sleep 71003; true"), output_fd=2) as running:
-        _wait_alive("71003")
+    moment = nap()
+    with world.launcher.begin(world.sandbox("sh", "-c", f"sleep {moment}; true"), output_fd=2) as running:
+        until(lambda: sleeping(moment))
         os.kill(world.launcher.pid, signal.SIGKILL)
         with pytest.raises(OSError, match="launcher"):
             running.wait()
-    assert _wait_gone("71003")
+    until(lambda: not sleeping(moment))
     with pytest.raises(OSError):
         world.run("true")
 
 
 def test_a_killed_builder_takes_everything_along(world: Any) -> None:
     """SECURITY.md S96."""
-    root = world.overlay()
+    moment, root = nap(), world.overlay()
     code = (
         "from builder.sandbox.run import Launcher; from builder.sandbox.spec import *\n"
         f"root = Overlay({root.lowers!r}, {root.upper!r}, {root.work!r})\n"
-        "Launcher().run(Sandbox(root, ('/bin/sh', '-c', '/bin/sleep 71004 & sleep 71004')), output_fd=1)\n"
+        f"script = 'sleep {moment} & sleep {moment}'\n"
+        "Launcher().run(Sandbox(root, ('/bin/sh', '-c', script), (('PATH', '/bin'),)), output_fd=1)\n"
     )
     builder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-    _wait_alive("71004")
+    until(lambda: sleeping(moment))
     builder.kill()
     builder.wait()
-    assert _wait_gone("71004")
+    until(lambda: not sleeping(moment))
     assert builder.stdout is not None
     builder.stdout.read()  # ends only when no process of the step holds the pipe
     builder.stdout.close()

@@ -8,11 +8,11 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from naps import until
 
 from builder.errors import BuildError, StepFailed, UsageError
 from builder.secrets import MOST_BYTES, Secret, Secrets
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.root
 
-CANARY = b"canary-5b0c7e1d-of-a-secret"
+CANARY = f"canary-{os.urandom(8).hex()}-of-a-secret".encode()
 GIVEN = (Secret("s", value=CANARY),)
 
 
@@ -190,20 +190,13 @@ def test_a_killed_builder_leaves_nothing(shop: Workshop) -> None:
         f'FROM base\nRUN {USES} --mount=type=cache,target=/c test -n "$E" && touch /c/begun /x && sleep 60\n'
     )
     run = command(shop, begun)
-    for _ in range(1000):
-        if any("begun" in names for _, _, names in os.walk(os.path.join(shop.root, "caches"))):
-            break
-        time.sleep(0.02)
+    until(lambda: any("begun" in names for _, _, names in os.walk(os.path.join(shop.root, "caches"))))
     steps = holders()
     run.kill()
     stdout, stderr = run.communicate()
     assert CANARY not in stdout + stderr
     assert steps, "the step has it"
-    for _ in range(200):
-        if not holders():
-            break
-        time.sleep(0.02)
-    assert not holders(), "no process has it any more"
+    until(lambda: not holders())
     assert_nowhere(shop)
 
 

@@ -10,12 +10,12 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from naps import mentioning, until
 
 from builder.errors import BuildError, SandboxError, UsageError
 from builder.sandbox import agent as agents
@@ -214,39 +214,30 @@ def test_a_private_agent_holds_keys_and_is_gone_afterwards(key: tuple[str, str],
         folder = os.path.dirname(path)
         assert os.stat(folder).st_mode & 0o777 == 0o700
         assert not any(b"PRIVATE" in open(os.path.join(folder, n), "rb").read() for n in plain(folder))  # noqa: SIM115
-    assert not os.path.exists(folder) and not running_with(path)
+    assert not os.path.exists(folder) and not mentioning(path)
 
 
 def plain(folder: str) -> list[str]:
     return [name for name in os.listdir(folder) if os.path.isfile(os.path.join(folder, name))]
 
 
-def running_with(text: str) -> list[str]:
-    """Processes that were started with `text` in their words."""
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{pid}/cmdline", "rb") as file:
-                if text.encode() in file.read():
-                    found.append(pid)
-        except OSError:
-            continue
-    return found
+@pytest.fixture
+def agent_places(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Where agents of this test have their directories: no other run's is mistaken for one of them."""
+    with tempfile.TemporaryDirectory(prefix="pybuild-ssh-") as folder:
+        monkeypatch.setattr(tempfile, "tempdir", folder)
+        monkeypatch.setenv("TMPDIR", folder)
+        yield folder
 
 
-def folders() -> list[str]:
-    """The directories of agents there are."""
-    return [name for name in os.listdir(tempfile.gettempdir()) if name.startswith("pybuild-agent-")]
-
-
-def test_keys_that_are_not_taken(tmp_path: Path) -> None:
+def test_keys_that_are_not_taken(tmp_path: Path, agent_places: str) -> None:
     keygen(tmp_path / "locked", "-N", "passphrase")
     (tmp_path / "text").write_text("no key")
     os.chmod(tmp_path / "text", 0o600)
     for name in ("locked", "text"):
         with pytest.raises(OSError, match=f"does not take .*{name}"), KeyAgent([str(tmp_path / name)]):
             raise AssertionError("it has no such key")
-    assert not running_with("pybuild-agent-")
+    assert not mentioning(f"{agent_places}/") and os.listdir(agent_places) == []
 
 
 def test_without_openssh_it_is_said_what_to_install(key: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,14 +288,15 @@ def test_a_step_as_a_user_needs_a_socket_of_its_own(shop: Workshop, tools: str, 
     assert "no\n" in shop.output() and shop.output().count(key[1]) == 1
 
 
-def test_keys_are_given_to_steps_by_an_agent_only(shop: Workshop, tools: str, key: tuple[str, str]) -> None:
-    before = set(running_with("pybuild-agent-"))
+def test_keys_are_given_to_steps_by_an_agent_only(
+    shop: Workshop, tools: str, key: tuple[str, str], agent_places: str
+) -> None:
     shop.build(
         f"{tools}RUN --mount=type=ssh,id=work ssh-add -l; grep -r PRIVATE /run /tmp /root || echo none\n",
         ssh=(Agent("work", (key[0],)),),
     )
     assert key[1] in shop.output() and "none" in shop.output()
-    assert set(running_with("pybuild-agent-")) == before
+    assert not mentioning(f"{agent_places}/") and os.listdir(agent_places) == []
     with open(key[0], "rb") as file:
         secret = file.read()[50:90]
     for folder, _, names in os.walk(shop.root):
@@ -341,12 +333,13 @@ def test_paths_are_checked_before_anything_is_built(shop: Workshop, agent: str, 
         shop.build("FROM base\nRUN --mount=type=ssh true\n", ssh=(Agent("default", (str(bad),)),))
 
 
-def test_a_killed_builder_takes_its_agent_along(shop: Workshop, key: tuple[str, str]) -> None:
+def test_a_killed_builder_takes_its_agent_along(
+    shop: Workshop, key: tuple[str, str], agent_places: str
+) -> None:
     shop.write(
         "Dockerfile",
         "FROM base\nRUN --mount=type=ssh --mount=type=cache,target=/c touch /c/begun; sleep 60\n",
     )
-    before, had = set(running_with("pybuild-agent-")), folders()
     run = subprocess.Popen(
         [
             *(sys.executable, "-m", "builder.cli.main", "--root", shop.root, "build", "--network=none"),
@@ -355,18 +348,11 @@ def test_a_killed_builder_takes_its_agent_along(shop: Workshop, key: tuple[str, 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    for _ in range(1000):
-        if any("begun" in names for _, _, names in os.walk(os.path.join(shop.root, "caches"))):
-            break
-        time.sleep(0.02)
-    assert set(running_with("pybuild-agent-")) > before
+    until(lambda: any("begun" in names for _, _, names in os.walk(os.path.join(shop.root, "caches"))))
+    assert mentioning(f"{agent_places}/pybuild-agent-") and os.listdir(agent_places)
     run.kill()
     run.communicate()
-    for _ in range(100):
-        if set(running_with("pybuild-agent-")) <= before and folders() == had:
-            return
-        time.sleep(0.05)
-    raise AssertionError("its agent is still there")
+    until(lambda: not mentioning(f"{agent_places}/") and not os.listdir(agent_places))
 
 
 def test_an_agent_that_went_away_is_a_failed_request(shop: Workshop, tools: str, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from naps import nap, sleeping
 from rootless import golden
 from rootless.conftest import FILTER
 
@@ -155,9 +156,8 @@ RUN echo x > /proc/stat; true
 
 
 def test_nothing_runs_on(contained: Run, folder: Path) -> None:
-    done = build(
-        contained, folder, "FROM golden\nRUN (busybox setsid busybox sleep 37.25 &) && true\n", "--no-cache"
-    )
+    moment = nap()
+    text = f"FROM golden\nRUN (busybox setsid busybox sleep {moment} &) && true\n"
+    done = build(contained, folder, text, "--no-cache")
     assert done.returncode == 0, done.stderr
-    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert "sleep 37.25" not in running
+    assert not sleeping(moment)

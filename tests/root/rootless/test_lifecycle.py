@@ -7,11 +7,11 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from naps import nap, until
 from rootless import golden
 from rootless.conftest import fuse_for_all
 
@@ -66,41 +66,35 @@ def processes(user: Any, word: bytes) -> list[int]:
     return found
 
 
-def wait_for(condition: Any) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_it_and_its_steps(user: Any, folder: Path, number: int, code: int) -> None:
-    moment = f"30{number}.5"
+    moment = nap()
     (folder / "context" / "slow").write_text(f"FROM golden\nRUN busybox sleep {moment}\n")
     (folder / "context" / "slow").chmod(0o644)
     file = ("-f", str(folder / "context" / "slow"))
     process = start(
         user, "build", "--network=none", *file, str(folder / "context"), stderr=subprocess.DEVNULL
     )
-    wait_for(lambda: processes(user, moment.encode()))
+    until(lambda: processes(user, moment.encode()))
     process.send_signal(number)
     assert process.wait(60) == code
-    wait_for(lambda: not processes(user, moment.encode()))
+    until(lambda: not processes(user, moment.encode()))
 
 
 def test_a_kill_leaves_nothing_that_the_next_build_does_not_remove(user: Any, folder: Path) -> None:
     """R04. Also what belongs to lent ids, which the user may not remove from outside."""
-    text = "FROM golden\nRUN mkdir -p /d/e && chown -R 5:6 /d && chmod 700 /d && busybox sleep 31.25\n"
+    moment = nap()
+    text = f"FROM golden\nRUN mkdir -p /d/e && chown -R 5:6 /d && chmod 700 /d && busybox sleep {moment}\n"
     (folder / "context" / "slow").write_text(text)
     (folder / "context" / "slow").chmod(0o644)
     file = ("-f", str(folder / "context" / "slow"))
     process = start(
         user, "build", "--network=none", *file, str(folder / "context"), stderr=subprocess.DEVNULL
     )
-    wait_for(lambda: processes(user, b"31.25"))
+    until(lambda: processes(user, moment.encode()))
     process.kill()
     process.wait(60)
-    wait_for(lambda: not processes(user, b"31.25"))
+    until(lambda: not processes(user, moment.encode()))
     snapshots = user.store / "snapshots"
     mine = {user.entry.pw_uid}
     live = [path for path in (snapshots / ".live").rglob("*") if path.lstat().st_uid not in mine]
@@ -163,7 +157,8 @@ def test_a_masked_proc(request: pytest.FixtureRequest, who: str, folder: Path) -
 
 def test_fuse_overlayfs_ends_with_a_killed_build(user: Any, folder: Path) -> None:
     """It holds the build's mounts as long as it lives."""
-    (folder / "context" / "slow").write_text("FROM golden\nRUN busybox sleep 33.75\n")
+    moment = nap()
+    (folder / "context" / "slow").write_text(f"FROM golden\nRUN busybox sleep {moment}\n")
     (folder / "context" / "slow").chmod(0o644)
     words = ("build", "--network=none", "-f", str(folder / "context" / "slow"), str(folder / "context"))
     command = [
@@ -172,12 +167,12 @@ def test_fuse_overlayfs_ends_with_a_killed_build(user: Any, folder: Path) -> Non
     ]
     environment = user.environment | {"PYBUILD_SNAPSHOTTER": "fuse"}
     process = subprocess.Popen(command, env=environment, cwd=user.home, stderr=subprocess.DEVNULL)
-    wait_for(lambda: processes(user, b"33.75"))
+    until(lambda: processes(user, moment.encode()))
     mine = [pid for pid in processes(user, b"/usr/bin/fuse-overlayfs") if _user_of(pid) == user.entry.pw_uid]
     assert mine
     process.kill()
     process.wait(60)
-    wait_for(lambda: not set(mine) & set(processes(user, b"/usr/bin/fuse-overlayfs")))
+    until(lambda: not set(mine) & set(processes(user, b"/usr/bin/fuse-overlayfs")))
 
 
 def _user_of(pid: int) -> int:
