@@ -79,8 +79,8 @@ class Lock:
     def read(cls, path: str) -> Lock | None:
         """The lock at `path`; None when there is none. Raises UsageError, ContextError."""
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-            with open(fd, encoding="utf-8") as file:
+            # The stream opens it itself: so it also closes a directory that it refuses.
+            with open(path, encoding="utf-8", opener=_opened) as file:
                 text = file.read(_MOST_BYTES + 1)
         except FileNotFoundError:
             return None
@@ -117,6 +117,10 @@ def url_key(url: str) -> str:
 def git_key(git: GitUrl) -> str:
     """A repository and ref as a lock has them; the directory in it does not matter."""
     return f"{git.remote}#{git.ref}" if git.ref else git.remote
+
+
+def _opened(path: str, _flags: int) -> int:
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
 def _broken(name: str, text: str) -> UsageError:

@@ -14,6 +14,7 @@ import errno
 import os
 import secrets
 from contextlib import suppress
+from typing import BinaryIO
 
 from oci import media_types
 from oci.blobs import BlobStore
@@ -128,9 +129,10 @@ def _name(digest: Digest) -> str:
     return digest.hex if digest.algorithm == "sha256" else f"{digest.algorithm}-{digest.hex}"
 
 
-def _open(path: str, name: str) -> int:
+def _open(path: str, name: str) -> BinaryIO:
     try:
-        return os.open(os.path.join(path, name), _READ)
+        # The stream opens it itself: so it also closes a directory that it refuses.
+        return open(os.path.join(path, name), "rb", opener=lambda full, _: os.open(full, _READ))
     except FileNotFoundError:
         raise BlobNotFound(f"{path} has no {name}") from None
     except OSError as error:
@@ -140,7 +142,7 @@ def _open(path: str, name: str) -> int:
 
 
 def _document(path: str, name: str) -> bytes:
-    with os.fdopen(_open(path, name), "rb") as file:
+    with _open(path, name) as file:
         content = file.read(MAX_DOCUMENT + 1)
     if len(content) > MAX_DOCUMENT:
         raise LimitExceeded(f"{path}/{name} is larger than {MAX_DOCUMENT} bytes")
@@ -158,12 +160,12 @@ def _take(path: str, blob: Descriptor, store: BlobStore, progress: Progress) -> 
     if blob.digest in store:
         return
     try:
-        fd = _open(path, _name(blob.digest))
+        file = _open(path, _name(blob.digest))
     except BlobNotFound:
         if blob.urls:
             return
         raise
-    with os.fdopen(fd, "rb") as file, store.writer(algorithm=blob.digest.algorithm) as writer:
+    with file, store.writer(algorithm=blob.digest.algorithm) as writer:
         while chunk := file.read(CHUNK):
             writer.write(chunk)
             progress(len(chunk))

@@ -98,14 +98,15 @@ class Layout:
     def _file(self, name: str) -> bytes:
         path = os.path.join(self.root, name)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            # The stream opens it itself: so it also closes a directory that it refuses.
+            file = open(path, "rb", opener=_opened)  # noqa: SIM115
         except (FileNotFoundError, NotADirectoryError):
             raise InvalidArchive(f"{self.root} is no image layout: it has no {name}") from None
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
             raise InvalidArchive(f"{path} is a symbolic link; in a layout it must be a file") from None
-        with os.fdopen(fd, "rb") as file:
+        with file:
             content = file.read(MAX_DOCUMENT + 1)
         if len(content) > MAX_DOCUMENT:
             raise LimitExceeded(f"{path} is larger than {MAX_DOCUMENT} bytes")
@@ -159,6 +160,10 @@ class Names:
         if descriptor.digest not in self._blobs:
             raise BlobNotFound(f"{descriptor.digest} must be stored before it is named")
         self.entries.append(descriptor)
+
+
+def _opened(path: str, _flags: int) -> int:
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def name_of(descriptor: Descriptor) -> str:

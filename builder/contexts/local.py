@@ -242,13 +242,16 @@ def read_ignore(context: str, dockerfile: str = "", ignorefile: str = "") -> Ign
 def _read_text(context: str, path: str) -> bytes:
     """A small regular file; one inside the context is resolved inside it."""
     inside = os.path.relpath(os.path.abspath(path), os.path.abspath(context))
-    if inside.startswith("../") or inside == "..":
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    else:
+
+    def opened(_path: str, _flags: int) -> int:
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        if inside.startswith("../") or inside == "..":
+            return os.open(path, flags)
         with Root.at(context) as root:
-            fd = root.open(os.fsencode(inside), os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-    with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            return root.open(os.fsencode(inside), flags)
+
+    with open(path, "rb", opener=opened) as file:  # which closes a directory that it refuses
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ContextError(f"{path} is no regular file")
         text = file.read(_MOST_TEXT + 1)
     if len(text) > _MOST_TEXT:

@@ -69,6 +69,20 @@ def test_what_is_not_whole(tmp_path: Path, store: BlobStore, other: BlobStore) -
     assert visible(other) <= {str(image.id)}
 
 
+def test_a_directory_for_a_file_is_refused_and_closed(
+    tmp_path: Path, store: BlobStore, other: BlobStore
+) -> None:
+    image = noise(store, 1)
+    write_directory(str(tmp_path / "dir"), image.descriptor, store)
+    before = len(os.listdir("/proc/self/fd"))
+    for name in (image.layers[0].digest.hex, "manifest.json"):
+        (tmp_path / "dir" / name).unlink()
+        (tmp_path / "dir" / name).mkdir()
+        with pytest.raises(IsADirectoryError):
+            read_directory(str(tmp_path / "dir"), other)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_other_things_are_left_alone(tmp_path: Path, store: BlobStore) -> None:
     (tmp_path / "dir").mkdir()
     (tmp_path / "dir" / "precious").touch()

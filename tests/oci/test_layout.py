@@ -37,6 +37,14 @@ def test_create_is_a_layout_and_may_be_repeated(tmp_path: Path) -> None:
     assert Layout.open(tmp_path).find(APP) is not None
 
 
+def test_a_directory_for_a_file_is_refused_and_closed(tmp_path: Path) -> None:
+    (tmp_path / "oci-layout").mkdir()
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(IsADirectoryError):
+        Layout.open(tmp_path)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_names(layout: Layout, make_image: Make) -> None:
     one, two = make_image(layout.blobs, b"one").descriptor, make_image(layout.blobs, b"two").descriptor
     with layout.editing() as names:

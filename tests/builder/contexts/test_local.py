@@ -160,8 +160,11 @@ class TestDockerfile:
             read_dockerfile(str(root))
         assert "app.Dockerfile" in caught.value.hint
         (root / "Dockerfile").mkdir()
-        with pytest.raises(ContextError, match="Is a directory"):
-            read_dockerfile(str(root))
+        before = os.listdir("/proc/self/fd")
+        for path in ("", str(root), str(root.parent)):
+            with pytest.raises(ContextError, match="Is a directory"):
+                read_dockerfile(str(root), path)
+        assert len(os.listdir("/proc/self/fd")) == len(before)
         with pytest.raises(ContextError, match="No such file"):
             read_dockerfile(str(root / "nothing"))
 
