@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 import traceback
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -38,6 +38,7 @@ from builder.solver.running import Runner, ended
 from oci.data import dataclass
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from builder.container.publish import Publisher
@@ -330,7 +331,8 @@ class Monitor:
         op = exec_operation(self._container, self._start.config, asked)
         sandbox = self._runner.sandbox(op, self._active, lambda: self._view)
         sandbox = joining(sandbox, self._container, asked, size if asked.terminal else None)
-        session = self._session(sandbox, None)
+        with self._unwatched(sandbox):
+            session = self._session(sandbox, None)
         client.send(wire.document(wire.ANSWER, {}))
         if request.get("detached"):
             session.feed(b"")
@@ -339,6 +341,24 @@ class Monitor:
         client.attach(session, with_input=asked.interactive, last=True)
         if not asked.interactive:
             session.feed(b"")
+
+    @contextmanager
+    def _unwatched(self, sandbox: Sandbox) -> Iterator[None]:
+        """Nothing in a container that may trace any process runs while another one joins it: until its
+        program is executed that one is still ours, with all that we may do (SECURITY.md S11).
+
+        By signals alone: what is born in a frozen cgroup is frozen.
+        """
+        if "SYS_PTRACE" not in sandbox.capabilities or sandbox.privileged:
+            yield
+            return
+        from builder.sandbox.freeze import freeze, thaw
+
+        before = freeze(self._state.pid)
+        try:
+            yield
+        finally:
+            thaw(self._state.pid, before)
 
     def _stop(self, number: int, timeout: float = 10.0) -> None:
         assert self._main is not None

@@ -89,7 +89,7 @@ def thaw(pid: int, before: Note = frozenset(), group: StepGroup | None = None) -
     """Let a frozen sandbox go on: every process of it but those of `before`, which `freeze` told."""
     for path in _freezers(group):
         write(path, "cgroup.freeze", "0")
-    for each in _pids(pid):
+    for each in reversed(_pids(pid)):  # children first, mostly: a shell finds none of its jobs stopped
         with suppress(OSError):
             if (each, _start(each)) not in before and _halted(each, _STOPPED):
                 _signal(each, pid, signal.SIGCONT)

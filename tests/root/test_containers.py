@@ -277,3 +277,39 @@ def test_cidfile_and_create(fleet: Fleet, tmp_path: Path) -> None:
     assert file.read_text() == ident and fleet.state("box").status == "created"
     assert fleet.ran("create", "--cidfile", str(file), "bb", "true").returncode == 2
     assert fleet("start", "-a", "box") == "hi"
+
+
+TRACER = r"""
+#include <stdio.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <unistd.h>
+/* Traces the next process that comes as soon as it can, tells what program that is by then, and lets go. */
+int main(void) {
+    int pid = getpid() + 1;
+    char link[256] = {0}, name[64];
+    printf("up\n"); fflush(stdout);
+    while (ptrace(PTRACE_SEIZE, pid, 0, 0)) ;
+    ptrace(PTRACE_INTERRUPT, pid, 0, 0);
+    waitpid(pid, 0, __WALL);
+    sprintf(name, "/proc/%d/exe", pid);
+    if (readlink(name, link, 255) < 0) strcpy(link, "?");
+    ptrace(PTRACE_DETACH, pid, 0, 0);
+    printf("got %s\n", link); fflush(stdout);
+    for (;;) pause();
+}
+"""
+
+
+def test_s11_a_container_that_may_trace_gets_no_hold_of_a_joining_process(
+    fleet: Fleet, compiled: Any
+) -> None:
+    """CAP_SYS_PTRACE does not mind that the process is not dumpable: nothing in there runs meanwhile."""
+    folder = os.path.dirname(compiled(TRACER))
+    words = ["--cap-add=SYS_PTRACE", "-v", f"{folder}:/tracer:ro", "bb", "/tracer/program"]
+    container = fleet.begin(*words)
+    wait_for(lambda: b"up" in fleet.printed(container))
+    fleet("exec", "-d", container, "sleep", "8509")
+    wait_for(lambda: b"got " in fleet.printed(container))
+    assert b"got /bin/busybox" in fleet.printed(container)

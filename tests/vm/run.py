@@ -44,6 +44,7 @@ MODULES = (
 PYTEST = ".venv/bin/python -m pytest -q -p no:cacheprovider "
 INSIDE = {
     "amd64": "tests/root/rootless/test_scopes.py tests/root/test_limits.py tests/root/test_filter.py "
+    "tests/root/test_usual_processes.py "
     "tests/root/test_confinement.py",
     "arm64": "-p no:hypothesispytest tests/root/test_filter.py tests/root/test_sandbox.py",
 }
