@@ -276,7 +276,7 @@ class Typist:
 
     def expect(self, text: str) -> str:
         """Wait until `text` is shown, after what was expected before; all that was shown up to its end."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while (found := self.said.find(text, self._heard)) < 0:
             if not self._hear(end - time.monotonic()):
                 raise AssertionError(f"{text!r} was never shown, but {self.said[self._heard :]!r}")
@@ -290,7 +290,7 @@ class Typist:
 
     def end(self) -> int:
         """The program's exit status, when it has ended by itself."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while self.process.poll() is None:
             assert time.monotonic() < end, self.said[self._heard :]
             self._hear(0.05)

@@ -19,7 +19,7 @@ PROGRAMS = (
     "sh", "cat", "id", "sleep", "echo", "ls", "touch", "ps", "mount", "stty", "nc", "kill", "env", "tty",
     "mkdir", "rm", "mv", "ln", "seq", "tee", "head", "mknod", "chown", "chmod",
 )  # fmt: skip
-_PATIENCE_S = 30
+_PATIENCE_S = 60
 
 
 class Fleet:

@@ -101,7 +101,12 @@ def test_unneeded_stages_do_not_run(shop: Workshop) -> None:
 
 
 def test_independent_stages_run_at_the_same_time(shop: Workshop) -> None:
-    stages = "FROM base AS a\nRUN sleep 3\nFROM base AS b\nRUN true; sleep 3\n"
+    """Each waits for the other."""
+    stages = "".join(
+        f"FROM base AS {name}\nRUN --mount=type=cache,target=/m touch /m/{name}; n=0; "
+        "until [ -e /m/a ] && [ -e /m/b ]; do n=$((n + 1)); [ $n -lt 1200 ] || exit 9; sleep 0.05; done\n"
+        for name in "ab"
+    )
     dockerfile = f"{stages}FROM base\nCOPY --from=a / /a\nCOPY --from=b / /b\n"
     shop.build(dockerfile, jobs=2)
     begun = {event.digest: event.time for event in shop.events if isinstance(event, StepStarted)}

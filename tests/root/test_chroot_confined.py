@@ -117,7 +117,7 @@ def attempts(tree: str, launcher: Launcher, **more: Any) -> tuple[dict[str, int]
         (read, write), slash = os.pipe(), os.open("/", os.O_RDONLY | os.O_DIRECTORY)
         sibling, told = os.pipe()
         with launcher.begin(box(f"{tree}/second", "wait"), output_fd=told) as other:
-            assert select.select([sibling], [], [], 20)[0], "the sibling did not start"
+            assert select.select([sibling], [], [], 60)[0], "the sibling did not start"
             pid = os.read(sibling, 64).decode().strip()
             words = (pid, str(os.getpid()), name, f"{tree}/socket", f"{tree}/socket", f"tmp/{ESCAPED}")
             exit_ = launcher.run(box(f"{tree}/first", *words, **more), output_fd=write, stdin_fd=slash)

@@ -168,18 +168,25 @@ def test_s11_the_launcher_cannot_be_traced(world: Any, tmp_path: Any) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         boot, folder = sys.argv[1:]
         taken = [os.open("/dev/null", os.O_RDONLY) for _ in range(4)]  # 3 must be neither end of the pair
-        def attempt(code):
+        def measured(pid):
+            try:
+                return not os.readlink(f"/proc/{pid}/exe")
+            except PermissionError:
+                return True
+        def attempt(code, seconds):
             mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             os.dup2(theirs.fileno(), 3)
             argv = [sys.executable, "-I", "-S", "-c", code, folder, str(os.getpid())]
             with subprocess.Popen(argv, pass_fds=[3], stdout=subprocess.PIPE) as child:
                 child.stdout.read(1)
-                time.sleep(2)
+                end = time.monotonic() + seconds
+                while not measured(child.pid) and time.monotonic() < end:
+                    time.sleep(0.01)
                 assert child.poll() is None, "it has ended, and what has ended cannot be traced"
                 print(libc.ptrace(0x4206, child.pid, 0, 0) and ctypes.get_errno())  # PTRACE_SEIZE
                 child.kill()
-        attempt(boot)
-        attempt("print(1, flush=True); import time; time.sleep(9)")
+        attempt(boot, 60)
+        attempt("print(1, flush=True); import time; time.sleep(600)", 0.5)
         """
     )
     python = [sys._base_executable, "-I", "-S", "-c"]  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ from naps import mentioning, nap
 
 pytestmark = pytest.mark.root
 
-_PATIENCE_S = 30
+_PATIENCE_S = 60
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ def pybuild(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pybuild]:
 
 def until(pybuild: Pybuild, name: str, text: str) -> None:
     """Wait until a container has printed `text`."""
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while text not in "".join(pybuild("logs", name)[1:]):
         assert time.monotonic() < end, pybuild("logs", name)
         time.sleep(0.05)
@@ -96,7 +96,7 @@ def test_logs_are_followed_to_the_end(pybuild: Pybuild) -> None:
     try:
         assert follower.stdout is not None and follower.stdout.readline() == "out\n"
         pybuild.ok("exec", "talker", "sh", "-c", ": > /go")
-        out, err = follower.communicate(timeout=30)
+        out, err = follower.communicate(timeout=60)
     finally:
         follower.kill()
         follower.wait()

@@ -57,7 +57,7 @@ def ticks(pid: int) -> int:
 
 
 def until(done: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not done():
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -118,7 +118,7 @@ def test_who_is_in_it(world: Any) -> None:
         assert (first.pid, first.inside, first.command) == (box.running.pid, 1, ("sleep", "8500"))
         assert (second.pid, second.parent, second.uid) == (joined.pid, world.launcher.pid, 7)
         assert second.command == ("sh", "-c", "sleep 8602; true")
-        assert (third.parent, third.uid, third.cpu_s) == (joined.pid, 7, 0.0)
+        assert (third.parent, third.uid) == (joined.pid, 7) and third.cpu_s < 1
         assert box.sh(f"cat /proc/{third.inside}/comm") == "sleep\n"
 
 

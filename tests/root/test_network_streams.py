@@ -27,8 +27,8 @@ block, ends = os.urandom({MIB}), []
 def stream(netns, way):
     syscalls.setns(netns, syscalls.CLONE_NEWNET)
     try:
-        with socket.create_connection(("198.51.100.1", {PORT}), 10) as connection:
-            connection.settimeout(30)
+        with socket.create_connection(("198.51.100.1", {PORT}), 60) as connection:
+            connection.settimeout(60)
             connection.sendall(way)
             size = 0
             if way == b"<":

@@ -172,7 +172,7 @@ def test_a_terminal_that_hangs_up(command: tuple[str, ...], typist: Any) -> None
     person.expect("ready\n")
     os.close(person.terminal)
     os.close(person._master)
-    assert person.process.wait(timeout=30) == 129
+    assert person.process.wait(timeout=60) == 129
     until(lambda: not mentioning(moment))
 
 
@@ -201,7 +201,7 @@ def test_signals_reach_the_program(
             process.send_signal(number)
             if "trap" in trap and (position < 2 or len(signals) == 1):
                 assert process.stdout.readline() == "caught\n"
-        assert process.wait(timeout=30) == code
+        assert process.wait(timeout=60) == code
     finally:
         process.kill()
         process.communicate()

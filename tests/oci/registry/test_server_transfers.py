@@ -292,7 +292,7 @@ def test_the_end_of_the_server_ends_downloads(
         answer = begin(registry, far.layers[0].digest)
         answer.read(1000)
         began = time.monotonic()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 50
     assert far.layers[0].digest not in layout.blobs
     with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
         answer.read()
