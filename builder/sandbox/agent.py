@@ -48,6 +48,15 @@ class Door:
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 
     def __enter__(self) -> Door:
+        try:
+            self._listen()
+        except BaseException:
+            self._listener.close()
+            raise
+        self._begin(self._accept)
+        return self
+
+    def _listen(self) -> None:
         mode, uid, gid = self._looks
         # By the descriptor's name: a socket's path has 107 bytes at most, and ours may be longer.
         self._listener.bind(f"/proc/self/fd/{self._folder}/{self._name}")
@@ -59,8 +68,6 @@ class Door:
             # In a namespace of one id all processes of a step are root, whose it is already.
         os.chmod(self._name, mode, dir_fd=self._folder)
         self._listener.listen(_MOST_CLIENTS)
-        self._begin(self._accept)
-        return self
 
     def __exit__(self, *exc: object) -> None:
         with self._lock:

@@ -217,9 +217,11 @@ class _Answers:
             return st.st_ino
         try:
             fd = os.open(where, os.O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
-            self._stand_in_root()
-            path = os.readlink(f"self/fd/{fd}")
-            os.close(fd)
+            try:
+                self._stand_in_root()
+                path = os.readlink(f"self/fd/{fd}")
+            finally:
+                os.close(fd)
             fd = sys_.open_in_root(
                 self._upper, os.fsencode(path.lstrip("/")), os.O_PATH | os.O_NOFOLLOW, links=False
             )

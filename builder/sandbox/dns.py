@@ -26,7 +26,12 @@ class Relay:
     def __init__(self, address: bytes, resolvers: list[str], port: int = 53, upstream_port: int = 53) -> None:
         self._resolvers = [(resolver, upstream_port) for resolver in resolvers]
         where = (".".join(map(str, address)), port)
-        self._udp, self._tcp = _listen(socket.SOCK_DGRAM, where), _listen(socket.SOCK_STREAM, where)
+        self._udp = _listen(socket.SOCK_DGRAM, where)
+        try:
+            self._tcp = _listen(socket.SOCK_STREAM, where)
+        except BaseException:
+            self._udp.close()
+            raise
         self._tcp.listen(16)
         self._stop, self._stopper = os.pipe2(os.O_CLOEXEC)
         self._queries: dict[int, tuple[socket.socket, tuple[str, int], float]] = {}
@@ -51,7 +56,8 @@ class Relay:
             ready = [fd for fd, _ in poll.poll(_TIMEOUT_S * 500)]
             if self._stop in ready:
                 break
-            for fd in ready:
+            # Whoever makes sockets comes last: no new one has the number of one that was ready and is closed.
+            for fd in sorted(ready, key=fixed.__contains__):
                 try:
                     self._step(fd)
                 except OSError:
@@ -72,7 +78,11 @@ class Relay:
         elif fd == self._tcp.fileno():
             client, _ = self._tcp.accept()
             client.settimeout(_TIMEOUT_S)
-            pair = (client, self._upstream(socket.SOCK_STREAM))
+            try:
+                pair = (client, self._upstream(socket.SOCK_STREAM))
+            except BaseException:
+                client.close()
+                raise
             self._streams |= {end.fileno(): pair for end in pair}
         elif fd in self._queries:
             upstream, asker, _ = self._queries[fd]
@@ -89,8 +99,12 @@ class Relay:
     def _upstream(self, kind: int) -> socket.socket:
         self._turn += 1
         upstream = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC)
-        upstream.settimeout(_TIMEOUT_S)
-        upstream.connect(self._resolvers[self._turn % len(self._resolvers)])
+        try:
+            upstream.settimeout(_TIMEOUT_S)
+            upstream.connect(self._resolvers[self._turn % len(self._resolvers)])
+        except BaseException:
+            upstream.close()
+            raise
         return upstream
 
     def _forget(self, fd: int) -> None:
@@ -104,7 +118,11 @@ class Relay:
 def _listen(kind: int, where: tuple[str, int]) -> socket.socket:
     """The address may not exist yet: it is that of the first namespace's host end."""
     listener = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC)
-    listener.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(where)
+    try:
+        listener.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(where)
+    except BaseException:
+        listener.close()
+        raise
     return listener

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import socket
@@ -75,7 +76,11 @@ class opened:
         self.path = str(folder / "door")
 
     def __enter__(self) -> str:
-        self._door.__enter__()
+        try:
+            self._door.__enter__()
+        except BaseException:
+            os.close(self._fd)
+            raise
         return self.path
 
     def __exit__(self, *exc: object) -> None:
@@ -98,6 +103,13 @@ def test_a_client_lists_and_signs(door: str, key: tuple[str, str], tmp_path: Pat
     )
     assert signed.returncode == 0, signed.stderr
     assert "SSH SIGNATURE" in (tmp_path / "text.sig").read_text()
+
+
+def test_a_door_that_cannot_be_made_leaves_no_socket(tmp_path: Path) -> None:
+    (tmp_path / "door").touch()
+    with pytest.raises(OSError, match="in use"), opened("/nobody", tmp_path):
+        raise AssertionError("something has that name")
+    gc.collect()  # an unclosed socket is a warning, and so a failure
 
 
 @pytest.mark.parametrize("words", [["-D"], ["-d"], ["-x"], ["-X"], ["other"], ["-s", "/usr/lib/x.so"]])
