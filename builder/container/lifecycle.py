@@ -123,7 +123,12 @@ def start(
             terminal=terminal,
         )
         pair = socket.socketpair() if attach else None
-        said = fork(containers, store, beginning, alive, pair)
+        try:
+            said = fork(containers, store, beginning, alive, pair)
+        except BaseException:
+            for end in pair or ():
+                end.close()
+            raise
     if said.get("error"):
         if pair:
             pair[0].close()

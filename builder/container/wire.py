@@ -61,8 +61,8 @@ class Frames:
 
 def listen(directory: str) -> socket.socket:
     """A listening socket `control` in a directory, whose path may be of any length."""
-    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         path = os.path.join(directory, "control")
         if os.path.lexists(path):
@@ -79,8 +79,8 @@ def listen(directory: str) -> socket.socket:
 
 def connect(directory: str) -> socket.socket:
     """A connection to who listens there. Raises OSError when nobody does."""
-    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         client.connect(f"/proc/self/fd/{fd}/control")
     except BaseException:

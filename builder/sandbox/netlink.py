@@ -60,9 +60,13 @@ class Netlink:
     def __init__(self, protocol: int) -> None:
         kind = _socket.SOCK_RAW | _socket.SOCK_CLOEXEC
         self._socket = _socket.socket(_socket.AF_NETLINK, kind, protocol)
-        self._socket.bind((0, 0))
-        for option in (_CAP_ACK, _EXT_ACK):
-            self._socket.setsockopt(_SOL_NETLINK, option, 1)
+        try:
+            self._socket.bind((0, 0))
+            for option in (_CAP_ACK, _EXT_ACK):
+                self._socket.setsockopt(_SOL_NETLINK, option, 1)
+        except BaseException:
+            self._socket.close()
+            raise
         self._sequence = 0
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import os
 import threading
@@ -49,6 +50,13 @@ def test_a_socket_below_a_long_path(tmp_path: Path) -> None:
         assert os.path.lexists(folder / "control")
     with pytest.raises(OSError):
         wire.connect(str(folder))
+
+
+def test_a_container_that_is_gone_leaves_no_socket(tmp_path: Path) -> None:
+    for way in (wire.connect, wire.listen):
+        with pytest.raises(FileNotFoundError):
+            way(str(tmp_path / "gone"))
+    gc.collect()  # an unclosed socket is a warning, and so a failure
 
 
 def test_documents() -> None:
