@@ -71,8 +71,11 @@ class BlobStore:
     def __iter__(self) -> Iterator[Digest]:
         """Every blob's digest, in no order; names that are no digests are none of ours."""
         for algorithm, name in _NAME.items():
-            with suppress(FileNotFoundError):
-                for entry in os.scandir(os.path.join(self.root, "blobs", algorithm)):
+            with (
+                suppress(FileNotFoundError),
+                os.scandir(os.path.join(self.root, "blobs", algorithm)) as entries,
+            ):
+                for entry in entries:
                     if name.fullmatch(entry.name):
                         yield Digest(algorithm, entry.name)
 

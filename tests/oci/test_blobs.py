@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import signal
@@ -44,6 +45,13 @@ def test_round_trip(store: BlobStore) -> None:
     assert store.size(digest) == 5
     assert store.read(digest) == b"hello"
     assert temporaries(store) == []
+
+
+def test_looking_at_some_of_them_leaves_nothing_open(store: BlobStore) -> None:
+    for number in range(3):
+        store.put("text/plain", b"%d" % number)
+    assert next(iter(store)) in store
+    gc.collect()  # a listing that is not closed is a warning, and so a failure
 
 
 def test_modes_keep_others_out(tmp_path: Path) -> None:
