@@ -181,6 +181,7 @@ class Tools:
                     allow=self._means.allow,
                     groups=self._means.groups,
                     isolation=self._means.isolation,
+                    cancelled=self.cancelled,
                 )
                 self._runner = self.exit.enter_context(runner)
             return self._runner

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from builder import entitlements
-from builder.errors import ResourceError, SandboxError, StepFailed
+from builder.errors import BuildCancelled, ResourceError, SandboxError, StepFailed
 from builder.events import Emit, Usage, Warning_
 from builder.graph import Exec, Step
 from builder.isolation import PROC_MEND, PROC_NOTE, Isolation, current, need_runs, unmapped
@@ -48,7 +48,8 @@ HOST_GATEWAY = "host-gateway"
 class Runner:
     """Runs the Exec steps of one build. `logs` is the directory for their output, `allow` what they may have
     beyond a plain step, `groups` the cgroups that limit them, `networks` how many private ones there will
-    be at most (0: nobody knows).
+    be at most (0: nobody knows). Once `cancelled` is set, `run` ends what it has just begun: `kill_all`
+    reaches only what runs already.
 
     Use it in `with`: leaving ends the launcher and the network pool, and with them every process and
     interface.
@@ -64,8 +65,10 @@ class Runner:
         groups: Groups | None = None,
         isolation: Isolation | None = None,
         networks: int = 0,
+        cancelled: threading.Event | None = None,
     ) -> None:
         self._networks = networks
+        self._cancelled = cancelled or threading.Event()
         self._allow = allow
         self._groups = groups
         self._usages: dict[str, Usage] = {}
@@ -97,12 +100,14 @@ class Runner:
     ) -> None:
         """Run `op` on the snapshot `active`; `shown` are its mounts.
 
-        Raises StepFailed when its status is not 0, SandboxError when it never began.
+        Raises StepFailed when its status is not 0, SandboxError when it never began, BuildCancelled.
         """
         sandbox = self.sandbox(op, active, view, shown)
         path = os.path.join(self._logs(), f"{step.digest[:32]}.log")
         with StepOutput(path, step.digest, self._emit) as output:
             with furnished(sandbox, active), self.begin(sandbox, output.write_fd) as running:
+                if self._cancelled.is_set():
+                    raise BuildCancelled("the build was cancelled")
                 output.close_writer()
                 output.drain()
                 exit_ = ended(running)

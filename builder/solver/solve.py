@@ -14,6 +14,10 @@ from builder.graph import Step, walk
 
 R = TypeVar("R")
 
+_LISTEN_S = 0.25
+"""How long an interrupt may go unheard: one that comes just before a thread waits for a lock does not wake it,
+and the interpreter looks for it when the waiting ends."""
+
 
 def solve(
     targets: Sequence[Step],
@@ -48,7 +52,7 @@ def solve(
         try:
             begin(pool, [step for step in steps if not step.inputs])
             while running:
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                done, _ = wait(running, _LISTEN_S, return_when=FIRST_COMPLETED)
                 for future in done:
                     step = running.pop(future)
                     error = future.exception()

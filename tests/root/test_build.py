@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import tarfile
 import threading
@@ -17,6 +18,8 @@ from builder.events import StepDone, StepStarted
 from builder.export.base import OutputSpec
 from builder.images import Images
 from builder.registries import Access
+from builder.sandbox.run import Launcher
+from builder.solver.means import Tools
 from builder.state import StateDir
 from oci.model import Platform
 
@@ -138,6 +141,31 @@ def test_a_script_too_long_for_an_argument_says_what_holds_it(shop: Workshop) ->
         shop.build(f"FROM base\nRUN <<EOF\n{lines}EOF\n")
     assert "128 KiB" in caught.value.hint and "#!/bin/sh" in caught.value.hint
     shop.build(f"FROM base\nRUN <<EOF\n#!/bin/sh\n{lines}EOF\n")
+
+
+@pytest.mark.parametrize("moment", ["begin", "start"])
+def test_an_interrupt_reaches_a_step_that_is_just_to_begin(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """What is killed is what runs; a step between its turn and its process is stopped all the same."""
+    told = threading.Event()
+    original, cancel = getattr(Launcher, moment), Tools.cancel
+
+    def late(launcher: Launcher, *args: object, **more: object) -> object:
+        if not told.is_set():
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            assert told.wait(30)
+        return original(launcher, *args, **more)
+
+    def cancelled(tools: Tools) -> None:
+        cancel(tools)
+        told.set()
+
+    monkeypatch.setattr(Launcher, moment, late)
+    monkeypatch.setattr(Tools, "cancel", cancelled)
+    with pytest.raises(KeyboardInterrupt):
+        shop.build("FROM base\nRUN sleep 20; echo over\n")
+    assert "over" not in shop.output()
 
 
 def test_a_base_that_is_not_there_names_its_line(shop: Workshop) -> None:
