@@ -27,7 +27,8 @@ ALLOWED = {
     "--version": {"builder", "builder.cli", "builder.cli.main", "builder.version", "oci"},
     "--help": {
         "builder", "builder.cli", "builder.cli.group", "builder.cli.main", "builder.cli.output",
-        "builder.cli.session", "builder.cli.text", "builder.errors", "oci", "oci.errors",
+        "builder.cli.session", "builder.cli.text", "builder.errors", "builder.interrupts",
+        "oci", "oci.errors",
     },
 }  # fmt: skip
 """All of our own modules that these may load."""

@@ -108,8 +108,13 @@ def run(args: list[str]) -> int:
 
         sys.stdout.write(f"pybuild {VERSION}\n")
         return _flushed(0)
+    from builder import interrupts
+
+    interrupts.forget()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminate)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else it is ignored, or the caller's
+        signal.signal(signal.SIGINT, _interrupt)
     from builder.cli import group
 
     return _flushed(group.run(with_default(args)))
@@ -160,7 +165,17 @@ def module_of(command: str) -> str:
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated(number)
+    from builder import interrupts
+
+    interrupts.ask(terminated := Terminated(number))
+    raise terminated
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    from builder import interrupts
+
+    interrupts.ask(interrupt := KeyboardInterrupt())
+    raise interrupt
 
 
 def _flushed(code: int) -> int:

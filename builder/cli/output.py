@@ -8,6 +8,7 @@ import sys
 
 import click
 
+from builder import interrupts
 from builder.cli.text import safe
 from builder.errors import BuildCancelled, BuildError
 from oci.errors import BlobNotFound, NotAnImage, OciError
@@ -21,6 +22,8 @@ _RESOURCES = (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM)
 
 def report(error: BaseException, *, debug: bool = False) -> int:
     """Print an error to standard error; its exit code (docs/exit-codes.md)."""
+    if exit_code(error) == 70:
+        error = interrupts.asked() or error  # one in the middle of an import is told as a mistake of ours
     code = exit_code(error)
     if isinstance(error, BrokenPipeError):
         return code

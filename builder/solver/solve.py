@@ -11,12 +11,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from builder.graph import Step, walk
+from builder.interrupts import listen
 
 R = TypeVar("R")
 
 _LISTEN_S = 0.25
-"""How long an interrupt may go unheard: one that comes just before a thread waits for a lock does not wake it,
-and the interpreter looks for it when the waiting ends."""
+"""How long an interrupt may go unheard. One that comes just before a thread waits for a lock does not wake
+it: the interpreter looks for it when the waiting ends."""
 
 
 def solve(
@@ -52,6 +53,7 @@ def solve(
         try:
             begin(pool, [step for step in steps if not step.inputs])
             while running:
+                listen()
                 done, _ = wait(running, _LISTEN_S, return_when=FIRST_COMPLETED)
                 for future in done:
                     step = running.pop(future)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -189,6 +190,26 @@ def test_an_error_shows_where_what_and_what_to_do(capsys: pytest.CaptureFixture[
         "   4 |     COPY a b\n"
         "hint: look there\n"
     )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_an_interrupt_broke_is_no_mistake_of_ours(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
+    """One in the middle of an import leaves half a module, and other errors with it."""
+
+    def broken(self: object) -> None:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(number)
+        raise ImportError("cannot import name 'Images'")
+
+    monkeypatch.setattr("builder.cli.session.Session.images", property(broken))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert main.run(["images"]) == 128 + number
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_an_unexpected_error_has_its_traceback_only_when_asked(

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from builder import interrupts
 from builder.graph import ContextSource, Copy, Exec, Scratch, Step
 from builder.solver.solve import solve
 
@@ -133,6 +134,23 @@ def test_an_interrupt_of_the_caller_cancels(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(module, "wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(step("a"), lambda made, _: cancelled.wait(60), cancel=cancelled.set)
+    assert cancelled.is_set()
+
+
+def test_an_interrupt_that_the_interpreter_dropped_is_heard() -> None:
+    """It does so when the signal comes while it runs a finaliser."""
+    cancelled = threading.Event()
+
+    def perform(made: Step, inputs: tuple[str, ...]) -> str:
+        interrupts.ask(KeyboardInterrupt())
+        assert cancelled.wait(60)
+        return made.name
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(step("a"), perform, cancel=cancelled.set)
+    finally:
+        interrupts.forget()
     assert cancelled.is_set()
 
 
