@@ -14,6 +14,7 @@ from oci.data import dataclass
 
 if TYPE_CHECKING:
     from builder.container.model import Container, State
+    from builder.container.shown import Alive
     from builder.container.written import Written
     from builder.images import Entry
 
@@ -50,3 +51,26 @@ def held(session: Session, word: str, *, pause: bool = False) -> Iterator[Held]:
             stack.enter_context(paused(session.state, container, state))
         found = written(containers, container, state, lowers, userxattr=current().userxattr)
         yield Held(container, state, entry, found)
+
+
+@contextmanager
+def shown(
+    session: Session, word: str, *, write: bool = False, alone: bool = False
+) -> Iterator[tuple[int, Alive]]:
+    """The root of the container that `word` means, as `builder.container.shown.root_of` gives it."""
+    from builder.container.shown import root_of
+    from builder.container.store import Containers
+    from builder.container.volumes import Volumes, mounts
+
+    containers = Containers(session.state.root)
+    container = containers.get(containers.find(word))
+    entry = starting.image_of(session, container)
+    lowers = starting.unpacked(session, entry)
+    mounted = (
+        ()
+        if containers.is_watched(container.id)
+        else mounts(container.request.volumes, Volumes(session.state.root))
+    )
+    config = entry.image.config.value.config
+    with root_of(session.state, container, config, lowers, mounted, write=write, alone=alone) as found:
+        yield found

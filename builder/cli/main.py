@@ -22,6 +22,7 @@ COMMANDS = {
     "commit": "Make an image of what a container wrote",
     "container": "The commands about containers by their longer names; prune",
     "context": "Show what a build can copy, how large it is, and why",
+    "cp": "Copy files into a container, and out of it",
     "create": "Make a container without starting it",
     "copy": "Copy images between registries, layouts, archives and the store",
     "doctor": "Look at what this machine allows, and what to type for more",
@@ -67,7 +68,7 @@ COMMANDS = {
 
 LATER = {
     "search": "a search of Docker Hub (pybuild tags lists a repository)",
-    **dict.fromkeys(("cp", "diff"), "the files of containers"),
+    **dict.fromkeys(("diff",), "the files of containers"),
     **dict.fromkeys(("bake", "compose"), "builds of several targets"),
     **dict.fromkeys(("du", "prune"), "pruning of the store"),
     **dict.fromkeys(("explain", "plan"), "plans of builds"),

@@ -245,6 +245,19 @@ def execute(
     return _connected(store, ident, asked)
 
 
+def root(store: StateDir, ident: str, *, alone: bool = False) -> tuple[socket.socket, int]:
+    """A running container's root, as a descriptor to work below, with all that is mounted in it or, `alone`,
+    without: and the connection to keep while that is done, at which something arrives when the container
+    ends. Raises UsageError when it does not run, SandboxError.
+    """
+    connection = _connected(store, ident, {"do": "root", "alone": alone})
+    try:
+        return connection, wire.received(connection)
+    except BaseException:
+        connection.close()
+        raise
+
+
 def _connected(store: StateDir, ident: str, request: dict[str, Any]) -> socket.socket:
     containers = Containers(store.root)
     try:

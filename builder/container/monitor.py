@@ -84,6 +84,7 @@ class Monitor:
         self._state = containers.state(start.container.id)
         self._sessions: list[Session] = []
         self._waiting: list[Client] = []
+        self._working: list[Client] = []
         self._main: Session | None = None
         self._exit: Exit | None = None
         self._stopped_by = 0
@@ -360,6 +361,33 @@ class Monitor:
         finally:
             thaw(self._state.pid, before)
 
+    def _do_root(self, client: Client, request: dict[str, Any]) -> None:
+        """The root's descriptor for who copies files. He stays connected as long as he works on it, and is
+        told when the container ends.
+        """
+        assert self._main is not None
+        if self._sandbox.chroot:
+            fd = os.open(self._active.written, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        else:
+            fd = self._shown("alone" if request.get("alone") else "mounted")
+        try:
+            client.hand(wire.document(wire.ANSWER, {}), fd)
+        finally:
+            os.close(fd)
+        self._working.append(client)
+
+    def _shown(self, show: str) -> int:
+        assert self._main is not None
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        sandbox = replace(self._sandbox, terminal=None, owners=None)
+        try:
+            with self._runner.join(self._main.running, sandbox, null, show=show) as running:
+                if (fd := running.terminal()) < 0:
+                    raise SandboxError(f"its files cannot be reached: {running.wait().error}")
+                return fd
+        finally:
+            os.close(null)
+
     def _stop(self, number: int, timeout: float = 10.0) -> None:
         assert self._main is not None
         if self._state.status == "paused":
@@ -405,6 +433,8 @@ class Monitor:
             for client in list(session.clients):
                 client.end({"status": 137})
             session.close()
+        for client in self._working:  # who must let go of its files before others mount them
+            client.dismiss(_LAST_WORD_S)
 
     def _settle(self) -> None:
         """Its processes are gone: what it wrote is put in order."""

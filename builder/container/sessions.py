@@ -270,6 +270,22 @@ class Client:
             self.waiting += data
             self._flush()
 
+    def hand(self, data: bytes, fd: int) -> None:
+        """Send him something with a descriptor, before anything else."""
+        if self._open:
+            socket.send_fds(self._sock, [data], [fd])
+
+    def dismiss(self, seconds: float) -> None:
+        """Tell him that it is over, and wait until he has gone."""
+        if not self._open:
+            return
+        self._sock.settimeout(seconds)
+        with suppress(OSError):
+            self._sock.sendall(wire.document(wire.END, {}))
+            while self._sock.recv(_CHUNK):
+                pass
+        self._leave()
+
     def end(self, document: dict[str, Any], kind: bytes = wire.END) -> None:
         """The last thing he is told."""
         self._closing = True

@@ -21,6 +21,8 @@ import socket
 import struct
 from typing import Any
 
+from builder.errors import SandboxError
+
 REQUEST, INPUT, SIGNAL, SIZE = b"J", b"I", b"S", b"W"
 ANSWER, OUTPUT, ERRORS, END = b"R", b"O", b"E", b"X"
 _HEAD = struct.Struct("!cI")
@@ -89,6 +91,23 @@ def connect(directory: str) -> socket.socket:
     finally:
         os.close(fd)
     return client
+
+
+def received(connection: socket.socket) -> int:
+    """The descriptor that comes with an answer. Raises SandboxError with what the monitor says instead,
+    OSError when it says nothing.
+    """
+    frames, found = Frames(), -1
+    while True:
+        chunk, fds, _, _ = socket.recv_fds(connection, 1 << 16, 1, socket.MSG_CMSG_CLOEXEC)
+        found = fds[0] if fds else found
+        if not chunk:
+            raise ConnectionResetError("the container's monitor is gone")
+        for kind, body in frames.feed(chunk):
+            answer = json.loads(body) if kind in (ANSWER, END) else {}
+            if found >= 0 and not answer.get("error"):
+                return found
+            raise SandboxError(answer.get("error") or "it has ended", hint=answer.get("hint", ""))
 
 
 def ask(directory: str, request: dict[str, Any]) -> dict[str, Any]:

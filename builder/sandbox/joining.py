@@ -3,6 +3,9 @@
 It is a child of the launcher, born in the step's pid namespace, and enters the other namespaces by itself,
 the mounts last. From its birth on the step's processes see it, so it can be neither traced nor looked into
 (not dumpable, which is inherited from the launcher), and from the mounts on it opens no file of the image.
+
+One that only shows the root (`Plan.show`) stays out of the pid namespace and the cgroups: nothing in there
+can see it, or stop it.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from builder.sandbox.terminal import hand_over, open_further_terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from builder.sandbox.bounds import Bounds
     from builder.sandbox.plan import Plan
 
@@ -121,12 +126,17 @@ class Joined(Step):
         self.doing = "standard streams"
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         for name, kind, fd in self.namespaces.entered:
+            if self.plan.show and name != "mnt":
+                continue
             self.doing = f"{name} namespace"
             sys_.setns(fd, kind)
         if self.plan.terminal:
             self._further_terminal()
         os.umask(0o022)
         return null
+
+    def _shown(self) -> NoReturn:
+        os._exit(0)  # the container's own processes keep its mounts
 
     def _further_terminal(self) -> None:
         self.doing = "terminal"

@@ -67,6 +67,7 @@ class Plan:
         "rlimits",
         "seccomp",
         "shm_size",
+        "show",
         "source",
         "stdin",
         "strict",
@@ -103,6 +104,7 @@ class Plan:
     rlimits: list[tuple[int, int, int]]
     seccomp: bytes
     shm_size: int
+    show: str
     stdin: bool
     strict: bool
     chroot: bool
@@ -132,6 +134,7 @@ def pack(
     tasks: int = 0,
     number: int = 0,
     join: int = 0,
+    show: str = "",
 ) -> bytes:
     """`sandbox` as the bytes that `Plan` reads.
 
@@ -139,8 +142,9 @@ def pack(
     along: a network namespace, standard input, a standard error apart from the output, a cgroup v2
     directory, and how many files of cgroups v1. A step with a `number` tells its process id and can be
     joined; one with `join` goes into the namespaces of the step with that number, and nothing that makes
-    its surroundings counts. Raises ValueError for a name that is not known or a string the kernel could not
-    take (a NUL byte).
+    its surroundings counts. One with `show` hands over its root and executes nothing
+    (`step.SHOWN`). Raises ValueError for a name that is not known or a string the kernel could not take (a
+    NUL byte).
     """
     values = _root(sandbox, stubs) | {
         "overlay_by": overlay_by,
@@ -171,6 +175,7 @@ def pack(
         "wall_s": sandbox.limits.wall_s,
         "number": number,
         "join": join,
+        "show": show,
     }
     return marshal.dumps([values[name] for name in Plan.__slots__])
 

@@ -109,6 +109,7 @@ class Launcher:
         error_fd: int | None = None,
         cgroup: StepGroup | None = None,
         tell_pid: bool = False,
+        show: str = "",
     ) -> Running:
         """Begin to run one sandbox; any number may run at once. Use the result in `with`.
 
@@ -120,6 +121,9 @@ class Launcher:
         its processes are counted and limited from the first moment on (`builder.sandbox.cgroup`). The caller
         keeps and closes all descriptors, as soon as this has returned if it likes. With `tell_pid` the result
         knows its process id, and others can `join` it.
+
+        With `show` no program is executed: the root comes as a descriptor (`Running.terminal`), with all that
+        is mounted in it ("mounted"), as long as the result's `with` block lasts; or without ("alone").
 
         OSError: the launcher itself is gone. ValueError: a name or string that cannot be passed on.
         """
@@ -137,11 +141,14 @@ class Launcher:
             cgroup=cgroup is not None and cgroup.membership.unified >= 0,
             tasks=len(cgroup.membership.tasks) if cgroup else 0,
             number=number,
+            show=show,
         )
         fds = (output_fd, netns_fd if with_netns else None, stdin_fd, error_fd)
         running = self._give(order, fds, cgroup)
         running.expect(
-            pid=tell_pid, terminal=sandbox.terminal is not None, number=0 if sandbox.chroot else number
+            pid=tell_pid,
+            terminal=sandbox.terminal is not None or bool(show),
+            number=0 if sandbox.chroot else number,
         )
         return running
 
@@ -154,6 +161,7 @@ class Launcher:
         stdin_fd: int | None = None,
         error_fd: int | None = None,
         cgroup: StepGroup | None = None,
+        show: str = "",
     ) -> Running:
         """Begin one more process inside a running sandbox: in its namespaces, with its root, mounts, network
         and hostname, whatever `sandbox` says of these. Its program, identity, capabilities, filter, limits
@@ -162,7 +170,8 @@ class Launcher:
         `running` was begun by this launcher with `tell_pid`. A process that comes before the sandbox's own
         program has started waits for that. It ends with the sandbox, with status 137; its own children stay
         behind when it ends first. It is not in the sandbox's cgroups unless `cgroup` brings it there. A
-        working directory that is missing is an error (status 127). Streams and descriptors as for `begin`.
+        working directory that is missing is an error (status 127). Streams, descriptors and
+        `show` as for `begin`; the root shown is that of its mounts, wherever its processes put their own.
 
         OSError: the launcher itself is gone. ValueError: one of the two has no namespaces, or `running` was
         not begun so that it can be joined.
@@ -177,9 +186,10 @@ class Launcher:
             cgroup=cgroup is not None and cgroup.membership.unified >= 0,
             tasks=len(cgroup.membership.tasks) if cgroup else 0,
             join=running.number,
+            show=show,
         )
         joined = self._give(order, (output_fd, stdin_fd, error_fd), cgroup)
-        joined.expect(pid=True, terminal=sandbox.terminal is not None)
+        joined.expect(pid=True, terminal=sandbox.terminal is not None or bool(show))
         return joined
 
     def _give(self, order: bytes, fds: tuple[int | None, ...], cgroup: StepGroup | None) -> Running:

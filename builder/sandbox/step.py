@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 DEFAULT_PATH = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 READY = b"R"
+SHOWN = ("mounted", "alone")
+"""What is handed over of a root: with all that is mounted in it, or a copy of its own mount without."""
 _REPORT, _LAUNCHER, _NOTING = 3, 4, 5
 _SYS_ADMIN = 21
 _CORE, _NPROC, _NOFILE, _MOST = 4, 6, 7, 1 << 20
@@ -100,7 +102,10 @@ class Step:
     def _become(self) -> None:
         self.doing = "resource limits"
         self.bounds.enter()
-        self._stdio(self._surroundings())
+        null = self._surroundings()
+        if self.plan.show:
+            self._show()
+        self._stdio(null)
         self._working_directory()
         self._rlimits()
         self._identity()
@@ -116,6 +121,23 @@ class Step:
         if self.plan.number:
             self._tell(READY, b"")
         return null
+
+    def _show(self) -> NoReturn:
+        """In place of a program: the root for the builder, who reads and writes below that descriptor. The
+        mounts are there as long as this process is.
+        """
+        self.doing = "root directory"
+        if self.plan.show == "alone":
+            root = sys_.open_tree(sys_.AT_FDCWD, b"/")
+        else:
+            root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        hand_over(self.answer, root)
+        os.close(self.report)
+        self._shown()
+
+    def _shown(self) -> NoReturn:
+        while True:
+            select.poll().poll()
 
     def _chroot(self) -> int:
         """No namespace and no mount: the root directory alone."""

@@ -236,6 +236,7 @@ class Runner:
         stdin: int | None = None,
         netns: int | None = None,
         tell_pid: bool = False,
+        show: str = "",
     ) -> Iterator[Running]:
         """Begin to run a sandbox, with a ready network where it has a private one: `netns`, which the
         caller has of `take_network`, or another. Raises SandboxError.
@@ -253,6 +254,7 @@ class Runner:
                     error_fd=errors,
                     cgroup=group,
                     tell_pid=tell_pid,
+                    show=show,
                 )
             except (OSError, ValueError) as error:
                 raise SandboxError(f"the step could not be started: {error}") from error
@@ -267,11 +269,18 @@ class Runner:
         *,
         errors: int | None = None,
         stdin: int | None = None,
+        show: str = "",
     ) -> Iterator[Running]:
         """Begin one more process where `running` runs. Raises SandboxError."""
         try:
             joined = self._launcher.join(
-                running, sandbox, output_fd=output, stdin_fd=stdin, error_fd=errors, cgroup=running.group
+                running,
+                sandbox,
+                output_fd=output,
+                stdin_fd=stdin,
+                error_fd=errors,
+                cgroup=None if show else running.group,
+                show=show,
             )
         except (OSError, ValueError) as error:
             raise SandboxError(f"the program could not be started: {error}") from error

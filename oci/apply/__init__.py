@@ -67,7 +67,8 @@ def apply(
     style: Style = "overlay",
     userxattr: bool = False,
     lower: Lower | None = None,
-    whiteouts: bool = True,
+    whiteouts: bool | None = True,
+    swaps: bool = True,
     prefix: bytes = b"",
     filter: Callable[[Entry], Entry | None] | None = None,  # noqa: A002
     owner: Callable[[int, int], tuple[int, int]] | None = None,
@@ -78,7 +79,8 @@ def apply(
     `style` "overlay" writes an overlay upper directory: whiteouts become devices 0:0 and opaque marks
     (`trusted.`, or `user.` with `userxattr`); `lower` then tells what is below, for parents the layer does
     not name. "plain" changes a complete tree and deletes. `whiteouts=False` is for archives that are no
-    layers: a `.wh.` name is refused.
+    layers: a `.wh.` name is refused; with None it is a name like others. Without `swaps` a directory takes no
+    other file's place, and no other file a directory's.
 
     `prefix` is a directory inside the root to unpack under. `filter` may change an entry or, giving None,
     leave it out; `owner` maps the archive's uid and gid to those to set. `unmapped` is told of files whose
@@ -96,6 +98,7 @@ def apply(
     tree = Tree(root, style, opaque, lower, reader.limits.depth)
     try:
         metadata = Metadata(owner, unmapped)
+        tree.swaps = swaps
         applier = _Applier(reader, tree, metadata, style, lower, whiteouts, b"/".join(_parts(prefix)), filter)
         return applier.run()
     finally:
@@ -116,7 +119,7 @@ class _Applier:
         metadata: Metadata,
         style: Style,
         lower: Lower | None,
-        whiteouts: bool,
+        whiteouts: bool | None,
         prefix: bytes,
         edit: Callable[[Entry], Entry | None] | None,
     ) -> None:
@@ -158,7 +161,7 @@ class _Applier:
         parent, _, base = name.rpartition(b"/")
         if base == b"..":
             raise UnsafePath(f"{entry} has `..` in it; entries may only name what is inside")
-        if b".wh." in name and self._is_whiteout(entry, parent, base):
+        if self._whiteouts is not None and b".wh." in name and self._is_whiteout(entry, parent, base):
             return
         if entry.kind is Kind.HARDLINK:
             self._hardlink(entry, parent, base)

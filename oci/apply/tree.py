@@ -61,6 +61,8 @@ class Tree:
         fd = os.open(".", _OPEN, dir_fd=root)
         self._stack = [Directory(fd, b"", hidden=False)]
         self._names: list[bytes] = []
+        self.swaps = True
+        """Whether a directory may take another file's place, and another file a directory's."""
         self.pending: dict[bytes, Entry] = {}
         """Metadata of directories, to be set when nothing more is put into them."""
 
@@ -100,10 +102,14 @@ class Tree:
         return self._stack[-1]
 
     def remove(self, directory: Directory, name: bytes) -> None:
-        """Remove whatever `name` is."""
+        """Remove whatever `name` is. Raises InvalidArchive for a directory that has to stay."""
         try:
             os.unlink(name, dir_fd=directory.fd)
         except IsADirectoryError:
+            if not self.swaps:
+                raise InvalidArchive(
+                    f"{_shown(directory, name)} is a directory, and would become a file"
+                ) from None
             empty_directory(directory.fd, name, lambda _: False)
             os.rmdir(name, dir_fd=directory.fd)
 
@@ -115,6 +121,9 @@ class Tree:
         except FileExistsError:
             status = os.lstat(name, dir_fd=directory.fd)
             if not stat.S_ISDIR(status.st_mode):
+                if not self.swaps:
+                    where = _shown(directory, name)
+                    raise InvalidArchive(f"{where} is no directory, and would become one") from None
                 os.unlink(name, dir_fd=directory.fd)
                 os.mkdir(name, 0o700, dir_fd=directory.fd)
                 if is_whiteout_device(status):
@@ -223,6 +232,10 @@ class Tree:
             return os.getxattr(fd, self._opaque) == b"y"
         except OSError:
             return False
+
+
+def _shown(directory: Directory, name: bytes) -> str:
+    return "/" + directory.child(name).decode(errors="replace")
 
 
 def _implied(path: bytes) -> Entry:

@@ -390,6 +390,8 @@ def test_archives_that_are_no_layers_have_no_whiteouts(place: str) -> None:
         lay(place, f("a/.wh.b"), whiteouts=False)
     lay(place, f("a.wh.b"), whiteouts=False)
     assert names(place) == {"a.wh.b"}
+    lay(place, f(".wh.b"), whiteouts=None, style="plain")
+    assert names(place) == {"a.wh.b", ".wh.b"}
 
 
 def test_whiteouts_follow_a_symlinked_parent_inside(place: str) -> None:
@@ -650,6 +652,17 @@ def test_prefix_and_its_symlinks(place: str) -> None:
         f"usr/share/pkg{n}" for n in ("", "/f", "/g", "/sub")
     }
     assert look(place)["usr/share/pkg"][0] == "0o40700"
+
+
+def test_without_swaps_files_and_directories_stay_what_they_are(place: str) -> None:
+    lay(place, d("dir"), f("dir/in", b"x"), f("file", b"old"), ln("link", "dir"), style="plain")
+    before = names(place)
+    for item in (f("dir"), ln("dir", "x"), hard("dir", "file"), d("file"), d("link"), f("file/in")):
+        with pytest.raises(InvalidArchive):
+            lay(place, item, swaps=False, style="plain")
+    assert names(place) == before
+    lay(place, d("dir", 0o700), f("file", b"new"), f("link", b"y"), swaps=False, style="plain")
+    assert names(place) == before and os.path.isfile(f"{place}/link")
 
 
 def test_filter_changes_and_leaves_out(place: str) -> None:

@@ -1,0 +1,173 @@
+"""A container's root as a descriptor, whether the container runs or not: where `cp` and `export` work.
+
+Of a running container it is the root of its own mounts, which its monitor hands over; the container may go on
+meanwhile. Otherwise its layers and volumes are mounted as for its program, in namespaces of their own, by a
+process that executes nothing (`builder.sandbox.step`). Below such a descriptor every name is the container's:
+nothing of it is looked up from the host's root, and no program or library of it is ever used.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from builder.container import lifecycle
+from builder.container.operation import furnished, operation
+from builder.container.store import Containers
+from builder.errors import SandboxError, UsageError
+from builder.events import discard
+from builder.isolation import current
+from builder.snapshot.overlay import opened
+from builder.snapshot.view import DirectoryLayer, View
+from builder.solver.running import Runner
+
+if TYPE_CHECKING:
+    from builder.container.model import Container
+    from builder.sandbox.spec import Mount
+    from builder.snapshot.base import Active
+    from builder.state import StateDir
+    from oci.model import RunConfig
+
+_TRIES, _PAUSE_S = 100, 0.05
+"""A container that is starting or ending belongs to its monitor, which does not listen then."""
+
+Alive = Callable[[], None]
+"""To be called now and then. Raises SandboxError when the container has ended meanwhile."""
+
+
+@contextmanager
+def root_of(
+    store: StateDir,
+    container: Container,
+    config: RunConfig,
+    lowers: tuple[str, ...],
+    mounts: tuple[Mount, ...] = (),
+    *,
+    write: bool = False,
+    alone: bool = False,
+) -> Iterator[tuple[int, Alive]]:
+    """The root of a container on top of `lowers` (its image's layers as directories, topmost first), with
+    `mounts` if it does not run; `alone` is without any mount. Without `write` nothing is to be written there.
+
+    Raises SandboxError when it cannot be had.
+    """
+    containers = Containers(store.root)
+    for turn in range(_TRIES):
+        with containers.alone(container.id, wait=False) as mine:
+            if mine >= 0:
+                with _mounted(store, container, config, lowers, mounts, write=write, alone=alone) as fd:
+                    yield fd, _still
+                return
+        try:
+            connection, fd = lifecycle.root(store, container.id, alone=alone)
+        except (UsageError, ConnectionError):
+            if turn == _TRIES - 1:
+                raise
+            time.sleep(_PAUSE_S)
+            continue
+        break
+    with connection:
+        try:
+            yield fd, lambda: _heard(connection.fileno(), container)
+        finally:
+            os.close(fd)
+
+
+def _still() -> None:
+    """Nobody starts it as long as this process holds it."""
+
+
+def _heard(fd: int, container: Container) -> None:
+    if select.select([fd], [], [], 0)[0]:
+        raise SandboxError(
+            f"the container {container.name} ended while its files were being copied",
+            hint="try again: they can be had of one that has ended, too",
+        )
+
+
+@contextmanager
+def _mounted(
+    store: StateDir,
+    container: Container,
+    config: RunConfig,
+    lowers: tuple[str, ...],
+    mounts: tuple[Mount, ...],
+    *,
+    write: bool,
+    alone: bool,
+) -> Iterator[int]:
+    with ExitStack() as stack:
+        snapshots = stack.enter_context(opened(store.snapshots, current()))
+        containers = Containers(store.root)
+        state = containers.state(container.id)
+        uppers = tuple(containers.path(container.id, *each.split("/")) for each in state.uppers)
+        if write:
+            # As `builder.container.monitor` begins a life: the next one goes on with what is written here.
+            life = len(uppers) if uppers and snapshots.goes_on else len(uppers) + 1
+            below = (*reversed(uppers[: life - 1]), *lowers)
+            place = containers.path(container.id, "lives", str(life))
+            active = stack.enter_context(snapshots.lasting(place, below))
+            kept = tuple(f"lives/{number + 1}/keep/fs" for number in range(life))
+            containers.update(container.id, replace(state, uppers=kept))
+            stack.callback(active.settle)
+        else:
+            there = (each for each in reversed(uppers) if os.path.isdir(each))
+            active = stack.enter_context(snapshots.prepare((*there, *lowers)))
+        if current().chroot:
+            fd = os.open(active.written, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        else:
+            fd = _shown(stack, store, container, config, active, mounts, alone)
+        stack.callback(os.close, fd)
+        yield fd
+
+
+def _shown(
+    stack: ExitStack,
+    store: StateDir,
+    container: Container,
+    config: RunConfig,
+    active: Active,
+    mounts: tuple[Mount, ...],
+    alone: bool,
+) -> int:
+    stubs = os.path.join(store.snapshots, ".stubs")
+    runner = stack.enter_context(Runner(stubs=stubs, logs=lambda: "", emit=discard))
+    op = replace(
+        operation(container, config),
+        user="",
+        network="none",
+        security="sandbox",
+        security_opts=(),
+        ulimits=(),
+    )
+    layers = [*reversed(active.lowers), active.upper]
+
+    def view() -> View:
+        return View([DirectoryLayer(each, userxattr=current().userxattr) for each in layers])
+
+    request = replace(container.request, privileged=False)
+    sandbox = furnished(runner.sandbox(op, active, view), request, active, mounts, None)
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        running = stack.enter_context(
+            runner.begin(replace(sandbox, owners=None), null, show="alone" if alone else "mounted")
+        )
+    finally:
+        os.close(null)
+    if (fd := running.terminal()) < 0:
+        raise SandboxError(f"the container's files cannot be mounted: {running.wait().error}")
+    return fd
+
+
+def file_system(fd: int) -> int:
+    """The kind of file system that a descriptor is in (statfs(2)); 0 when that cannot be told."""
+    from builder.sandbox.syscalls import file_system_type
+
+    with suppress(OSError):
+        return file_system_type(fd)
+    return 0
