@@ -11,6 +11,7 @@ import tempfile
 
 from archives import repaired, tar
 from harness import scratch
+from holding import descriptors, no_descriptor_more_than
 
 from oci.apply import apply
 from oci.compress import Limits
@@ -74,10 +75,10 @@ def target(data: bytes) -> None:
         os.mkdir(outside)
         with open(os.path.join(outside, "x"), "wb") as file:
             file.write(OUTSIDE)
-        before, descriptors = untouched(top), len(os.listdir("/proc/self/fd"))
+        before, opened = untouched(top), descriptors()
         _apply(content, root, flags)
         assert untouched(top) == before
-        assert len(os.listdir("/proc/self/fd")) == descriptors
+        no_descriptor_more_than(opened)
     finally:
         remove(top)
 

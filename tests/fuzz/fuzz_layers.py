@@ -9,6 +9,7 @@ import tempfile
 
 from fuzz_apply import LEGITIMATE, OUTSIDE, remove, untouched
 from harness import Bits, scratch
+from holding import descriptors, no_descriptor_more_than
 
 from oci.apply import apply
 from oci.errors import InvalidArchive
@@ -48,7 +49,7 @@ def target(data: bytes) -> None:
         os.mkdir(outside)
         with open(os.path.join(outside, "a"), "wb") as file:
             file.write(OUTSIDE)
-        before, descriptors = untouched(top), len(os.listdir("/proc/self/fd"))
+        before, opened = untouched(top), descriptors()
         style = bits.flag()
         for _ in range(1 + bits.number(3)):
             content = b"".join(_member(bits) for _ in range(bits.number(12))) + bytes(1024)
@@ -68,7 +69,7 @@ def target(data: bytes) -> None:
                 if error.errno not in LEGITIMATE:
                     raise
             assert untouched(top) == before
-        assert len(os.listdir("/proc/self/fd")) == descriptors
+        no_descriptor_more_than(opened)
     finally:
         remove(top)
 

@@ -9,6 +9,7 @@ import shutil
 import tempfile
 
 from harness import Bits, scratch
+from holding import descriptors, no_descriptor_more_than
 
 from builder.sandbox.spec import Bind, File, Sandbox, Tmpfs
 from builder.sandbox.stubs import StubMaker, remove_stubs, stub_tree
@@ -43,7 +44,7 @@ def target(data: bytes) -> None:
             file.write(b"x")
         _furnish(base, bits)
         root = os.open(base, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        descriptors = len(os.listdir("/proc/self/fd"))
+        opened = descriptors()
         try:
             for _ in range(8):
                 path, flags, links = _path(bits), bits.pick(FLAGS), bits.flag()
@@ -53,7 +54,7 @@ def target(data: bytes) -> None:
                 # On a busy machine the kernel may not get through a long way of links and `..` at all.
                 assert ours == kernels or kernels == errno.EAGAIN, (path, flags, links, ours, kernels)
             _mount_points(base, root, bits)
-            assert len(os.listdir("/proc/self/fd")) == descriptors
+            no_descriptor_more_than(opened)
         finally:
             os.close(root)
         _stubs(os.path.join(top, "stubs"), bits)

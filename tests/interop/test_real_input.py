@@ -259,9 +259,9 @@ def ask(process: subprocess.Popen[bytes], port: int) -> object:
     deadline = time.monotonic() + ANSWER_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            with DIRECT.open(f"http://127.0.0.1:{port}/", timeout=5) as response:
+            with DIRECT.open(f"http://127.0.0.1:{port}/", timeout=60) as response:
                 return json.load(response)
-        except (urllib.error.URLError, ConnectionError):
+        except OSError:
             time.sleep(0.05)
     process.kill()
     said, _ = process.communicate()

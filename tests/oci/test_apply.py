@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from holding import descriptors, no_descriptor_more_than
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -94,11 +95,11 @@ def place() -> Iterator[str]:
     with open(f"{base}/outside/file", "wb") as out:
         out.write(b"precious")
     os.chmod(f"{base}/outside/file", 0o600)
-    before, fds = look(f"{base}/outside"), len(os.listdir("/proc/self/fd"))
+    before, fds = look(f"{base}/outside"), descriptors()
     yield f"{base}/root"
     assert look(f"{base}/outside") == before
     assert sorted(os.listdir(base)) == ["outside", "root"]
-    assert len(os.listdir("/proc/self/fd")) == fds
+    no_descriptor_more_than(fds)
     shutil.rmtree(base)
 
 

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from holding import descriptors, no_descriptor_more_than
 from specimens import everything, noise, visible
 
 from oci import media_types
@@ -74,13 +75,13 @@ def test_a_directory_for_a_file_is_refused_and_closed(
 ) -> None:
     image = noise(store, 1)
     write_directory(str(tmp_path / "dir"), image.descriptor, store)
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     for name in (image.layers[0].digest.hex, "manifest.json"):
         (tmp_path / "dir" / name).unlink()
         (tmp_path / "dir" / name).mkdir()
         with pytest.raises(IsADirectoryError):
             read_directory(str(tmp_path / "dir"), other)
-    assert len(os.listdir("/proc/self/fd")) == before
+    no_descriptor_more_than(before)
 
 
 def test_other_things_are_left_alone(tmp_path: Path, store: BlobStore) -> None:

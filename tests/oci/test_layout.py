@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from holding import descriptors, no_descriptor_more_than
 
 from oci import media_types
 from oci.blobs import BlobStore
@@ -39,10 +40,10 @@ def test_create_is_a_layout_and_may_be_repeated(tmp_path: Path) -> None:
 
 def test_a_directory_for_a_file_is_refused_and_closed(tmp_path: Path) -> None:
     (tmp_path / "oci-layout").mkdir()
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     with pytest.raises(IsADirectoryError):
         Layout.open(tmp_path)
-    assert len(os.listdir("/proc/self/fd")) == before
+    no_descriptor_more_than(before)
 
 
 def test_names(layout: Layout, make_image: Make) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import gc
-import os
-import threading
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 
 import pytest
+from holding import held, no_more_than
 
 from builder.errors import BuildError
 from builder.limiting import Limiting
@@ -17,23 +16,10 @@ from tests.root.conftest import Workshop
 pytestmark = pytest.mark.root
 
 
-def held(root: str) -> dict[str, object]:
-    """What a process can lose track of: of mounts, those of the store at `root`."""
-    gc.collect()
-    tasks = os.listdir("/proc/self/task")
-    children = []
-    for task in tasks:
-        with suppress(FileNotFoundError), open(f"/proc/self/task/{task}/children") as file:
-            children += file.read().split()
+def mounts(root: str) -> list[str]:
+    """Those of the store at `root`."""
     with open("/proc/self/mountinfo") as file:
-        mounts = [line.split()[4] for line in file if root in line]
-    return {
-        "descriptors": len(os.listdir("/proc/self/fd")),
-        "threads": sorted(each.name for each in threading.enumerate()),
-        "tasks": len(tasks),
-        "children": children,
-        "mounts": mounts,
-    }
+        return [line.split()[4] for line in file if root in line]
 
 
 @pytest.mark.parametrize("count", [50, pytest.param(1000, marks=pytest.mark.endurance)])
@@ -54,14 +40,14 @@ def test_nothing_is_held_after_many_builds(shop: Workshop, count: int) -> None:
             text = f"FROM base\nCOPY file /f\nRUN {command}\n"
             shop.build(text, limits=wanted, network="default" if kind == 2 else "none")
 
-    others = held(shop.root)["children"]
+    others = held()
     for number in range(12):
         build(number)
-    before = held(shop.root)
+    assert not [each for each in held() - others if isinstance(each, str)], "no process is left"
+    gc.collect()
+    before = held()
     for number in range(12, 12 + count):
         build(number)
-    after = held(shop.root)
-    # What an earlier test left may be closed meanwhile.
-    assert after.pop("descriptors") <= before.pop("descriptors")  # type: ignore[operator]
-    assert after == before
-    assert before["children"] == others and not before["mounts"]
+    gc.collect()
+    no_more_than(before)
+    assert not mounts(shop.root)

@@ -16,6 +16,7 @@ from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import pytest
+from holding import descriptors, held, no_descriptor_more_than, no_more_than
 from test_network import Host, _give_six, host, inside, ordinary, pool  # noqa: F401  (fixtures)
 
 from builder.container import flow
@@ -422,9 +423,9 @@ def test_a_silent_client_is_forgotten(container: Container) -> None:
     _udp_server(container)
     with container.published("53/udp", idle_s=0.2) as publisher:
         with container.datagrams(publisher.bound[0]) as client:
-            before = len(os.listdir("/proc/self/fd"))
+            before = descriptors()
             first = _ask(client, b"one")  # one more is open now, but perhaps not for long enough to be seen
-            until(lambda: len(os.listdir("/proc/self/fd")) == before)
+            no_descriptor_more_than(before)
             assert _ask(client, b"two") != first
 
 
@@ -433,9 +434,9 @@ def test_there_is_a_limit_of_clients(container: Container) -> None:
     with container.published("53/udp", most=3) as publisher, ExitStack() as stack:
         port = publisher.bound[0]
         clients = [stack.enter_context(container.datagrams(port)) for _ in range(8)]
-        before = len(os.listdir("/proc/self/fd"))
+        before = descriptors()
         seen = [_ask(client, b"x") for client in clients]
-        assert len(os.listdir("/proc/self/fd")) == before + 3
+        until(lambda: len(descriptors() - before) == 3)
         assert _ask(clients[5], b"y") == seen[5]
         assert _ask(clients[0], b"y") != seen[0]
         assert _ask(clients[5], b"z") == seen[5], "who was silent for longest was forgotten, and nobody else"
@@ -479,7 +480,7 @@ def test_a_server_of_ipv6(host: Host) -> None:  # noqa: F811
 def test_nothing_stays(container: Container, begun: bool) -> None:
     """Neither descriptors nor threads, though connections are in full flow and some are stuck."""
     server = container.listen(serve=None)
-    before = sorted(os.listdir("/proc/self/fd")), threading.active_count()
+    before = held()
     with container.published("8000:80", "53:53/udp", start=begun) as publisher, ExitStack() as stack:
         tcp, udp = publisher.bound[0], publisher.bound[2]
         for number in range(20):
@@ -492,7 +493,7 @@ def test_nothing_stays(container: Container, begun: bool) -> None:
                         client.send(bytes(MIB))
         stack.enter_context(container.datagrams(udp)).send(b"x")
         time.sleep(0.1)
-    assert (sorted(os.listdir("/proc/self/fd")), threading.active_count()) == before
+    no_more_than(before)
     publisher.close()
     with container.published("8000:80", "53:53/udp"):
         pass

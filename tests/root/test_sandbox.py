@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from holding import descriptors, no_descriptor_more_than
 from naps import nap, sleeping, until
 
 from builder.sandbox.plan import capability_mask
@@ -360,11 +361,8 @@ def test_a_missing_layer_is_named(world: Any) -> None:
 def test_a_thousand_runs_leak_nothing(world: Any) -> None:
     world.run("true")
     time.sleep(0.1)
-    open_here, open_there = (
-        (lambda: len(os.listdir("/proc/self/fd"))),
-        (lambda: len(os.listdir(f"/proc/{world.launcher.pid}/fd"))),
-    )
-    before = open_here(), open_there()
+    open_there = lambda: len(os.listdir(f"/proc/{world.launcher.pid}/fd"))  # noqa: E731
+    before, before_there = descriptors(), open_there()
     overlay = world.overlay()
     sandbox = replace(world.sandbox("true"), root=Overlay(overlay.lowers))
     failures: list[object] = []
@@ -381,10 +379,8 @@ def test_a_thousand_runs_leak_nothing(world: Any) -> None:
     for thread in threads:
         thread.join()
     assert not failures
-    deadline = time.monotonic() + 60
-    # The answer comes before the launcher's last close; what an earlier test left may be closed meanwhile.
-    while open_here() > before[0] or open_there() > before[1]:
-        assert time.monotonic() < deadline, (open_here(), open_there(), before)
+    until(lambda: open_there() <= before_there)  # the answer comes before the launcher's last close
+    no_descriptor_more_than(before)
 
 
 def test_kill_all(world: Any) -> None:

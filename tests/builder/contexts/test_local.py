@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from holding import descriptors, no_descriptor_more_than
 
 from builder.contexts.local import LocalContext, read_dockerfile, read_ignore
 from builder.errors import ContextError
@@ -160,11 +161,11 @@ class TestDockerfile:
             read_dockerfile(str(root))
         assert "app.Dockerfile" in caught.value.hint
         (root / "Dockerfile").mkdir()
-        before = os.listdir("/proc/self/fd")
+        before = descriptors()
         for path in ("", str(root), str(root.parent)):
             with pytest.raises(ContextError, match="Is a directory"):
                 read_dockerfile(str(root), path)
-        assert len(os.listdir("/proc/self/fd")) == len(before)
+        no_descriptor_more_than(before)
         with pytest.raises(ContextError, match="No such file"):
             read_dockerfile(str(root / "nothing"))
 
