@@ -143,7 +143,7 @@ class Copies:
         means = self._means
         keep_freed_memory()
         with LayerSink(means.codec, means.blobs) as sink, space.told(means.state.root):
-            tar = TarWriter(sink)
+            tar = TarWriter(self._tools.until_cancelled(sink))
             written = write(plan, tar, now=int(time.time()), clock=means.clock)
             if plan.empty:
                 return None, written

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import field
 from typing import TYPE_CHECKING, Protocol
 
+from builder import interrupts
+from builder.errors import BuildCancelled
 from builder.events import Emit
 from builder.graph import RemoteSource
 from builder.isolation import Isolation, current
@@ -33,6 +36,10 @@ if TYPE_CHECKING:
     from oci.blobs import BlobStore
     from oci.compress import Codec
     from oci.image import Image
+
+
+_PATIENCE_S = 2.0
+"""How long an interrupt waits for the layer of a step that is over."""
 
 
 class Remotes(Protocol):
@@ -121,6 +128,31 @@ class Tools:
                 each.cancel()
         if self._runner is not None:
             self._runner.kill_all()
+
+    def until_cancelled(self, sink: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        """`sink` for the blocks of a layer, which raises BuildCancelled once the build is."""
+
+        def take(block: bytes) -> None:
+            if self.cancelled.is_set():
+                raise BuildCancelled("the build was cancelled")
+            sink(block)
+
+        return take
+
+    def until_interrupted(self, sink: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        """The same for the layer of a step that is over: when another fails, or Ctrl-C came, it is worth a
+        little patience, since the next build then finds the step."""
+        ends = 0.0
+
+        def take(block: bytes) -> None:
+            nonlocal ends
+            if interrupts.asked():
+                ends = ends or time.monotonic() + _PATIENCE_S
+                if time.monotonic() > ends:
+                    raise BuildCancelled("the build was cancelled")
+            sink(block)
+
+        return take
 
     @property
     def snapshots(self) -> Snapshots:

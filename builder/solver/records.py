@@ -74,7 +74,8 @@ class Records:
 
             userxattr = means.isolation.userxattr
             with LayerSink(means.codec, means.blobs) as sink, space.told(means.state.root, step.at):
-                written = write_upper(upper, lowers, sink, clock=means.clock, userxattr=userxattr)
+                take = self._tools.until_interrupted(sink)
+                written = write_upper(upper, lowers, take, clock=means.clock, userxattr=userxattr)
                 layer = sink.finish() if written else None
             means.cache.store(key, StepRecord(layer, created, name, means.clock))
             self._tools.snapshots.settled(name)

@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING
 import pytest
 from holding import held, no_more_than
 
-from builder import BuildRequest, build
+from builder import BuildRequest, build, interrupts
 from builder.errors import BuildError, DockerfileError, NotFound, StepFailed
 from builder.events import StepDone, StepStarted
 from builder.export.base import OutputSpec
 from builder.images import Images
 from builder.registries import Access
 from builder.sandbox.run import Launcher
+from builder.solver import means
 from builder.solver.means import Tools
 from builder.state import StateDir
+from oci.layer import LayerSink
 from oci.model import Platform
 
 if TYPE_CHECKING:
@@ -167,6 +169,40 @@ def test_an_interrupt_reaches_a_step_that_is_just_to_begin(
     with pytest.raises(KeyboardInterrupt):
         shop.build("FROM base\nRUN sleep 20; echo over\n")
     assert "over" not in shop.output()
+
+
+@pytest.mark.parametrize("line", ["COPY large /", "RUN truncate -s 8M /large; sync"])
+def test_an_interrupt_ends_the_writing_of_a_layer(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    """However much is still to be written; only a step that is over gets a moment for its layer."""
+    told = threading.Event()
+    taken: list[int] = []
+    original, cancel = LayerSink.__call__, Tools.cancel
+
+    def take(sink: LayerSink, block: bytes) -> None:
+        taken.append(len(block))
+        if not told.is_set():
+            interrupts.ask(KeyboardInterrupt())
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            assert told.wait(30)
+        original(sink, block)
+
+    def cancelled(tools: Tools) -> None:
+        cancel(tools)
+        told.set()
+
+    with open(shop.context / "large", "wb") as file:
+        file.truncate(8 << 20)
+    monkeypatch.setattr(LayerSink, "__call__", take)
+    monkeypatch.setattr(Tools, "cancel", cancelled)
+    monkeypatch.setattr(means, "_PATIENCE_S", -1.0)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            shop.build(f"FROM base\n{line}\n")
+    finally:
+        interrupts.forget()
+    assert len(taken) == 1
 
 
 def test_a_base_that_is_not_there_names_its_line(shop: Workshop) -> None:
