@@ -132,7 +132,7 @@ def room(directory: str, name: str, moment: Moment, victim: str, number: int, *f
     return found
 
 
-def check(found: dict[str, Any], ground: Ground, code: int, within: float = 5.0) -> None:
+def check(found: dict[str, Any], ground: Ground, code: int, within: float = 30.0) -> None:
     """It ended so and in time, left nothing, and the next build is as if nothing had happened."""
     assert found["code"] == code, found["said"]
     assert found["seconds"] < within

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 PATIENCE_S = 60.0
-SETTLE_S = 5.0
+SETTLE_S = 60.0
 STARTED_BYTES = 1 << 20
 
 
@@ -162,13 +163,25 @@ def left(before: dict[str, list[str]]) -> dict[str, list[str]]:
         now = inventory()
         changed = {
             kind: [f"+ {each}" for each in now[kind] if each not in before[kind]]
-            + [f"- {each}" for each in before[kind] if each not in now[kind]]
+            + [f"- {each}" for each in before[kind] if each not in now[kind] and not elsewhere(kind, each)]
             for kind in before
         }
         changed = {kind: lines for kind, lines in changed.items() if lines}
         if not changed or time.monotonic() > deadline:
             return changed
         time.sleep(0.05)
+
+
+def elsewhere(kind: str, what: str) -> bool:
+    """Whether what is gone can have been taken away from outside: somebody else's control group, or a mount
+    whose mount point was removed there.
+    """
+    return kind == "cgroups" or (kind == "mounts" and not os.path.lexists(mount_point(what)))
+
+
+def mount_point(shown: str) -> str:
+    """Of a line of `mounts`. There, some characters are octal numbers (proc_pid_mountinfo(5))."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), shown.split(" ")[1])
 
 
 def reap() -> None:
