@@ -540,7 +540,7 @@ def test_a_failure_stops_the_others(
     begin = time.monotonic()
     with pytest.raises(Unauthorized, match="403"):
         slow.pull(named(proxy.address), other, HOST)
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 30
 
 
 def test_the_layout_is_a_layout(
