@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from builder.roster import Listed
 
 _KNOWN = {
-    **same("attach", "commit", "cp", "create", "exec", "export", "kill", "logs", "pause", "port", "rename",
-           "restart", "rm", "run", "start", "stop", "top", "unpause", "wait"),
+    **same("attach", "commit", "cp", "create", "diff", "exec", "export", "kill", "logs", "pause", "port",
+           "rename", "restart", "rm", "run", "start", "stop", "top", "unpause", "wait"),
     "inspect": ("inspect", "--type", "container"),
     **dict.fromkeys(("ls", "list", "ps"), ("ps",)),
 }  # fmt: skip

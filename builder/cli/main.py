@@ -25,10 +25,11 @@ COMMANDS = {
     "cp": "Copy files into a container, and out of it",
     "create": "Make a container without starting it",
     "copy": "Copy images between registries, layouts, archives and the store",
+    "diff": "List what a container changed in its image's files",
     "doctor": "Look at what this machine allows, and what to type for more",
     "exec": "Run one more program in a running container",
     "expand": "Print a Dockerfile with its INCLUDEs put in, for any builder",
-    "export": "Write an image's files as one tar archive",
+    "export": "Write the files of a container or an image as one tar archive",
     "fsck": "Verify the store: blobs, names, unpacked layers; and mend it",
     "history": "Show what made an image, step by step",
     "image": "The commands about images by their longer names",
@@ -68,7 +69,6 @@ COMMANDS = {
 
 LATER = {
     "search": "a search of Docker Hub (pybuild tags lists a repository)",
-    **dict.fromkeys(("diff",), "the files of containers"),
     **dict.fromkeys(("bake", "compose"), "builds of several targets"),
     **dict.fromkeys(("du", "prune"), "pruning of the store"),
     **dict.fromkeys(("explain", "plan"), "plans of builds"),

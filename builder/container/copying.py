@@ -110,9 +110,11 @@ def receive(stream: TarReader, target: Side, alive: Alive, *, archive: bool = Fa
     return Copied(done.size, done.notes)
 
 
-def write(files: Files, tar: TarWriter) -> None:
-    """Append files to an archive, and end it."""
+def write(files: Files, tar: TarWriter, *, top: bool = True) -> None:
+    """Append files to an archive, and end it; without `top` there is no entry for their root."""
     for entry in files:
+        if not (entry.name or top):
+            continue
         if entry.kind is Kind.FILE:
             tar.add_stream(entry, files.read)
         else:

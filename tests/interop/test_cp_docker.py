@@ -271,3 +271,35 @@ def test_what_is_otherwise(makers: list[Maker], running: str, tmp_path: Path) ->
         found.append((owner, oct(mode), code))
     assert found == [((1000, 1001), "0o4755", 1), ((0, 0), "0o755", 0)], "docker's, ours"
     assert os.readlink(tmp_path / "links1" / "up") == "../../../x"
+
+
+CHANGES = """
+mkdir -p /new/sub; echo x > /new/sub/f; ln -s f /new/sub/l; echo more >> /etc/group; echo > /etc/new
+chmod 700 /home; touch /tmp/made; mkfifo /var/pipe; rm -rf /usr; mkdir /gone; rmdir /gone; chown 5 /etc/passwd
+echo done > /changes; exec sleep 1000
+"""
+
+
+def test_diff_and_export(makers: list[Maker]) -> None:
+    """What was changed, and the tar of the whole, but for what each mounts in its own way."""
+    diffs, trees = [], []
+    for maker in makers:
+        maker.must("run", "-d", "--name", "changed", "--network=none", BUSYBOX, "sh", "-c", CHANGES)
+        while maker("exec", "changed", "cat", "/changes")[1] != b"done\n":
+            pass
+        diffs.append(sorted(maker.must("diff", "changed").decode().splitlines()))
+        with tarfile.open(fileobj=io.BytesIO(maker.must("export", "changed"))) as archive:
+            own = (
+                "dev",
+                "proc",
+                "sys",
+                ".dockerenv",
+                "etc/hosts",
+                "etc/hostname",
+                "etc/resolv.conf",
+                "etc/mtab",
+            )
+            found = {each.name: (each.type, each.mode & 0o7777, each.uid, each.size) for each in archive}
+        trees.append({name: what for name, what in found.items() if not name.startswith(own)})
+    assert diffs[1] == diffs[0], "ours, docker's"
+    assert trees[1] == trees[0], "ours, docker's"

@@ -64,8 +64,8 @@ def test_a_directory_with_a_later_commands_name_is_a_context(
     monkeypatch: pytest.MonkeyPatch, tmp_path: object
 ) -> None:
     monkeypatch.chdir(str(tmp_path))
-    os.mkdir("diff")
-    assert main.with_default(["diff"]) == ["build", "diff"]
+    os.mkdir("plan")
+    assert main.with_default(["plan"]) == ["build", "plan"]
 
 
 def test_every_command_has_its_module() -> None:
@@ -122,7 +122,7 @@ def test_another_distributions_oci_is_told_in_one_line(
     ("args", "said"),
     [
         (["search", "x"], "not there yet"),
-        (["diff", "x"], "the files of containers"),
+        (["plan", "x"], "plans of builds"),
         (["images", "--nope"], "No such option"),
         (["tag", "x"], "Missing argument"),
         (["--nope"], "No such option"),
