@@ -112,6 +112,7 @@ def plan_options(
         no_cache=request.no_cache,
         no_cache_filter=request.no_cache_filter,
         no_onbuild=request.no_onbuild,
+        leave_onbuild=request.leave_onbuild,
         allow=request.allow,
         extra_hosts=request.extra_hosts,
         shm_size=request.shm_size,

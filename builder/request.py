@@ -26,7 +26,8 @@ class BuildRequest:
 
     `targets` are the stages that become images, none for the last one. A tag may say whose it is,
     `STAGE=NAME`; a stage that is tagged so is a target too. With `every_stage` the steps of all stages run.
-    `no_onbuild` refuses base images that bring ONBUILD instructions.
+    `no_onbuild` refuses base images that bring ONBUILD instructions, `leave_onbuild` runs none of them: for
+    who wants nothing but their files.
     `platforms` are what images are for: none is this machine, and several give one index of images.
 
     `context` is a directory, the URL of a git repository, of an archive or of a Dockerfile, or `-` for
@@ -55,6 +56,7 @@ class BuildRequest:
     no_cache: bool = False
     no_cache_filter: frozenset[str] = frozenset()
     no_onbuild: bool = False
+    leave_onbuild: bool = False
     contexts: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     platforms: tuple[str, ...] = ()

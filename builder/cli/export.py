@@ -76,6 +76,7 @@ def _image(session: Session, name: str, entry: Entry, path: str | None) -> None:
             dockerfile="-",
             dockerfile_text=f"FROM {entry.names[0]}\n".encode(),
             platforms=(str(entry.image.platform),),
+            leave_onbuild=True,
             outputs=(OutputSpec("tar", path or "-"),),
             root=session.root,
         )

@@ -188,6 +188,8 @@ def _triggers(graph: Graph, bases: Bases, node: Node) -> tuple[ins.Instruction, 
         image = bases.image(node.base, _platform(graph, node), node.at)
         texts = list(image.config.value.config.on_build) if image is not None else []
         name = node.stage.head.base
+        if graph.shared.options.leave_onbuild:
+            return ()
         if texts and graph.shared.options.no_onbuild:
             raise _refused(name, texts, node)
     return tuple(trigger(text, f"ONBUILD of {name}", node.at) for text in texts)

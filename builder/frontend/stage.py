@@ -55,9 +55,9 @@ class PlanOptions:
     matters here. `platform_is_default` says that nobody asked for `platform`: the result then keeps the
     platform of its base. `show_platform` puts it into the names of steps. `every_stage` makes all stages part
     of the graph, needed or not. `allow` holds entitlements such as `network.host`. `no_cache_filter` names
-    stages. `no_onbuild` refuses what base images bring of their own. `ignore` reads the
-    context's ignore file when it is asked. `enable` names extensions (`extensions.py`), `read_file` gives
-    them files of the context.
+    stages. `no_onbuild` refuses what base images bring of their own, `leave_onbuild` leaves it alone.
+    `ignore` reads the context's ignore file when it is asked. `enable` names extensions (`extensions.py`),
+    `read_file` gives them files of the context.
     """
 
     platform: Platform
@@ -73,6 +73,7 @@ class PlanOptions:
     no_cache: bool = False
     no_cache_filter: frozenset[str] = frozenset()
     no_onbuild: bool = False
+    leave_onbuild: bool = False
     allow: frozenset[str] = frozenset()
     extra_hosts: tuple[tuple[str, str], ...] = ()
     hostname: str = "buildkitsandbox"

@@ -99,14 +99,15 @@ def test_streams_stay_apart(pybuild: Pybuild) -> None:
 
 
 def test_export_gives_the_merged_files(pybuild: Pybuild, tmp_path: Path) -> None:
-    (tmp_path / "Dockerfile").write_text("FROM bb\nRUN echo new > /tmp/new\n")
+    lines = "FROM bb\nRUN echo new > /tmp/new\nONBUILD RUN echo nobody asked > /tmp/triggered\n"
+    (tmp_path / "Dockerfile").write_text(lines)
     assert pybuild("-t", "merged", str(tmp_path))[0] == 0
     out = tmp_path / "out.tar"
     code, said, err = pybuild("export", "-o", str(out), "merged")
     assert (code, said) == (0, ""), err
     with tarfile.open(out) as archive:
         names = {name.lstrip("./") for name in archive.getnames()}
-    assert {"bin/busybox", "tmp/new"} <= names
+    assert {"bin/busybox", "tmp/new"} <= names and "tmp/triggered" not in names
     assert pybuild("export", "-o", str(out), "nothing")[0] == 1
 
 
