@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from builder.container.shown import Alive
     from builder.container.written import Written
     from builder.images import Entry
+    from builder.sandbox.spec import Mount
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +67,10 @@ def shown(
     container = containers.get(containers.find(word))
     entry = starting.image_of(session, container)
     lowers = starting.unpacked(session, entry)
-    mounted = (
-        ()
-        if containers.is_watched(container.id)
-        else mounts(container.request.volumes, Volumes(session.state.root))
-    )
     config = entry.image.config.value.config
+
+    def mounted() -> tuple[Mount, ...]:
+        return mounts(container.request.volumes, Volumes(session.state.root))
+
     with root_of(session.state, container, config, lowers, mounted, write=write, alone=alone) as found:
         yield found

@@ -114,6 +114,11 @@ def start(
     containers = Containers(store.root)
     with containers.alone(container.id, wait=False) as alive:
         if alive < 0:
+            if not containers.state(container.id).alive:
+                raise UsageError(
+                    f"the container {container.name} is in use",
+                    hint="it is just starting or ending, or its files are being copied: try again",
+                )
             raise UsageError(f"the container {container.name} runs already")
         beginning = Start(
             container=container,

@@ -46,31 +46,35 @@ def root_of(
     container: Container,
     config: RunConfig,
     lowers: tuple[str, ...],
-    mounts: tuple[Mount, ...] = (),
+    mounts: Callable[[], tuple[Mount, ...]],
     *,
     write: bool = False,
     alone: bool = False,
 ) -> Iterator[tuple[int, Alive]]:
     """The root of a container on top of `lowers` (its image's layers as directories, topmost first), with
-    `mounts` if it does not run; `alone` is without any mount. Without `write` nothing is to be written there.
+    what `mounts` gives if it does not run; `alone` is without any mount. Without `write` nothing is to be
+    written there. Waits for others who work on one that does not run.
 
-    Raises SandboxError when it cannot be had.
+    Raises NotFound when it is gone, SandboxError when its root cannot be had.
     """
     containers = Containers(store.root)
-    for turn in range(_TRIES):
+    tries = _TRIES
+    while True:
         with containers.alone(container.id, wait=False) as mine:
             if mine >= 0:
-                with _mounted(store, container, config, lowers, mounts, write=write, alone=alone) as fd:
+                there = () if alone else mounts()
+                with _mounted(store, container, config, lowers, there, write=write, alone=alone) as fd:
                     yield fd, _still
                 return
-        try:
-            connection, fd = lifecycle.root(store, container.id, alone=alone)
-        except (UsageError, ConnectionError):
-            if turn == _TRIES - 1:
-                raise
-            time.sleep(_PAUSE_S)
-            continue
-        break
+        if containers.state(container.id).alive:
+            try:
+                connection, fd = lifecycle.root(store, container.id, alone=alone)
+                break
+            except (UsageError, ConnectionError):
+                tries -= 1
+                if not tries:
+                    raise
+        time.sleep(_PAUSE_S)
     with connection:
         try:
             yield fd, lambda: _heard(connection.fileno(), container)

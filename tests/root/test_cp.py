@@ -329,3 +329,51 @@ def test_it_ends_meanwhile(fleet: Fleet, tmp_path: Path) -> None:
     errors = copying.communicate(timeout=60)[1]
     assert copying.returncode == 1 and "ended while its files were being copied" in errors
     wait_for(lambda: fleet.state("box").status == "exited")
+
+
+def test_two_at_once_on_one_that_does_not_run(fleet: Fleet, tmp_path: Path) -> None:
+    """The second waits; nobody starts it meanwhile."""
+    fleet("create", "--name", "box", "--network=none", "bb", "sleep", "1000")
+    reading, writing = os.pipe()
+    first = subprocess.Popen([*fleet.command, "cp", "-", "box:/bin"], env=ENVIRONMENT, stdin=reading)
+    os.close(reading)
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as out:
+        out.addfile(tarfile.TarInfo("first"))
+    (tmp_path / "second").write_text("x")
+    try:
+        wait_for(lambda: fleet.containers.is_watched(fleet.containers.find("box")))
+        done = fleet.ran("start", "box")
+        assert done.returncode and "is in use" in done.stderr
+        second = subprocess.Popen(
+            [*fleet.command, "cp", str(tmp_path / "second"), "box:/bin"], env=ENVIRONMENT
+        )
+        os.write(writing, data.getvalue())
+    finally:
+        os.close(writing)
+    assert first.wait(60) == second.wait(60) == 0
+    assert {"bin/first", "bin/second"} <= archive(fleet, "box:/bin").keys()
+
+
+def test_where_no_overlay_can_be_mounted(fleet: Fleet, tmp_path: Path) -> None:
+    """Each writing copy is a life of its own there, as each start is."""
+    top = tree(tmp_path)
+    environment = {**ENVIRONMENT, "PYBUILD_SNAPSHOTTER": "copy"}
+
+    def typed(*words: str) -> str:
+        done = subprocess.run([*fleet.command, *words], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, (words, done.stderr)
+        return done.stdout
+
+    typed("create", "--name", "box", "--network=none", "-v", "plain:/vol", "bb", "sleep", "1000")
+    typed("cp", str(top), "box:/one")
+    typed("cp", str(top), "box:/vol/one")
+    typed("start", "box")
+    typed("cp", str(top), "box:/two")
+    typed("stop", "-t", "0", "box")
+    typed("cp", str(top), "box:/one/three")
+    for place in ("one", "two", "one/three", "vol/one"):
+        back = tmp_path / place.replace("/", "-")
+        typed("cp", f"box:/{place}", str(back))
+        assert (back / "file").read_text() == "content\n" and (back / "inner" / "hard").exists()
+    assert "A /one/three" in typed("diff", "box").split("\n")
