@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 
@@ -13,6 +14,7 @@ from builder.images import Entry
 
 MISSING = "<missing>"
 _CREATED_BY = 45
+_FRACTION = re.compile(r"\.\d+")
 
 
 @click.command(
@@ -46,10 +48,11 @@ def _rows(entry: Entry, *, human: bool, full: bool) -> Iterator[dict[str, str]]:
     for line in reversed(entry.image.config.value.history):
         size = 0 if line.empty_layer or not layers else layers.pop().size
         created_by = line.created_by.replace("\t", " ")
+        at = _FRACTION.sub("", line.created) or "N/A"
         yield {
             "ID": first,
-            "CreatedAt": line.created or "N/A",
-            "CreatedSince": text.age(line.created),
+            "CreatedAt": at,
+            "CreatedSince": text.age(line.created) if human else at,
             "CreatedBy": created_by if full else text.shortened(created_by, _CREATED_BY),
             "Size": text.size(size) if human else str(size),
             "Comment": line.comment,

@@ -63,15 +63,44 @@ def _index(value: Value, *keys: Value) -> Value:
     return value
 
 
+_VERB = re.compile(r"%([-+0]*)(\d*)(?:\.(\d+))?([%svdqtxX])")
+
+
 def _printf(form: str, *values: Value) -> str:
+    """Go's verbs for texts, numbers and truth, with flags, width and precision."""
     rest = iter(values)
-    verbs: Mapping[str, Callable[[Value], str]] = {"q": lambda value: json.dumps(value, ensure_ascii=False)}
 
     def one(match: re.Match[str]) -> str:
-        verb = match[1]
-        return "%" if verb == "%" else verbs.get(verb, go)(next(rest))
+        flags, width, precision, verb = match.groups()
+        return "%" if verb == "%" else _padded(_verb(verb, next(rest), precision), flags, int(width or 0))
 
-    return re.sub(r"%([%svdqt])", one, form)
+    return _VERB.sub(one, form)
+
+
+def _verb(verb: str, value: Value, precision: str | None) -> str:
+    match verb:
+        case "q":
+            return json.dumps(value, ensure_ascii=False)
+        case "d":
+            return str(int(value))  # type: ignore[call-overload]
+        case "x" | "X":
+            text = f"{value:x}" if isinstance(value, int) else go(value).encode().hex()
+            return text.upper() if verb == "X" else text
+    return go(value)[: None if precision is None else int(precision)]
+
+
+def _padded(text: str, flags: str, width: int) -> str:
+    if "-" in flags:
+        return text.ljust(width)
+    return text.zfill(width) if "0" in flags else text.rjust(width)
+
+
+def _slice(value: str | list[Value], *bounds: int) -> Value:
+    """`slice X 1 3` is X[1:3]; as in Go, what lies beyond the end is a mistake."""
+    start, end = (*bounds, *(0, len(value))[len(bounds) :])
+    if not 0 <= start <= end <= len(value):
+        raise IndexError
+    return value[start:end]
 
 
 def _first(wanted: bool) -> Callable[..., Value]:
@@ -97,6 +126,7 @@ FUNCTIONS: Mapping[str, Callable[..., Value]] = {
     "print": lambda *values: "".join(map(go, values)),
     "printf": _printf,
     "println": lambda *values: " ".join(map(go, values)) + "\n",
+    "slice": _slice,
     "split": lambda text, by: text.split(by),
     "title": lambda text: text.title(),
     "truncate": lambda text, length: text[:length],

@@ -103,6 +103,8 @@ class Template:
                 current = outer.pop()
             elif not word.startswith("/*"):
                 current.append(self._action(match[3].strip()))
+        if "{{" in text[position:]:
+            raise self._mistake("{{ has no }}")
         if open_blocks:
             raise self._mistake(f"{{{{{open_blocks[-1].word}}}}} has no {{{{end}}}}")
         current.append(text[position:])

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,10 @@ def test_history(pybuild: Pybuild, image: str) -> None:
     assert row.startswith(image[7:19]) and "imported from" in row
     assert pybuild.ok("history", "-q", "--no-trunc", "app:1") == f"{image}\n"
     assert int(pybuild.ok("history", "--no-human", "--format", "{{.Size}}", "app:1")) > 0
+    since, at = pybuild.ok(
+        "history", "-H=false", "--format", "{{.CreatedSince}} {{.CreatedAt}}", "app:1"
+    ).split()
+    assert since == at and re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", at)
     assert json.loads(pybuild.ok("history", "--format", "json", "app:1"))["Comment"].startswith("imported")
 
 

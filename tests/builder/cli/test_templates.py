@@ -56,6 +56,11 @@ IMAGE = {
         ("{{with $x := .Config}}{{$x.Tty}}{{end}}{{$n := len .RepoTags}}{{$n}}", "true2"),
         ('{{printf "%s-%d %q%%" (upper .Id) .Size "a"}}', 'SHA256:ABC-12 "a"%'),
         ("{{len (index .RepoTags 0)}}{{(json .Config.Env) | len}}", "57"),
+        (
+            '{{printf "%5s|%-5s|%05d|%x|%X|%.2s|%-4d|" "a" "b" .Size 255 "hi" .Id .Size}}',
+            "    a|b    |00012|ff|6869|sh|12  |",
+        ),
+        ("{{slice .Id 7}} {{slice .Id 0 3}} {{slice .RepoTags 1}}", "abc sha [app:2]"),
         ("{{eq .Config.Tty true}}{{lt .Size 13}}{{ge .Size 13}}", "truetruefalse"),
     ],
 )
@@ -68,6 +73,7 @@ def test_templates(template: str, shown: str) -> None:
     [
         *("{{nope .Id}}", "{{range .RepoTags}}", "{{.Id .Size}}", "{{(.Id}}", "{{.Id)}}", "{{()}}", "{{+}}"),
         *("{{}}", "{{. |}}", "{{$x}}", "{{$a, $b := .Id}}", "{{if $a, $b := .Id}}{{end}}", "{{else if .Id}}"),
+        *("{{", "{{.Id}} {{.Size", "{{.Id}"),
     ],
 )
 def test_what_is_not_understood_is_said_at_once(template: str) -> None:
@@ -81,6 +87,9 @@ def test_what_is_not_understood_is_said_at_once(template: str) -> None:
         ("{{.Nope}}", "the fields are: Id, "),
         ("{{.Size.x}}", "none here"),
         ("{{index .RepoTags 9}}", "cannot be applied"),
+        ("{{slice .Id 0 99}}", "cannot be applied"),
+        ("{{slice .Id 3 1}}", "cannot be applied"),
+        ('{{printf "%d" .Id}}', "cannot be applied"),
     ],
 )
 def test_fields_that_are_not_there(template: str, said: str) -> None:
