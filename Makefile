@@ -14,7 +14,7 @@ help:
 	@echo "make test-corpus  the long comparisons with other tools"
 	@echo "make test-endurance  10,000 races, 1,000 builds, 10 GB of output, steps on older kernels"
 	@echo "make test-vm      limits and filters on Debian's own kernel with cgroups v2, in a virtual machine"
-	@echo "make test-differential  20,000 made-up Dockerfiles and words beside the Go parser, Docker and bash"
+	@echo "make test-differential  20,000 made-up Dockerfiles and words beside the Go parser, Docker and bash; cp"
 	@echo "make lint         ruff, mypy --strict, import contracts"
 	@echo "make unit         only the tests that need neither root nor other tools"
 	@echo "make bench        time pybuild beside Docker, skopeo and docker-registry"
@@ -54,7 +54,8 @@ test-vm: venv
 
 test-differential: packages venv
 	PYBUILD_EXAMPLES=20000 $(PYTEST) --timeout 1800 tests/builder/frontend/test_differential.py \
-		tests/builder/frontend/test_words_bash.py tests/interop/test_words_docker.py
+		tests/builder/frontend/test_words_bash.py tests/interop/test_words_docker.py \
+		tests/interop/test_cp_docker.py
 
 bench: packages venv
 	@scripts/run-bench
