@@ -99,7 +99,7 @@ class FullDisk:
         raise NotImplementedError
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("room", [0, 5, BLOCK, 3 * BLOCK])
 @pytest.mark.parametrize("way", CODECS, ids=str)
 def test_a_full_disk_is_raised_to_the_producer(way: Codec, room: int) -> None:
@@ -111,7 +111,7 @@ def test_a_full_disk_is_raised_to_the_producer(way: Codec, room: int) -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "layer"]
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 def test_a_failing_producer_does_not_wait_for_what_is_queued(store: BlobStore) -> None:
     def broken() -> Iterator[bytes]:
         yield from [os.urandom(BLOCK)] * 20
