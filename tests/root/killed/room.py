@@ -105,7 +105,7 @@ class Build:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             code = -1000
-        self._reader.join(1.0)
+        self._reader.join(10.0)
         return code
 
     def wait_until(self, come: Callable[[], bool]) -> None:
