@@ -358,9 +358,10 @@ def test_ctrl_c_before_it_comes_to_that(desk: Desk) -> None:
 
 def test_the_live_view_is_out_of_the_way(desk: Desk) -> None:
     """And every other step has ended."""
-    moment = nap()
+    moment, cache = nap(), "--mount=type=cache,target=/m"
     dockerfile = (
-        f"FROM base AS a\nRUN sleep {moment}\nFROM base AS b\nRUN sleep 0.3; exit 4\nFROM base\n"
+        f"FROM base AS a\nRUN {cache} touch /m/begun; sleep {moment}\n"
+        f"FROM base AS b\nRUN {cache} until [ -e /m/begun ]; do sleep 0.05; done; exit 4\nFROM base\n"
         "COPY --from=a / /\nCOPY --from=b / /\n"
     )
     with desk.entered(dockerfile, "--progress=tty", "--jobs=4") as person:
