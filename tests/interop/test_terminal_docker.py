@@ -8,6 +8,7 @@ import re
 import select
 import subprocess
 import sysconfig
+import termios
 import time
 from collections.abc import Callable
 
@@ -58,7 +59,11 @@ def in_terminal(argv: list[str], env: dict[str, str], typed: bytes) -> tuple[int
         except OSError:
             break
         if typed and b"ready" in said:
-            time.sleep(0.3)  # docker makes its terminal raw while the program already runs
+            while (
+                termios.tcgetattr(master)[3] & termios.ICANON
+            ):  # docker's is raw only while the program runs
+                assert time.monotonic() < end, said
+                time.sleep(0.01)
             os.write(master, typed)
             typed = b""
     os.close(master)
@@ -112,7 +117,7 @@ def test_in_a_terminal(both: list[Run], busybox_image: str) -> None:
 
 def test_keys_that_steer_are_the_program_s(both: list[Run], busybox_image: str) -> None:
     """Ctrl-C reaches it as a signal from its own terminal."""
-    script = "trap 'echo int' INT; echo ready; for n in 1 2 3 4 5 6 7 8; do sleep 0.1; done; exit 7"
+    script = "trap 'echo int; exit 7' INT; echo ready; for n in $(seq 600); do sleep 0.1; done; exit 8"
     theirs, ours = (
         run("-it", busybox_image, "sh", "-c", script, terminal=True, typed=b"\x03") for run in both
     )
