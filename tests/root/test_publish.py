@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -64,7 +64,7 @@ class Container:
     def connect(self, port: Port, address: str = "") -> socket.socket:
         """A client on the host."""
         where = address or {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(port.host_ip, port.host_ip)
-        made: socket.socket = self.host.do(lambda: socket.create_connection((where, port.host_port), 10))
+        made: socket.socket = self.host.do(lambda: socket.create_connection((where, port.host_port), 60))
         return made
 
     def datagrams(self, port: Port, address: str = "127.0.0.1") -> socket.socket:
@@ -80,6 +80,8 @@ class Container:
 
     def close(self) -> None:
         for server in self.servers:
+            with suppress(OSError):
+                server.shutdown(socket.SHUT_RDWR)  # else a thread would wait in accept(2) for ever
             server.close()
         os.close(self.netns)
 
@@ -94,7 +96,7 @@ def _accept(server: socket.socket, serve: Serve) -> None:
 
 
 def _with(connection: socket.socket, serve: Serve) -> None:
-    with connection:
+    with connection, suppress(OSError):  # clients may leave at any time
         serve(connection)
 
 
@@ -362,6 +364,8 @@ def _answering(server: socket.socket) -> None:
         try:
             data, peer = server.recvfrom(65536)
         except OSError:
+            return
+        if peer is None:  # it was shut down
             return
         if data != b"silence":
             server.sendto(b"%d:" % peer[1] + data, peer)
