@@ -10,12 +10,19 @@ import click
 
 class Aliases(click.Group):
     """A command's module is imported when it is run. `known` has, by their names here, the plain commands
-    and arguments that belong to them here.
+    and arguments that belong to them here, `later` what those wait for that are not there yet.
     """
 
-    def __init__(self, name: str, about: str, known: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        about: str,
+        known: Mapping[str, Sequence[str]],
+        later: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(name, help=about, no_args_is_help=True)
         self.known = known
+        self.later = later or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*self.known, *self.commands})
@@ -31,6 +38,9 @@ class Aliases(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] in self.later:
+            text = f"'{self.name} {args[0]}' is not there yet: it comes with {self.later[args[0]]}"
+            raise click.UsageError(text, ctx)
         from builder.cli import switches
 
         name, command, rest = super().resolve_command(ctx, args)

@@ -11,4 +11,6 @@ _KNOWN = {
     **dict.fromkeys(("rm", "remove"), ("rmi",)),
 }
 
-command = Aliases("image", "The commands about images, by docker's longer names.", _KNOWN)
+_LATER = {"prune": "pruning of the store"}
+
+command = Aliases("image", "The commands about images, by docker's longer names.", _KNOWN, _LATER)

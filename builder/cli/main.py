@@ -70,7 +70,7 @@ COMMANDS = {
 LATER = {
     "search": "a search of Docker Hub (pybuild tags lists a repository)",
     **dict.fromkeys(("bake", "compose"), "builds of several targets"),
-    **dict.fromkeys(("du", "prune"), "pruning of the store"),
+    **dict.fromkeys(("du", "prune", "system", "builder"), "pruning of the store"),
     **dict.fromkeys(("explain", "plan"), "plans of builds"),
 }
 """Commands that people will try and that wait for a later version: what they wait for."""
@@ -155,6 +155,8 @@ def with_default(args: list[str]) -> list[str]:
         return args
     if rest[0] == "lint" and not os.path.lexists("lint"):
         return [*args[:position], "build", "--check", *rest[1:]]
+    if rest[0] in ("builder", "buildx") and rest[1:2] in (["build"], ["b"]) and not os.path.lexists(rest[0]):
+        return [*args[:position], "build", *rest[2:]]
     if rest[0] in LATER and not os.path.lexists(rest[0]):
         return args
     return [*args[:position], "build", *rest]

@@ -54,6 +54,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.a
         ([], []),
         (["--root", "/r"], ["--root", "/r"]),
         (["push", "x"], ["push", "x"]),
+        (["buildx", "build", "-t", "x", "."], ["build", "-t", "x", "."]),
+        (["-D", "builder", "b", "."], ["-D", "build", "."]),
     ],
 )
 def test_the_default_command(written: list[str], meant: list[str]) -> None:
@@ -123,6 +125,9 @@ def test_another_distributions_oci_is_told_in_one_line(
     [
         (["search", "x"], "not there yet"),
         (["plan", "x"], "plans of builds"),
+        (["image", "prune", "-a"], "'image prune' is not there yet"),
+        (["system", "prune"], "pruning of the store"),
+        (["builder", "prune"], "pruning of the store"),
         (["images", "--nope"], "No such option"),
         (["tag", "x"], "Missing argument"),
         (["--nope"], "No such option"),
