@@ -155,7 +155,7 @@ def with_default(args: list[str]) -> list[str]:
         return args
     if rest[0] == "lint" and not os.path.lexists("lint"):
         return [*args[:position], "build", "--check", *rest[1:]]
-    if rest[0] in ("builder", "buildx") and rest[1:2] in (["build"], ["b"]) and not os.path.lexists(rest[0]):
+    if rest[0] in ("builder", "buildx") and rest[1:2] in (["build"], ["b"]):
         return [*args[:position], "build", *rest[2:]]
     if rest[0] in LATER and not os.path.lexists(rest[0]):
         return args

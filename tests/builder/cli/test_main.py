@@ -133,7 +133,14 @@ def test_another_distributions_oci_is_told_in_one_line(
         (["--nope"], "No such option"),
     ],
 )
-def test_usage_errors(args: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_usage_errors(
+    args: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a directory called `builder` would be a context
     assert main.run(args) == 2
     ran = capsys.readouterr()
     assert said in ran.err and ran.err.startswith("error: ") and ran.out == ""
