@@ -129,7 +129,7 @@ def serving(root: str, secrets: str, mode: str, *more: str) -> Iterator[Served]:
         yield Served(mode, match[1], Pybuild(root), authfile, f"{secrets}/trusted")
     finally:
         process.send_signal(signal.SIGTERM)
-        _, rest = process.communicate(timeout=30)
+        _, rest = process.communicate(timeout=120)
     assert (process.returncode, rest) == (0, "stopping: running requests may finish\n")
 
 

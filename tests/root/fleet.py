@@ -39,7 +39,7 @@ class Fleet:
 
     def ran(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*self.command, *words], env=ENVIRONMENT, input=stdin, capture_output=True, text=True, timeout=90
+            [*self.command, *words], env=ENVIRONMENT, input=stdin, capture_output=True, text=True, timeout=240
         )
 
     def __call__(self, *words: str, stdin: str = "") -> str:

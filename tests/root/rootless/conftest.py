@@ -85,7 +85,7 @@ class Ordinary:
             cwd=self.home,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=240,
             check=False,
         )
 
