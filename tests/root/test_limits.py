@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import secrets
 import socket
 import subprocess
 import sysconfig
@@ -39,7 +40,7 @@ HOG = "dd if=/dev/zero of=/dev/null bs={}M count=1"
 BOMB = "bomb() { bomb | bomb & wait; }; bomb"
 
 
-PARENT = f"pybuild-test-{os.getpid()}"
+PARENT = f"pybuild-test-{secrets.token_hex(6)}"
 """Below it lie the cgroups of this process's builds: others build at the same time."""
 
 

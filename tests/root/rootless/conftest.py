@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import secrets
 import shutil
 import stat
 import subprocess
@@ -142,7 +143,7 @@ def users() -> Iterator[dict[str, str]]:
     for program in ("useradd", "setpriv", "newuidmap"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
-    names = {"lent": f"{NAME}{os.getpid()}a", "bare": f"{NAME}{os.getpid()}b"}
+    names = {kind: f"{NAME}{secrets.token_hex(4)}" for kind in ("lent", "bare")}
     try:
         for name in names.values():
             subprocess.run(["useradd", "-M", "-N", "-g", "nogroup", "-s", "/bin/sh", name], check=True)
