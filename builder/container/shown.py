@@ -77,9 +77,21 @@ def root_of(
         time.sleep(_PAUSE_S)
     with connection:
         try:
+            _need_entry(fd, container)
             yield fd, lambda: _heard(connection.fileno(), container)
         finally:
             os.close(fd)
+
+
+def _need_entry(fd: int, container: Container) -> None:
+    """Raise SandboxError for a root that lets only processes of its own user namespace in: fuse-overlayfs."""
+    try:
+        os.stat(".", dir_fd=fd)
+    except PermissionError:
+        raise SandboxError(
+            f"the container {container.name} runs on fuse-overlayfs, which lets no other process in",
+            hint=f"pybuild stop {container.name} first, or let tar do it: pybuild exec -i",
+        ) from None
 
 
 def _still() -> None:

@@ -86,3 +86,42 @@ def test_owners(request: pytest.FixtureRequest, who: str, how: str, folder: Path
             assert typed("exec", name, "cat", "/new/file", f"/vol/{name}/file") == "text\ntext\n"
     finally:
         user.pybuild("rm", "-f", name)
+
+
+@pytest.mark.parametrize("storage", ["fuse", "copy"])
+def test_where_the_kernel_mounts_no_overlay(lent: Any, folder: Path, storage: str) -> None:
+    run = lent.with_fuse if storage == "fuse" else lent.pybuild
+    home = lent.home
+
+    def typed(*words: str) -> str:
+        done = run(*words, PYBUILD_SNAPSHOTTER=storage)
+        assert done.returncode == 0, (words, done.stderr)
+        return str(done.stdout)
+
+    typed("import", str(folder / "base.tar"), "golden")
+    typed("create", "--name", storage, "--network=none", "golden", "busybox", "sleep", "1000")
+    try:
+        done = lent.run(
+            "sh", "-c", f"mkdir {storage} && echo text > {storage}/file && ln -s file {storage}/link"
+        )
+        assert done.returncode == 0
+        typed("cp", storage, f"{storage}:/created")
+        typed("start", storage)
+        assert typed("exec", storage, "cat", "/created/link") == "text\n"
+        if storage == "fuse":  # the kernel lets only those in who share its server's user namespace
+            done = run("cp", f"{storage}:/created", ".", PYBUILD_SNAPSHOTTER=storage)
+            assert done.returncode == 1 and "lets no other process in" in done.stderr
+        else:
+            typed("cp", storage, f"{storage}:/created/running")
+            typed("cp", f"{storage}:/created/running", f"{storage}/running")
+        typed("stop", "-t", "0", storage)
+        typed("cp", storage, f"{storage}:/exited")
+        typed("cp", f"{storage}:/exited", f"{storage}/exited")
+        typed("cp", f"{storage}:/created", f"{storage}/created")
+        for name in ("exited", "created"):
+            assert (home / storage / name / "link").read_text() == "text\n"
+        assert "A /exited/file" in typed("diff", storage).split("\n")
+        typed("export", "-o", f"{storage}/all.tar", storage)
+        assert archive(home / storage / "all.tar")["created/link"].issym()
+    finally:
+        run("rm", "-f", storage, PYBUILD_SNAPSHOTTER=storage)
