@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from builder.container import lifecycle
 from builder.container.operation import furnished, operation
 from builder.container.store import Containers
-from builder.errors import SandboxError, UsageError
+from builder.errors import BuildError, SandboxError, UsageError
 from builder.events import discard
 from builder.isolation import current
 from builder.snapshot.overlay import opened
@@ -62,7 +62,7 @@ def root_of(
     while True:
         with containers.alone(container.id, wait=False) as mine:
             if mine >= 0:
-                there = () if alone else mounts()
+                there = _places(mounts) if alone else mounts()
                 with _mounted(store, container, config, lowers, there, write=write, alone=alone) as fd:
                     yield fd, _still
                 return
@@ -81,6 +81,14 @@ def root_of(
             yield fd, lambda: _heard(connection.fileno(), container)
         finally:
             os.close(fd)
+
+
+def _places(mounts: Callable[[], tuple[Mount, ...]]) -> tuple[Mount, ...]:
+    """Mounts for the sake of their places, which is no reason to insist on what is mounted."""
+    try:
+        return mounts()
+    except BuildError:
+        return ()
 
 
 def _need_entry(fd: int, container: Container) -> None:

@@ -97,6 +97,11 @@ def test_the_whole_without_what_is_mounted(fleet: Fleet, tmp_path: Path) -> None
         assert not {"", ".", "data/inner/file", "data/tree/in"} & found.keys()
         assert found["same"].isreg() and found["data/file"].size == 7
         fleet("stop", "-t", "0", "box")
+    (tmp_path / "gone").mkdir()
+    mount = f"type=bind,source={tmp_path}/gone,target=/bound"
+    fleet("create", "--name", "bound", "--mount", mount, "base", "true")
+    (tmp_path / "gone").rmdir()
+    assert "data/file" in exported(fleet, "bound")  # what is mounted is not asked for
     fleet("export", "-o", str(tmp_path / "all.tar"), "box")
     fleet("import", str(tmp_path / "all.tar"), "again")
     assert fleet("run", "--rm", "--network=none", "again", "cat", "/data/file") == "1\nmore"
