@@ -76,7 +76,8 @@ def _fetched(
         try:
             registries.restore(place, wanted)
         except (BuildError, OciError) as error:
-            refusal = str(error)
+            hint = getattr(error, "hint", "")
+            refusal = f"{error}: {hint}" if hint else str(error)
         else:
             return place, ""
     return None, refusal

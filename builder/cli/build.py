@@ -193,7 +193,7 @@ if TYPE_CHECKING:
 @click.option("--pull", is_flag=True, help="Ask registries for bases anew, whatever the store has.")
 @click.option("--locked", is_flag=True, help="Use exactly what the Dockerfile's lock says (pybuild lock).")
 @click.option("--push", is_flag=True, help="Push the image: -o type=registry.")
-@click.option("--offline", is_flag=True, help="Ask nothing of the network.")
+@remote.OFFLINE
 @remote.AUTHFILE
 @click.option(
     "--creds",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from functools import partial
 
 import click
 
-from builder.cli import listing, text
+from builder.cli import listing, remote, text
 from builder.cli.session import Session
 from builder.images import Entry
 
@@ -25,10 +26,15 @@ _FRACTION = re.compile(r"\.\d+")
 @click.option("--no-trunc", is_flag=True, help="Show whole ids and commands.")
 @click.option("-q", "--quiet", is_flag=True, help="Only image ids.")
 @click.option("--format", "form", metavar="FORM", help="table, json, or a template such as {{.CreatedBy}}.")
+@remote.OFFLINE
 @click.pass_obj
-def command(session: Session, name: str, human: bool, no_trunc: bool, quiet: bool, form: str | None) -> None:
+def command(
+    session: Session, name: str, human: bool, no_trunc: bool, quiet: bool, form: str | None, offline: bool
+) -> None:
     """Set by the decorator."""
-    rows = list(_rows(session.images.resolve(name), human=human, full=no_trunc))
+    access = remote.access(session, offline=offline)
+    entry = session.again(partial(session.images.resolve, name), access=access)
+    rows = list(_rows(entry, human=human, full=no_trunc))
     if quiet:
         sys.stdout.write("".join(f"{row['ID']}\n" for row in rows))
     elif form and form != "table":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,7 +15,11 @@ from builder.cli import listing, output, remote
 from builder.cli.session import Session
 from builder.errors import NotFound, RegistryFailed
 from builder.images import Entry
+from oci.errors import InvalidReference
 from oci.image import images
+
+if TYPE_CHECKING:
+    from oci.model import Platform
 
 
 @click.command(
@@ -31,6 +36,7 @@ from oci.image import images
 @click.option("--remote", "there", is_flag=True, help="Images of registries, which stay there.")
 @click.option("--platform", metavar="OS/ARCH", help="Of an index the image for this (default: this machine).")
 @remote.with_access
+@remote.OFFLINE
 @click.pass_obj  # fmt: skip
 def command(
     session: Session,
@@ -61,10 +67,9 @@ def command(
             elif there:
                 found.append(document(_remote(session, name, platform, flags)))
             else:
-                entry = session.images.resolve(name)
-                if platform:
-                    entry = session.images.choose(entry, platforms.parse(platform))
-                found.append(document(entry) | _memory(session, entry) | _parts(session, entry))
+                wanted = platforms.parse(platform) if platform else None
+                act = partial(_local, session, name, wanted)
+                found.append(session.again(act, access=remote.asked(session, flags, *_host(name))))
         except (NotFound, RegistryFailed) as error:
             code = output.report(error)
     if template:
@@ -113,6 +118,24 @@ def typed(shown: Mapping[str, Any]) -> Mapping[str, object]:
     times = {"LastTagTime": "0001-01-01 00:00:00 +0000 UTC"}
     inner = {"Config": Struct(shown["Config"], config), "Metadata": Struct(shown.get("Metadata", {}), times)}
     return Struct({**shown, **inner}, zeros)
+
+
+def _local(session: Session, name: str, platform: Platform | None) -> Mapping[str, Any]:
+    """An image of the store."""
+    entry = session.images.resolve(name)
+    if platform:
+        entry = session.images.choose(entry, platform)
+    return document(entry) | _memory(session, entry) | _parts(session, entry)
+
+
+def _host(name: str) -> tuple[str, ...]:
+    """The registry that a name is of, if it is one."""
+    from oci.reference import Reference
+
+    try:
+        return (Reference.parse(name).domain,)
+    except InvalidReference:
+        return ()
 
 
 def _memory(session: Session, entry: Entry) -> dict[str, object]:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 @click.option(
     "--ssh", multiple=True, metavar="NAME[=SOCKET|=KEY[,KEY]]", help="An ssh agent or keys for repositories."
 )
-@click.option("--offline", is_flag=True, help="Ask nothing of the network.")
+@remote.OFFLINE
 @remote.QUIET
 @remote.AUTHFILE
 @remote.TLS_VERIFY

@@ -42,6 +42,7 @@ CERT_DIR = click.option(
     metavar="DIR",
     help="Certificates for the registry: *.crt are authorities, *.cert and *.key a client's.",
 )
+OFFLINE = click.option("--offline", is_flag=True, help="Ask nothing of the network.")
 QUIET = click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 
 
@@ -51,12 +52,14 @@ def with_access(command: Command) -> Command:
 
 
 def asked(session: Session, flags: Mapping[str, Any], *hosts: str) -> Access:
-    """How registries are reached, by the options of `with_access`; `--creds` is for `hosts` alone."""
+    """How registries are reached, by the options of `with_access`, perhaps with `OFFLINE`; `--creds` is for
+    `hosts` alone."""
     return access(
         session,
         authfile=flags["authfile"],
         cert_dir=flags["cert_dir"],
         tls_verify=flags["tls_verify"],
+        offline=flags.get("offline", False),
         credentials=tuple((host, flags["creds"]) for host in dict.fromkeys(hosts)),
     )
 

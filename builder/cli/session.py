@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from builder.events import Event
     from builder.healing import Aside
     from builder.images import Images
-    from builder.registries import Registries
+    from builder.registries import Access, Registries
     from builder.state import StateDir
     from oci.digest import Digest
     from oci.model import Descriptor
@@ -89,15 +89,21 @@ class Session:
                 for each in descriptors:
                     registries.complete(each)
 
-    def again(self, act: Callable[[], Result], registries: Registries | None = None) -> Result:
+    def again(
+        self,
+        act: Callable[[], Result],
+        registries: Registries | None = None,
+        access: Access | None = None,
+    ) -> Result:
         """What `act` gives, which is tried once more for every damaged blob of the store that ends it and
-        that can be had again (R16). It must not have shown anything half done to anybody by then."""
+        that can be had again (R16), from `registries` or by `access`. It must not have shown anything half
+        done to anybody by then."""
         mended: set[Digest] = set()
         while True:
             try:
                 return act()
             except (OciError, BuildError) as error:
-                aside = self._mended(error, registries)
+                aside = self._mended(error, registries, access)
                 if aside is None or not aside.is_mended or aside.digest in mended:
                     raise
                 mended.add(aside.digest)
@@ -110,7 +116,7 @@ class Session:
 
         self._told(put_aside(self._images, error))
 
-    def _mended(self, error: Exception, registries: Registries | None) -> Aside | None:
+    def _mended(self, error: Exception, registries: Registries | None, access: Access | None) -> Aside | None:
         """The damaged blob that was the reason, put aside and fetched again where that can be."""
         from builder.healing import damaged, put_aside
 
@@ -121,7 +127,8 @@ class Session:
         from builder.events import discard
         from builder.registries import Access, Registries
 
-        with self.state.lease(), Registries(Access(config=self.config), self.images, discard) as own:
+        access = access or Access(config=self.config)
+        with self.state.lease(), Registries(access, self.images, discard) as own:
             return self._told(put_aside(self.images, error, own))
 
     def _told(self, aside: Aside | None) -> Aside | None:

@@ -85,6 +85,28 @@ def test_copy(pybuild: Pybuild, pushed: str, tmp_path: Path, target: str, part: 
     assert pybuild("copy", target.format(tmp_path), "store:again:1").code == 0
 
 
+@pytest.mark.parametrize(("part", "how"), [each for each in EVERY if each[0] != "layer"])
+@pytest.mark.parametrize("verb", ["inspect", "history"])
+def test_inspect_and_history(pybuild: Pybuild, pushed: str, verb: str, part: str, how: str) -> None:
+    """SECURITY.md R16."""
+    line = (verb, "--format", "json", pushed)
+    before = pybuild.ok(*line)
+    digest = damage(pybuild.root, pushed, part, how)
+    ran = pybuild(*line)
+    assert ran.code == 0 and ran.out == before and fetched(digest, pushed, ran.err), ran
+    assert pybuild("fsck").code == 0
+
+
+@pytest.mark.parametrize("verb", ["inspect", "history"])
+def test_nothing_is_fetched_offline(pybuild: Pybuild, pushed: str, server: RegistryServer, verb: str) -> None:
+    digest = damage(pybuild.root, pushed, "config", "flipped")
+    ran = pybuild(verb, "--offline", pushed)
+    assert ran.code != 0 and f"the blob {digest} of {pushed} is damaged and was put aside; " in ran.err, ran
+    assert "--offline" in ran.err and f"pybuild pull {pushed}" in ran.err
+    pybuild.ok("pull", pushed)
+    pybuild.ok(verb, "--offline", pushed)
+
+
 def test_several_blobs_at_once(pybuild: Pybuild, pushed: str, tmp_path: Path) -> None:
     for blob in Path(pybuild.root, "blobs/sha256").iterdir():
         blob.write_bytes(blob.read_bytes()[:-1])
