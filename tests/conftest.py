@@ -56,8 +56,12 @@ def _remove(folder: str) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that touches the machine says so, and lies where the scheduler looks for it."""
+    """A test that touches the machine says so, and lies where the scheduler looks for it. Its name is the
+    same in every process: workers have to find the same tests.
+    """
     for item in items:
+        if " at 0x" in item.nodeid:
+            raise pytest.UsageError(f"{item.nodeid}: give its parameters ids, not addresses")
         marked = bool(item.get_closest_marker("root") or item.get_closest_marker("interop"))
         if marked != item.nodeid.startswith(MACHINE):
             raise pytest.UsageError(

@@ -16,7 +16,9 @@ from oci.registry.server import proxy
 from tests.builder.cli.damage import DAMAGES
 from tests.oci.registry.test_server_proxy import Behind
 
-every_damage = pytest.mark.parametrize("how", [*DAMAGES.values(), lambda content: content * 20_000], ids=str)
+every_damage = pytest.mark.parametrize(
+    "how", [*DAMAGES.values(), lambda content: content * 20_000], ids=[*DAMAGES, "repeated"]
+)
 
 
 def damage(layout: Layout, digest: str, how: Callable[[bytes], bytes]) -> None:
