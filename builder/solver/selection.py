@@ -148,7 +148,18 @@ def _with_parents(op: Copy, tree: Tree, written: str) -> Iterator[Selected]:
         if len(items) > 1 or (items and pattern == "."):
             yield Selected(tree, b"", base, items)
         elif plain and not op.optional:
-            raise _not_found(tree, join(base, clean(pattern)), written.replace("/./", "/"))
+            raise _not_below(tree, join(base, clean(pattern)), written.replace("/./", "/"))
+
+
+def _not_below(tree: Tree, path: bytes, written: str) -> ContextError:
+    """The error for a path that --parents does not find, be it that a link leads to it."""
+    real = _resolve(tree, path, written)
+    if real == path or tree.lstat(real) is None:
+        return _not_found(tree, path, written)
+    return ContextError(
+        f"{written} leads through a symbolic link, and --parents follows none after its pivot",
+        hint=f"write {os.fsdecode(real)}, where the link leads to",
+    )
 
 
 def _resolve(tree: Tree, path: bytes, written: str) -> bytes:

@@ -88,6 +88,8 @@ def test_parents_reads_only_what_can_match(context: LocalContext) -> None:
         ("y/./c", "y/c is not"),
         ("z.txt/./a", "stands after a directory"),
         ("[", "proper end"),
+        ("link/gone.txt", "link/gone.txt is not in the context"),
+        ("link/c.txt", "link/c.txt leads through a symbolic link"),
     ],
 )
 def test_parents_of_nothing(context: LocalContext, path: str, message: str) -> None:
