@@ -68,7 +68,7 @@ def command(
                 found.append(document(_remote(session, name, platform, flags)))
             else:
                 wanted = platforms.parse(platform) if platform else None
-                act = partial(_local, session, name, wanted)
+                act = partial(_local, session, name, kind, wanted)
                 found.append(session.again(act, access=remote.asked(session, flags, *_host(name))))
         except (NotFound, RegistryFailed) as error:
             code = output.report(error)
@@ -79,6 +79,15 @@ def command(
     else:
         sys.stdout.write(json.dumps(found, indent=4, ensure_ascii=False) + "\n")
     return code
+
+
+def _image(session: Session, name: str, kind: str | None) -> Entry:
+    try:
+        return session.images.resolve(name)
+    except NotFound as error:
+        if kind == "image":
+            raise
+        raise NotFound(f"no container and no image {name!r}", hint=error.hint) from None
 
 
 def _container(session: Session, name: str, kind: str | None) -> str:
@@ -120,9 +129,9 @@ def typed(shown: Mapping[str, Any]) -> Mapping[str, object]:
     return Struct({**shown, **inner}, zeros)
 
 
-def _local(session: Session, name: str, platform: Platform | None) -> Mapping[str, Any]:
+def _local(session: Session, name: str, kind: str | None, platform: Platform | None) -> Mapping[str, Any]:
     """An image of the store."""
-    entry = session.images.resolve(name)
+    entry = _image(session, name, kind)
     if platform:
         entry = session.images.choose(entry, platform)
     return document(entry) | _memory(session, entry) | _parts(session, entry)

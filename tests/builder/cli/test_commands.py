@@ -140,7 +140,9 @@ def test_inspect_has_dockers_shape(pybuild: Pybuild, image: str) -> None:
     assert pybuild("inspect", "-f", "{{.Nope}}", "app:1").code == 2
     assert pybuild("inspect", "-f", "{{.Config.Nope}}", "app:1").code == 2
     ran = pybuild("inspect", "app:1", "nothing")
-    assert ran.code == 1 and len(json.loads(ran.out)) == 1 and "no image 'nothing'" in ran.err
+    assert (
+        ran.code == 1 and len(json.loads(ran.out)) == 1 and "no container and no image 'nothing'" in ran.err
+    )
 
 
 def test_history(pybuild: Pybuild, image: str) -> None:
