@@ -7,11 +7,15 @@ import os
 import stat
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from oci.apply import apply
+from oci.apply.metadata import Metadata
 from oci.tar import Entry, Kind, TarReader, TarWriter
 
 pytestmark = pytest.mark.root
@@ -190,3 +194,32 @@ def test_rootless_without_a_record_of_owners_is_an_error(place: str) -> None:
         "apply(TarReader(sys.stdin.buffer), os.environ['PLACE'], userxattr=True)\n",
     )
     assert "owner 1000:1000 of /bin/su has no id in this user namespace" in said
+
+
+def test_s44_a_label_of_another_machine_is_dropped(tmp_path: Path) -> None:
+    """Root could set it where no SELinux is loaded."""
+    label = ((b"security.selinux", b"system_u:object_r:etc_t:s0"), (b"security.pybuild", b"kept"))
+    folder = tmp_path / "root"
+    folder.mkdir()
+    entries = [Entry(b"file", Kind.FILE, 0o644, 0, 0, 1, xattrs=label)]
+    apply(TarReader(io.BytesIO(archive(entries))), str(folder))
+    if "security.pybuild" not in os.listxattr(folder / "file"):
+        pytest.skip("this file system keeps no security attributes")
+    before = tmp_path / "own"
+    before.touch()
+    own = "security.selinux" in os.listxattr(before)  # what the kernel gives every file
+    assert own or "security.selinux" not in os.listxattr(folder / "file")
+
+
+def test_s43_what_became_a_link_is_not_given_a_mode(tmp_path: Path) -> None:
+    """A pipe just made that somebody exchanges: the link's target keeps its mode."""
+    victim = tmp_path / "victim"
+    victim.touch(0o600)
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / "pipe").symlink_to(victim)
+    fd = os.open(tmp_path / "inside", os.O_RDONLY | os.O_DIRECTORY)
+    directory = SimpleNamespace(fd=fd, plain=True, child=lambda base: base)
+    with suppress(OSError):
+        Metadata(None, None).set_by_name(directory, b"pipe", Entry(b"pipe", Kind.FIFO, 0o777))  # type: ignore[arg-type]
+    os.close(fd)
+    assert victim.stat().st_mode & 0o777 == 0o600

@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import textwrap
@@ -205,6 +206,18 @@ def test_s11_nothing_of_the_host_can_be_traced(world: Any, compiled: Compiled) -
 # --- S12, S13: descriptors and the working directory
 
 
+def test_s12_the_launcher_keeps_no_descriptor_of_the_builder(world: Any) -> None:
+    """Also of those that the builder, or what started it, forgot to close."""
+    path = world.path("forgotten")
+    fd = os.open(path, os.O_CREAT | os.O_RDWR)
+    os.set_inheritable(fd, True)
+    with Launcher(world.path("stubs2")) as world.launcher:
+        world.sh("true")
+        folder = f"/proc/{world.launcher.pid}/fd"
+        assert path not in [os.readlink(f"{folder}/{each}") for each in os.listdir(folder)]
+    os.close(fd)
+
+
 def test_s12_a_step_has_three_descriptors(world: Any) -> None:
     careless = [os.open("/", os.O_RDONLY) for _ in range(40)]
     for fd in careless:
@@ -227,6 +240,27 @@ def test_s13_a_descriptor_is_no_working_directory(world: Any) -> None:
         for cwd in (f"/proc/self/fd/{number}", f"/fd{number}"):
             root = world.overlay() if number % 16 == 0 else read_only
             assert world.run("true", cwd=cwd, root=root)[0].status == 125, cwd
+
+
+def test_s13_a_directory_outside_of_the_root_is_refused(world: Any) -> None:
+    """Whatever led there: the last look, behind all that keeps a step from having such a descriptor."""
+    code = textwrap.dedent(
+        """
+        import os, sys
+        from types import SimpleNamespace
+        from builder.sandbox.step import Step
+        step = Step.__new__(Step)
+        step.plan = SimpleNamespace(cwd=b".", owners=())
+        os.chdir("/usr")
+        os.chroot(sys.argv[1])
+        try:
+            step._working_directory()
+        except OSError:
+            print("refused")
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", code, world.path("image")], capture_output=True, text=True)
+    assert done.stdout == "refused\n", done.stderr
 
 
 def test_s13_the_working_directory_is_inside(world: Any) -> None:
@@ -270,8 +304,9 @@ def test_s20_the_old_root_is_gone(world: Any, compiled: Compiled) -> None:
     assert calls(world, compiled, "80,@/", *climb)[-1] == -2  # chdir, chroot, chdir, access: ENOENT
 
 
-def test_s22_mounts_of_a_privileged_step_stay_in_it(world: Any) -> None:
-    """Even where the host's mount is shared with its peers."""
+@pytest.mark.parametrize("shared_root", [False, True])
+def test_s22_mounts_of_a_privileged_step_stay_in_it(world: Any, shared_root: bool) -> None:
+    """Even where the host's mounts are shared with their peers, its root too (as systemd has it)."""
     code = textwrap.dedent(
         f"""
         import os
@@ -285,6 +320,8 @@ def test_s22_mounts_of_a_privileged_step_stay_in_it(world: Any) -> None:
         s.mount(b"tmpfs", shared.encode(), b"tmpfs", 0)
         s.mount(b"none", shared.encode(), b"", 1 << 20)  # MS_SHARED
         os.mkdir(shared + "/in")
+        if {shared_root}:
+            s.mount(b"none", b"/", b"", 1 << 20)
         read = lambda: open("/proc/self/mountinfo").read()
         before = read()
         assert "shared:" in before
@@ -312,13 +349,17 @@ def test_s23_no_capability_is_inheritable(world: Any) -> None:
     sets = dict(line.split(":\t") for line in inherited.stdout.splitlines())
     assert (sets["CapInh"], sets["CapAmb"]) == ("0" * 16, "0" * 16)
     assert sets["CapEff"] == sets["CapPrm"] == sets["CapBnd"] == "00000000a80425fb"
+    other = subprocess.run([*command, "1000"], capture_output=True, text=True, check=True)
+    sets = dict(line.split(":\t") for line in other.stdout.splitlines())
+    assert sets.pop("CapBnd") == "00000000a80425fb" and {*sets.values()} == {"0" * 16}
 
 
 _SHOW = """
 import sys
 from builder.sandbox.run import Launcher
 from builder.sandbox.spec import *
-box = Sandbox(Overlay((sys.argv[1],)), ("/bin/grep", "Cap", "/proc/self/status"), network="none")
+ids = {name: int(sys.argv[3]) for name in ("uid", "gid") if sys.argv[3:]}
+box = Sandbox(Overlay((sys.argv[1],)), ("/bin/grep", "Cap", "/proc/self/status"), network="none", **ids)
 with Launcher(sys.argv[2]) as launcher:
     assert launcher.run(box, output_fd=1).status == 0
 """
@@ -389,6 +430,28 @@ def test_usual_limits(world: Any) -> None:
     assert asked["Max open files"] == ["10", "20"]
 
 
+def test_s95_the_usual_limits_are_not_those_of_the_builder(world: Any) -> None:
+    """Soft ones as high as the hard ones, no core files, whatever the builder itself was started with."""
+    code = textwrap.dedent(
+        """
+        import contextlib, resource, sys
+        from builder.sandbox.run import Launcher
+        from builder.sandbox.spec import *
+        for name, soft, hard in (("NPROC", 4000, 5000), ("NOFILE", 400, 500), ("CORE", 1000, -1)):
+            with contextlib.suppress(ValueError):  # a hard limit that is lower already
+                resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (soft, hard))
+        box = Sandbox(Overlay((sys.argv[1],)), ("/bin/cat", "/proc/self/limits"), network="none")
+        with Launcher(sys.argv[2]) as launcher:
+            assert launcher.run(box, output_fd=1).status == 0
+        """
+    )
+    words = [sys.executable, "-c", code, world.path("image"), world.path("stubs2")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    limits = {line[:25].strip(): line[26:].split()[:2] for line in done.stdout.splitlines()}
+    assert limits["Max processes"] == ["5000", "5000"] and limits["Max open files"] == ["500", "500"]
+    assert limits["Max core file size"] == ["0", "0"]
+
+
 # --- S26 to S30: control groups, devices, network, terminal
 
 
@@ -415,6 +478,63 @@ def test_s27_only_the_usual_devices(world: Any) -> None:
     assert world.run("sh", "-c", made)[1].count("Permission denied") == 2
     made = "for d in /dev /dev/shm; do mknod $d/mem c 1 1; head -c 1 $d/mem; done"
     assert world.run("sh", "-c", made)[1].count("Permission denied") == 2
+
+
+def test_s27_no_mount_of_a_step_lets_a_device_work(world: Any) -> None:
+    """A node that is made in it, or was there before, be it its root or a mount."""
+    os.mkdir(world.path("cache"))
+    for folder in (world.path("cache"), world.path("image")):
+        os.mknod(f"{folder}/mem", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    layers = (world.path("image"), world.path("cache"))
+    mounts = (
+        Bind(world.path("cache"), "/cache"),
+        Bind(world.path(""), "/part", path="cache"),
+        Tmpfs("/tmp/t"),
+        Layers("/from", layers),
+    )
+    script = "mknod /tmp/t/mem c 1 3; for d in / /cache /part /tmp/t /from; do head -c 0 $d/mem; done"
+    for root in (world.overlay(), Bind(world.path("image"))):
+        output = world.run("sh", "-c", script, mounts=mounts, root=root)[1]
+        assert output.count("Permission denied") == 5, output
+    opened = world.run("sh", "-c", script, mounts=mounts, privileged=True)[1]
+    assert opened.count("Permission denied") == 1 and "/tmp/t/mem" in opened, opened
+
+
+def test_s27_what_is_mounted_in_dev_has_no_setuid_programs(world: Any) -> None:
+    rows = [line.split() for line in world.sh("cat /proc/self/mountinfo").splitlines()]
+    below = {row[4]: row[5].split(",") for row in rows if row[4].startswith("/dev")}
+    assert len(below) == 10 and all("nosuid" in flags for flags in below.values()), below
+    assert all("noexec" in flags for place, flags in below.items() if place != "/dev"), below
+
+
+def test_s14_a_node_of_the_host_is_looked_at(world: Any) -> None:
+    """What is bound to a step's /dev/null is that device, and not what somebody put in its place."""
+    code = textwrap.dedent(
+        """
+        import sys
+        from builder.sandbox import syscalls as s
+        from builder.sandbox.run import Launcher
+        from builder.sandbox.spec import *
+        box = Sandbox(Overlay((sys.argv[1],)), ("/bin/true",), network="none")
+        with Launcher(sys.argv[2]) as launcher:
+            s.unshare(s.CLONE_NEWNS)
+            s.mount(b"none", b"/", b"", s.MS_REC | s.MS_PRIVATE)
+            s.mount(sys.argv[3].encode(), b"/dev/random", b"", 4096)  # MS_BIND
+        with Launcher(sys.argv[2]) as launcher:
+            print(launcher.run(box, output_fd=2).error)
+        """
+    )
+    for other in (world.path("image/bin/busybox"), "/dev/null"):
+        words = [sys.executable, "-c", code, world.path("image"), world.path("stubs2"), other]
+        done = subprocess.run(words, capture_output=True, text=True)
+        assert "the host's node is not that device" in done.stdout, done
+
+
+def test_s20_standard_input_is_of_the_steps_own_mounts(world: Any) -> None:
+    """No descriptor of a step leads to a mount of the host's."""
+    lines = world.sh("cat /proc/self/fdinfo/0; echo; cat /proc/self/mountinfo").split("\n\n")
+    (mount,) = (line.split()[1] for line in lines[0].splitlines() if line.startswith("mnt_id"))
+    assert mount in {line.split()[0] for line in lines[1].splitlines()}
 
 
 @pytest.mark.parametrize("network", ["none", "private"])

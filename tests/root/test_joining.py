@@ -7,6 +7,7 @@ import platform
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,13 +15,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from test_confinement import LOADER, WRITER
+from test_confinement import CALLS, LOADER, WRITER
+from test_confinement import number as call
 from test_limits import groups
 from test_terminal import closing, read_all
 
+from builder.sandbox import launcher as there
 from builder.sandbox.run import Launcher, Running
 from builder.sandbox.spec import Bind, Exit, File, Limits, Sandbox, Terminal, Tmpfs
 from builder.sandbox.terminal import set_size
@@ -433,6 +437,34 @@ def test_s92_the_container_gets_no_hold_of_a_joining_process(
         assert running.wait().status == 0
     assert os.read(reading, 100) == b"1 0\n"
     os.close(reading)
+
+
+def test_s92_it_has_a_session_keyring_of_its_own(world: Any, compiled: Callable[..., str]) -> None:
+    _install(world, compiled(CALLS), "bin/calls")
+    look = ("calls", f"{call('keyctl')},0,-3,0")  # KEYCTL_GET_KEYRING_ID
+    with contained(world) as box:
+        first, second = (box.join(*look, unfiltered=True)[1] for _ in range(2))
+    assert int(first) > 0 and int(second) > 0 and first != second
+
+
+def test_s92_who_never_reached_its_program_is_joined_by_nobody() -> None:
+    """A container that has failed and is not reaped yet: its root directory may be the host's."""
+    launcher = there.Launcher.__new__(there.Launcher)
+    begun: list[Any] = []
+    launcher._begin = lambda plan, fds, answer, target=None: begun.append(target)  # type: ignore[method-assign]
+    launcher.joining = {}
+    for said, joined in (((b"R",), True), ((b"R", b"E"), False), ((b"E",), False), ((), False)):
+        target = SimpleNamespace(
+            number=7, begins=lambda: False, reported=lambda said=said: [(k, b"") for k in said]
+        )
+        launcher.by_pidfd = {9: target}  # type: ignore[dict-item]
+        answer, told = socket.socketpair()
+        begun.clear()
+        launcher._join(SimpleNamespace(join=7), [], answer)  # type: ignore[arg-type]
+        assert (begun == [target]) is joined, said
+        answer.close()
+        assert joined or b"the container is not running" in told.recv(200)
+        told.close()
 
 
 TRACER = r"""

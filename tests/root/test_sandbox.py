@@ -410,10 +410,12 @@ def test_nobody_waits_any_more(world: Any) -> None:
     until(lambda: not sleeping(moment))
 
 
-def test_a_killed_launcher_takes_its_steps_along(world: Any) -> None:
-    """SECURITY.md S96."""
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_a_killed_launcher_takes_its_steps_along(world: Any, uid: int) -> None:
+    """SECURITY.md S96. A change of ids takes the parent's death away from a process."""
     moment = nap()
-    with world.launcher.begin(world.sandbox("sh", "-c", f"sleep {moment}; true"), output_fd=2) as running:
+    step = world.sandbox("sh", "-c", f"sleep {moment}; true", uid=uid, gid=uid)
+    with world.launcher.begin(step, output_fd=2) as running:
         until(lambda: sleeping(moment))
         os.kill(world.launcher.pid, signal.SIGKILL)
         with pytest.raises(OSError, match="launcher"):

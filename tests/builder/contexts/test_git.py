@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sites import Repository, Site, git_daemon, site
 
-from builder.contexts.git import Repositories
+from builder.contexts.git import Repositories, _environment
 from builder.errors import BuildCancelled, ContextError, FetchFailed
 from builder.giturl import GitUrl, GitUrlError, parse
 
@@ -360,3 +360,26 @@ def test_refs_that_are_options(ref: str) -> None:
     """SECURITY.md S50."""
     with pytest.raises(GitUrlError):
         parse(f"git://127.0.0.1:1/x?ref={ref}")
+
+
+def test_s51_what_git_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each by itself: several keep the same thing out, and no repository shows that one is missing."""
+    for name in ("GIT_CONFIG_GLOBAL", "HOME", "XDG_CONFIG_HOME", "GIT_CONFIG_PARAMETERS", "GIT_EXEC_PATH"):
+        monkeypatch.setenv(name, "/somewhere")
+    told = _environment({}, "https")
+    wanted = {
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "HOME": "/dev/null",
+        "GIT_TERMINAL_PROMPT": "0",
+        "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_LFS_SKIP_SMUDGE": "1",
+        "GIT_ALLOW_PROTOCOL": "https:ssh:git",
+    }
+    assert wanted.items() <= told.items()
+    assert not {"XDG_CONFIG_HOME", "GIT_CONFIG_PARAMETERS", "GIT_EXEC_PATH"} & told.keys()
+    assert "http" in _environment({}, "http")["GIT_ALLOW_PROTOCOL"].split(":")
+    count = int(told["GIT_CONFIG_COUNT"])
+    config = {told[f"GIT_CONFIG_KEY_{n}"]: told[f"GIT_CONFIG_VALUE_{n}"] for n in range(count)}
+    quiet = {"core.hooksPath": "/dev/null", "core.fsmonitor": "false", "core.attributesFile": "/dev/null"}
+    assert (quiet | {"credential.helper": ""}).items() <= config.items()

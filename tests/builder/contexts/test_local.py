@@ -206,3 +206,20 @@ def test_threads_that_look_at_once_see_everything(tmp_path: Path) -> None:
         with LocalContext(str(tmp_path)) as context, ThreadPoolExecutor(4) as pool:
             for found in pool.map(context.listdir, [b""] * 4):
                 assert found == names
+
+
+def test_s53_a_directory_exchanged_for_a_link_is_not_listed(tmp_path: Path) -> None:
+    """Between the look at its parent and its own turn (SECURITY.md S53)."""
+    from builder.contexts.listing import Lister
+
+    (tmp_path / "outside" / "deep").mkdir(parents=True)
+    (tmp_path / "context" / "sub").mkdir(parents=True)
+    fd = os.open(tmp_path / "context", os.O_RDONLY | os.O_DIRECTORY)
+    lister = Lister(fd, "context", None)
+    lister.one(b"", fd)
+    (tmp_path / "context" / "sub").rmdir()
+    (tmp_path / "context" / "sub").symlink_to(tmp_path / "outside")
+    with pytest.raises(ContextError):
+        lister.whole(b"", fd)
+    os.close(fd)
+    assert b"sub" not in lister.listings

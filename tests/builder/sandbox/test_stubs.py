@@ -67,12 +67,16 @@ def test_only_what_was_made_is_removed(tmp_path: Path) -> None:
     base = tmp_path / "upper"
     for folder in ("run/secrets", "kept/full", "swapped"):
         (base / folder).mkdir(parents=True)
-    for file in ("run/secrets/x", "kept/full/of", "written"):
+    for file in ("run/secrets/x", "kept/full/of", "written", "another"):
         (base / file).touch()
     made = [
         _made(base, name)
-        for name in ("run", "run/secrets", "run/secrets/x", "kept", "kept/full", "swapped", "written")
-    ]
+        for name in (
+            "run", "run/secrets", "run/secrets/x", "kept", "kept/full", "swapped", "written", "another"
+        )
+    ]  # fmt: skip
+    (base / "new").touch()
+    (base / "new").rename(base / "another")  # as empty as ours was
     (base / "written").write_text("by the step")
     (base / "swapped").rmdir()
     (tmp_path / "victim").mkdir()
@@ -80,6 +84,7 @@ def test_only_what_was_made_is_removed(tmp_path: Path) -> None:
     os.utime(base, (1, 1))
     stayed = remove_stubs(made, [])
     assert sorted(os.path.relpath(path, base) for path in stayed) == [
+        "another",
         "kept",
         "kept/full",
         "swapped",

@@ -121,3 +121,15 @@ def test_a_huge_passwd_is_refused(tmp_path: Path) -> None:
         file.truncate((16 << 20) + 1)
     with pytest.raises(SandboxError, match="the limit is"):
         resolve_owner(View([DirectoryLayer(str(tmp_path))]), "app")
+
+
+def test_a_line_without_end_is_no_user(tmp_path: Path) -> None:
+    """SECURITY.md S32."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "passwd").write_bytes(
+        b"app:x:5:5:" + b"x" * (64 << 10) + b":/:/bin/sh\nok:x:6:7::/:/\n"
+    )
+    view = View([DirectoryLayer(str(tmp_path))])
+    assert resolve_owner(view, "ok") == (6, 7)
+    with pytest.raises(SandboxError, match="app"):
+        resolve_owner(view, "app")
