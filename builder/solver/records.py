@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from builder import space
+from builder.errors import BuildError
 from builder.graph import Copy, Step
 from builder.solver.cache import StepRecord
 from builder.solver.keys import linked_key
@@ -75,7 +76,11 @@ class Records:
             userxattr = means.isolation.userxattr
             with LayerSink(means.codec, means.blobs) as sink, space.told(means.state.root, step.at):
                 take = self._tools.until_interrupted(sink)
-                written = write_upper(upper, lowers, take, clock=means.clock, userxattr=userxattr)
+                try:
+                    written = write_upper(upper, lowers, take, clock=means.clock, userxattr=userxattr)
+                except BuildError as error:
+                    error.at = error.at or step.at
+                    raise
                 layer = sink.finish() if written else None
             means.cache.store(key, StepRecord(layer, created, name, means.clock))
             self._tools.snapshots.settled(name)

@@ -221,6 +221,12 @@ def test_steps_see_users_groups_homes_and_directories(shop: Workshop) -> None:
     )
 
 
+def test_what_no_layer_can_hold_is_told_with_the_line_that_made_it(shop: Workshop) -> None:
+    with pytest.raises(BuildError, match=r"\.wh\.x") as caught:
+        shop.build("FROM base\nRUN touch /.wh.x\nRUN true\n")
+    assert caught.value.at is not None and caught.value.at.first == 2
+
+
 def test_an_empty_diff_makes_no_layer(shop: Workshop) -> None:
     image = shop.image(shop.build("FROM base\nRUN true\nRUN touch /x && rm /x\nWORKDIR /bin\n"))
     assert len(image.layers) == 1
