@@ -195,6 +195,10 @@ def _not_found(tree: Tree, path: bytes, written: str) -> ContextError:
             f"{written} is left out of the {where} by its ignore file",
             hint=f"add the line !{os.fsdecode(path)} to it, or copy another file",
         )
+    link = tree.lstat(path)
+    if link is not None and link.kind is Kind.SYMLINK:
+        to = os.fsdecode(link.link)
+        return ContextError(f"{written} is a symbolic link to {to}, which is not in the {where}")
     return ContextError(f"{written} is not in the {where}", hint=_near(tree, path).removeprefix("; "))
 
 

@@ -97,6 +97,14 @@ def test_parents_of_nothing(context: LocalContext, path: str, message: str) -> N
         copied(context, path, parents=True)
 
 
+def test_a_link_that_leads_nowhere_is_told_as_one(context: LocalContext, tmp_path: Path) -> None:
+    (tmp_path / "host").symlink_to("/etc/nobody-has-this")
+    with pytest.raises(
+        ContextError, match=r"^host is a symbolic link to /etc/nobody-has-this, which is not in the context$"
+    ):
+        copied(context, "host")
+
+
 EXCLUDE = [
     (("y",), ("*.txt",), ["deep/c.txt", "deep/d.md", "deep/er/e.txt"]),
     (("y",), ("**/*.txt",), ["deep/d.md", "deep/er/"]),
