@@ -90,6 +90,7 @@ class Terminated(KeyboardInterrupt):
 
 def main() -> NoReturn:
     """The console script. Ends the process without tearing the interpreter down: all is flushed."""
+    _open_streams()
     gc.disable()  # nothing that start-up makes is garbage; commands that work long turn it on
     code = run(sys.argv[1:])
     try:
@@ -97,6 +98,19 @@ def main() -> NoReturn:
     except OSError:
         pass
     os._exit(code)
+
+
+def _open_streams() -> None:
+    """Standard streams that the caller has closed lead nowhere: else the next file opened would get their
+    numbers, and be written into."""
+    if None not in (sys.stdin, sys.stdout, sys.stderr):
+        return
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    sys.stdin = sys.stdin or open(0, encoding="utf-8")  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def run(args: list[str]) -> int:

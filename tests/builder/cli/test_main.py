@@ -265,3 +265,21 @@ def test_sigterm_ends_with_its_code(tmp_path: object) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (143, "interrupted\n")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_lead_nowhere(tmp_path: Path, closed: str) -> None:
+    """The next file opened would get their numbers: here the store's, which is made."""
+    line = f"{sys.executable} -m builder.cli.main --root {tmp_path}/store import - a:b {closed}"
+    read = line if "<" in closed else f"head -c 10240 /dev/zero | {line}"
+    done = subprocess.run(["bash", "-c", read], cwd=ROOT, capture_output=True)
+    assert b"Traceback" not in done.stderr and b"internal" not in done.stderr
+    if "<" not in closed:
+        assert done.returncode == 0
+    listed = subprocess.run(
+        [sys.executable, "-m", "builder.cli.main", "--root", f"{tmp_path}/store", "images", "-q"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    assert listed.stderr == b"" and bool(listed.stdout) == ("<" not in closed)
