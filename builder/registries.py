@@ -444,6 +444,8 @@ def hint(error: OciError, reference: Reference) -> str:
     match error:
         case Unauthorized():
             return f"is the name right? for what is not public: pybuild login{host}"
+        case ManifestUnknown() if "NAME_UNKNOWN" in error.codes:
+            return "is the name right? the registry has no such repository"
         case ManifestUnknown():
             return f"pybuild tags {replace(reference, tag='', digest=None).familiar()} lists what is there"
         case TooManyRequests():

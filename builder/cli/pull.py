@@ -54,6 +54,8 @@ def command(session: Session, /, names: tuple[str, ...], **flags: Any) -> None:
                     found = _whole(session, registries, name, None if flags["all_platforms"] else wanted)
                     after = session.images.find(name) or found
                     new = before is None or before.digest not in (found.digest, after.digest)
+                    if not flags["all_platforms"]:
+                        _compare(session, name, found, wanted)
                     if flags["unpack"]:
                         _unpack(session, registries, found)
                     lines.append((f"{name}\n", "" if flags["quiet"] else _told(name, str(found.digest), new)))
@@ -86,6 +88,19 @@ def _whole(session: Session, registries: Registries, name: Reference, wanted: Pl
         forget_unreadable(session.images)
         for digest in bad:
             registries.emit(Warning_("Damaged", f"the blob {digest} was damaged and is put aside"))
+
+
+def _compare(session: Session, name: Reference, found: Descriptor, wanted: Platform) -> None:
+    """Say it when an image that is the only one of its name is for another platform than was asked for."""
+    from oci import platforms
+    from oci.errors import NotAnImage
+
+    try:
+        platform = session.images.for_platform(found).platform
+    except NotAnImage:
+        return
+    if platforms.best(wanted, [platform]) is None:
+        remote.warn(f"{name.familiar()} is for {platform}, not for {wanted}: there is no other image")
 
 
 def _unpack(session: Session, registries: Registries, found: Descriptor) -> None:
