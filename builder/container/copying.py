@@ -85,7 +85,7 @@ def copy(source: Side, target: Side, alive: Alive, *, follow: bool = False, arch
                 target,
                 where.directory,
                 archive=archive,
-                edit=None if target.container else lambda entry: _for_the_host(entry, archive, devices),
+                edit=lambda entry: entry if target.container else _for_the_host(entry, archive, devices),
             )
             return Copied(files.size, (*devices, *done.notes))
 
@@ -208,10 +208,11 @@ def _applied(
     directory: bytes,
     *,
     archive: bool,
-    edit: Callable[[Entry], Entry | None] | None,
+    edit: Callable[[Entry], Entry | None],
 ) -> ApplyStats:
-    """Unpack into a directory. In a container links that an archive goes through are resolved in its root;
-    outside the directory is entered first, as above it there may be some that may be searched only.
+    """Unpack into a directory, which itself stays as it is. In a container links that an archive goes through
+    are resolved in its root; outside the directory is entered first, as above it there may be some that may
+    be searched only.
     """
     kept = None if archive else _of_root if side.container else _of_the_caller
     with _refusals(side):
@@ -224,7 +225,7 @@ def _applied(
                 whiteouts=None,
                 swaps=False,
                 prefix=directory if side.container else b"",
-                filter=edit,
+                filter=lambda entry: edit(entry) if entry.name else None,
                 owner=kept,
                 unmapped=_unmapped(side),
             )

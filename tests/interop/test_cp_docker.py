@@ -182,6 +182,7 @@ def files_here(place: Path) -> None:
     (place / "hdir" / "inner" / "y").write_text("y\n")
     (place / "hdir" / "x").chmod(0o600)
     (place / "hdir" / "inner").chmod(0o711)
+    (place / "hdir").chmod(0o711)
     (place / "hlink").symlink_to("hdir")
     (place / "clash").mkdir()
     (place / "clash" / "file").mkdir()
