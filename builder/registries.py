@@ -442,10 +442,14 @@ def hint(error: OciError, reference: Reference) -> str:
 
     host = "" if reference.domain == DEFAULT_DOMAIN else f" {reference.domain}"
     match error:
+        case Unauthorized() if not error.status:
+            return ""  # we ourselves did not go on, and said why
         case Unauthorized():
             return f"is the name right? for what is not public: pybuild login{host}"
         case ManifestUnknown() if "NAME_UNKNOWN" in error.codes:
             return "is the name right? the registry has no such repository"
+        case ManifestUnknown() if {"BLOB_UNKNOWN", "MANIFEST_BLOB_UNKNOWN"} & set(error.codes):
+            return ""  # of one that is there, or is being pushed
         case ManifestUnknown():
             return f"pybuild tags {replace(reference, tag='', digest=None).familiar()} lists what is there"
         case TooManyRequests():

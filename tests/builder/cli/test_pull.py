@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from builder.registries import hint
 from oci import platforms
+from oci.errors import ManifestUnknown, Unauthorized
 from oci.layout import Layout
+from oci.reference import Reference
 from oci.registry.server import Options, RegistryServer
 
 Pybuild = Any
@@ -36,6 +39,16 @@ def test_an_image_that_is_for_another_platform_only(pybuild: Pybuild, rootfs: st
     assert ran.code == 0 and said in ran.err, ran
     for line in (("--platform", str(platforms.host())), (), ("--all-platforms",)):
         assert "warning" not in pybuild("pull", *line, name).err
+
+
+def test_nobody_is_told_to_check_a_name_that_is_right() -> None:
+    """A file of passwords that cannot be read and a layer that is gone have nothing to do with names."""
+    name = Reference.parse("r.example/app:1")
+    assert hint(Unauthorized("auth.json: not valid JSON"), name) == ""
+    assert hint(Unauthorized("401", status=401), name).endswith("pybuild login r.example")
+    assert hint(ManifestUnknown("404", codes=("BLOB_UNKNOWN",)), name) == ""
+    said = "pybuild tags r.example/app lists what is there"
+    assert hint(ManifestUnknown("404", codes=("MANIFEST_UNKNOWN",)), name) == said
 
 
 def test_the_tags_of_a_repository_that_is_not_there(pybuild: Pybuild, host: str) -> None:
