@@ -56,6 +56,7 @@ def test_owners(request: pytest.FixtureRequest, who: str, how: str, folder: Path
                 entry.uid, entry.gid, entry.mode = owner, owner + 1, 0o750
                 out.addfile(entry)
         (home.parent / f"{name}.tar").write_bytes(data.getvalue())
+        (home.parent / f"{name}.tar").chmod(0o644)
         shell(f"mkdir -p {name}/here && echo text > {name}/here/file && chmod 600 {name}/here/file")
         typed("cp", f"{name}/here", f"{name}:/new")
         typed("cp", f"{name}/here", f"{name}:/vol/{name}")
