@@ -7,6 +7,10 @@ middle of an import. So the command line remembers what it was asked for; who wo
 
 from __future__ import annotations
 
+LISTEN_S = 0.25
+"""How long an interrupt may go unheard. One that comes just before a thread waits for a lock does not wake
+it: the interpreter looks for it when the waiting ends."""
+
 _asked: list[KeyboardInterrupt] = []
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from contextlib import contextmanager, suppress
 from dataclasses import field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from builder.interrupts import LISTEN_S, listen
 from builder.snapshot.below import Lowers
 from oci.data import dataclass
 from oci.digest import chain_ids
@@ -210,9 +211,13 @@ def done(layer: Layer | None) -> Future[Layer | None]:
 
 
 def settle(futures: list[Future[Layer | None]]) -> None:
-    """Wait for all; raise the first error."""
-    for future in futures:
-        future.result()
+    """Wait for all; raise the first error. An interrupt that was dropped is heard meanwhile."""
+    waiting = set(futures)
+    while waiting:
+        listen()
+        ended, waiting = wait(waiting, LISTEN_S, return_when=FIRST_EXCEPTION)
+        for future in ended:
+            future.result()
 
 
 def forget(futures: list[Future[Layer | None]]) -> None:

@@ -11,13 +11,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 from builder.graph import Step, walk
-from builder.interrupts import listen
+from builder.interrupts import LISTEN_S, listen
 
 R = TypeVar("R")
-
-_LISTEN_S = 0.25
-"""How long an interrupt may go unheard. One that comes just before a thread waits for a lock does not wake
-it: the interpreter looks for it when the waiting ends."""
 
 
 def solve(
@@ -54,7 +50,7 @@ def solve(
             begin(pool, [step for step in steps if not step.inputs])
             while running:
                 listen()
-                done, _ = wait(running, _LISTEN_S, return_when=FIRST_COMPLETED)
+                done, _ = wait(running, LISTEN_S, return_when=FIRST_COMPLETED)
                 for future in done:
                     step = running.pop(future)
                     error = future.exception()

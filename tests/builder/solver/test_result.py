@@ -6,15 +6,17 @@ import io
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from builder import interrupts
 from builder.errors import BuildError
 from builder.snapshot.below import Lowers
 from builder.snapshot.overlay import Snapshots
-from builder.solver.result import LARGE, Part, Result, directories, done
+from builder.solver.result import LARGE, Part, Result, directories, done, settle
 from oci.digest import Digest
 from oci.layer import Layer
 from oci.tar import Entry, Kind, TarReader, TarWriter
@@ -89,3 +91,18 @@ def test_small_layers_go_one_after_another(tmp_path: Path) -> None:
 
     parts = tuple(part(name, LARGE - 1) for name in LAYERS)
     assert directories(Result("", parts), unpack, 2) == ("link", "parent", "lowest")
+
+
+def test_who_waits_for_layers_hears_an_interrupt_that_was_dropped() -> None:
+    never: Future[Layer | None] = Future()
+    interrupts.ask(KeyboardInterrupt())
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            settle([never])
+    finally:
+        interrupts.forget()
+    broken: Future[Layer | None] = Future()
+    broken.set_exception(OSError("full"))
+    with pytest.raises(OSError, match="full"):
+        settle([never, done(None), broken])
+    settle([done(None)])
