@@ -146,6 +146,12 @@ class Links:
             values = (repository, tag, str(digest), int(time.time()))
             database.execute("INSERT OR REPLACE INTO fetched VALUES (?, ?, ?, ?)", values)
 
+    def remove_fetched(self, repository: str, tag: str) -> bool:
+        """Forget what a tag meant behind a proxy; whether that was known."""
+        with self._writing() as database:
+            done = database.execute("DELETE FROM fetched WHERE repository = ? AND tag = ?", (repository, tag))
+        return done.rowcount > 0
+
     def add_blob(self, repository: str, digest: Digest) -> None:
         """Link a blob."""
         with self._writing() as database:

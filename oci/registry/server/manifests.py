@@ -98,6 +98,8 @@ class Manifests:
                 return digest, linked.media_type
         elif is_tag(what) and (descriptor := self._repositories.resolve(name, what)):
             return descriptor.digest, descriptor.media_type
+        elif is_tag(what) and self._proxy is None and (linked := self._repositories.fetched(name, what)):
+            return linked.digest, linked.media_type  # of a cache that is a cache no more
         raise _unknown(name, what)
 
     def _check(self, name: str, document: Document) -> None:

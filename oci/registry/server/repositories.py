@@ -78,7 +78,9 @@ class Repositories:
         hidden = self.links.hidden(repository) if known.others else set()
         own = (tag for tag, descriptor in known.own.items() if descriptor.digest in self.blobs)
         others = (tag for tag in known.others if self._is_clear(_shown(known.meanings(tag), tag, hidden)))
-        return sorted({*own, *others, *self.links.fetched(repository)})
+        asked = self.links.fetched(repository).items()
+        fetched = (tag for tag, (digest, _) in asked if self._is_kept(repository, digest))
+        return sorted({*own, *others, *fetched})
 
     def resolve(self, repository: str, tag: str) -> Descriptor | None:
         """What a tag means. Raises Problem (404) when the store's names disagree on it."""
@@ -97,6 +99,11 @@ class Repositories:
                 f"{self._domain}/{repository}:{tag}",
             )
         return next((descriptor for _, descriptor in meanings.values()), None)
+
+    def fetched(self, repository: str, tag: str) -> Linked | None:
+        """What a tag meant when a proxy last asked, if that is still here."""
+        digest, _ = self.links.fetched(repository).get(tag, (None, 0.0))
+        return self.manifest(repository, digest) if digest and self._is_kept(repository, digest) else None
 
     def manifest(self, repository: str, digest: Digest) -> Linked | None:
         """A repository's manifest by digest."""
@@ -176,8 +183,9 @@ class Repositories:
     def untag(self, repository: str, tag: str) -> bool:
         """Delete a tag; whether there was one. Names under other hosts are the store's: they are hidden."""
         descriptor = self.resolve(repository, tag)
+        fetched = self.links.remove_fetched(repository, tag)
         if descriptor is None:
-            return False
+            return fetched
         self._keep(repository, descriptor)
         known = self._names.tags(repository)
         if tag in known.own:
@@ -237,6 +245,9 @@ class Repositories:
         if self.links.manifest(repository, descriptor.digest) is None:
             below = self._closure(descriptor)
             self.links.add_manifests(repository, below.manifests.values(), below.blobs)
+
+    def _is_kept(self, repository: str, digest: Digest) -> bool:
+        return digest in self.blobs and self.manifest(repository, digest) is not None
 
     def _is_current(self, closure: Closure) -> bool:
         """Whether nothing that was lost has come back."""

@@ -177,3 +177,20 @@ def test_nothing_of_the_cache_becomes_a_name_of_the_store(
     digest = behind.registry.manifest("app", "1")
     cache.ask("HEAD", "/v2/app/manifests/1")
     assert layout.descriptors() == () and Digest.parse(digest) in layout.blobs
+
+
+def test_a_cache_that_is_a_cache_no_more(layout: Layout, behind: Behind) -> None:
+    """What was fetched is served and listed, and may be deleted, as if it had been pushed."""
+    first, second = (behind.registry.manifest("app", tag, annotations={"n": tag}) for tag in "12")
+    with served(layout, upstream=behind) as cache:
+        assert [pull(cache, tag) for tag in "12"] == [first, second]
+    behind.reachable = False
+    with served(layout) as registry:
+        assert registry.tags("app") == ["1", "2"] and pull(registry, "1") == first
+        assert registry.ask("DELETE", "/v2/app/manifests/1").status == 202
+        assert registry.ask("DELETE", f"/v2/app/manifests/{second}").status == 202
+        for tag in "12":
+            assert registry.ask("GET", f"/v2/app/manifests/{tag}").status == 404
+        assert registry.tags("app") == [] and pull(registry, first) == first
+        pushed = registry.manifest("app", "2", annotations={"n": "3"})
+        assert registry.tags("app") == ["2"] and pull(registry, "2") == pushed
