@@ -69,3 +69,27 @@ def test_s18_doors_of_proc_are_closed_by_name(monkeypatch: pytest.MonkeyPatch) -
     assert inside == syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
     assert no_links == syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_SYMLINKS
     assert uncovered & syscalls.RESOLVE_NO_XDEV and uncovered & syscalls.RESOLVE_NO_MAGICLINKS
+
+
+LAUNCHER = """
+import os, socket
+from builder.sandbox import launcher
+
+class Looking:
+    def __init__(self, builder):
+        os.write(1, b"%d" % len(made))
+    serve = end = lambda self: None
+
+ends = socket.socketpair()
+os.dup2(ends[0].fileno(), launcher.ORDERS)
+made = []
+launcher.sys_.new_keyring = lambda: made.append(1)
+launcher.Launcher = Looking
+launcher.main(os.getppid())
+"""
+
+
+def test_the_launcher_has_a_keyring_of_its_own() -> None:
+    """A step that can make none (EDQUOT) then has the launcher's, and not that of whoever builds."""
+    done = subprocess.run([sys.executable, "-c", LAUNCHER], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "1"), done.stderr
