@@ -196,10 +196,10 @@ def _not_found(tree: Tree, path: bytes, written: str) -> ContextError:
             hint=f"add the line !{os.fsdecode(path)} to it, or copy another file",
         )
     link = tree.lstat(path)
+    hint = _near(tree, path).removeprefix("; ")
     if link is not None and link.kind is Kind.SYMLINK:
-        to = os.fsdecode(link.link)
-        return ContextError(f"{written} is a symbolic link to {to}, which is not in the {where}")
-    return ContextError(f"{written} is not in the {where}", hint=_near(tree, path).removeprefix("; "))
+        hint = f"it is a symbolic link to {os.fsdecode(link.link)}, which is not there"
+    return ContextError(f"{written} is not in the {where}", hint=hint)
 
 
 def _near(tree: Tree, path: bytes) -> str:
