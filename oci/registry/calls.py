@@ -309,8 +309,14 @@ class Calls:
         if len(schemes) == 1:
             return schemes[0]
         self._schemes[endpoint.address] = schemes[0]
+        attempts = self.attempts(endpoint)
         try:
-            return self._first_to_answer(endpoint, schemes, stop)
+            while True:
+                try:
+                    return self._first_to_answer(endpoint, schemes, stop)
+                except Interrupted as error:
+                    self.failed(error, attempts)
+                    self._wait(f"{schemes[0]}://{endpoint.address}/v2/", stop)
         finally:
             del self._schemes[endpoint.address]
 

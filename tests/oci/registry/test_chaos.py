@@ -385,3 +385,11 @@ def test_a_rerun_moves_only_what_is_missing(scene: Scene) -> None:
     scene.client.pull(name, scene.other, HOST)
     gets = [seen for seen in scene.registry.seen[before:] if seen.method == "GET" and "/blobs/" in seen.path]
     assert [str(scene.image.layers[1].digest) in seen.path for seen in gets] == [True]
+
+
+def test_the_search_for_a_registry_survives_a_restart_too(scene: Scene) -> None:
+    """SECURITY.md R13: the first request of all, of a host that may speak http or https."""
+    scene.publish()
+    scene.proxy.spoil("GET", "/v2/", chaos.reset, times=3)
+    scene.pull()
+    assert scene.proxy.spoilt == 3
