@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from builder import interrupts
 from builder.errors import BuildCancelled, TimedOut, UsageError
 from builder.events import Emit, Event, StepDone, StepStarted
 
@@ -36,6 +37,7 @@ def deadline(seconds: float, emit: Emit) -> Iterator[Emit]:
             signal.signal(signal.SIGALRM, before)
     except (KeyboardInterrupt, BuildCancelled):
         if clock.told:
+            interrupts.forget()
             raise TimedOut(clock.told) from None
         raise
 
@@ -66,4 +68,5 @@ class _Clock:
             rows = [f"{name} had run for {now - since:.1f}s" for name, since in self._steps.values()]
         text = f"the build was ended: it took longer than {self._seconds:g}s (--timeout)"
         self.told = f"{text}; {', '.join(rows)}" if rows else text
-        raise KeyboardInterrupt
+        interrupts.ask(interrupt := KeyboardInterrupt())
+        raise interrupt
