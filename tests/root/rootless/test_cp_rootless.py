@@ -91,6 +91,7 @@ def test_owners(request: pytest.FixtureRequest, who: str, how: str, folder: Path
 
 @pytest.mark.parametrize("storage", ["fuse", "copy"])
 def test_where_the_kernel_mounts_no_overlay(lent: Any, folder: Path, storage: str) -> None:
+    box = f"{storage}-box"
     run = lent.with_fuse if storage == "fuse" else lent.pybuild
     home = lent.home
 
@@ -100,29 +101,27 @@ def test_where_the_kernel_mounts_no_overlay(lent: Any, folder: Path, storage: st
         return str(done.stdout)
 
     typed("import", str(folder / "base.tar"), "golden")
-    typed("create", "--name", storage, "--network=none", "golden", "busybox", "sleep", "1000")
+    typed("create", "--name", box, "--network=none", "golden", "busybox", "sleep", "1000")
     try:
-        done = lent.run(
-            "sh", "-c", f"mkdir {storage} && echo text > {storage}/file && ln -s file {storage}/link"
-        )
+        done = lent.run("sh", "-c", f"mkdir {box} && echo text > {box}/file && ln -s file {box}/link")
         assert done.returncode == 0
-        typed("cp", storage, f"{storage}:/created")
-        typed("start", storage)
-        assert typed("exec", storage, "cat", "/created/link") == "text\n"
+        typed("cp", box, f"{box}:/created")
+        typed("start", box)
+        assert typed("exec", box, "cat", "/created/link") == "text\n"
         if storage == "fuse":  # the kernel lets only those in who share its server's user namespace
-            done = run("cp", f"{storage}:/created", ".", PYBUILD_SNAPSHOTTER=storage)
+            done = run("cp", f"{box}:/created", ".", PYBUILD_SNAPSHOTTER=storage)
             assert done.returncode == 1 and "lets no other process in" in done.stderr
         else:
-            typed("cp", storage, f"{storage}:/created/running")
-            typed("cp", f"{storage}:/created/running", f"{storage}/running")
-        typed("stop", "-t", "0", storage)
-        typed("cp", storage, f"{storage}:/exited")
-        typed("cp", f"{storage}:/exited", f"{storage}/exited")
-        typed("cp", f"{storage}:/created", f"{storage}/created")
+            typed("cp", box, f"{box}:/created/running")
+            typed("cp", f"{box}:/created/running", f"{box}/running")
+        typed("stop", "-t", "0", box)
+        typed("cp", box, f"{box}:/exited")
+        typed("cp", f"{box}:/exited", f"{box}/exited")
+        typed("cp", f"{box}:/created", f"{box}/created")
         for name in ("exited", "created"):
-            assert (home / storage / name / "link").read_text() == "text\n"
-        assert "A /exited/file" in typed("diff", storage).split("\n")
-        typed("export", "-o", f"{storage}/all.tar", storage)
-        assert archive(home / storage / "all.tar")["created/link"].issym()
+            assert (home / box / name / "link").read_text() == "text\n"
+        assert "A /exited/file" in typed("diff", box).split("\n")
+        typed("export", "-o", f"{box}/all.tar", box)
+        assert archive(home / box / "all.tar")["created/link"].issym()
     finally:
-        run("rm", "-f", storage, PYBUILD_SNAPSHOTTER=storage)
+        run("rm", "-f", box, PYBUILD_SNAPSHOTTER=storage)
