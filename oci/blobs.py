@@ -14,16 +14,17 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from oci.digest import Digest
 from oci.durable import (
     CHUNK,
     DIRECTORY,
     VerifiedReader,
+    identity_of,
     locked,
     make_directory,
     make_file,
@@ -38,6 +39,9 @@ from oci.errors import BlobNotFound, DigestMismatch, InvalidArchive, LimitExceed
 from oci.model import Descriptor
 from oci.progress import Progress, no_progress
 from oci.strict_json import MAX_DOCUMENT
+
+if TYPE_CHECKING:
+    from oci.ahead import Ahead, Verdict
 
 _NAME = {"sha256": re.compile(r"[a-f0-9]{64}"), "sha512": re.compile(r"[a-f0-9]{128}")}
 
@@ -57,6 +61,7 @@ class BlobStore:
         self._file_mode, self._directory_mode = (0o600, 0o700) if private else (0o644, 0o755)
         self._private = private
         self._verified: dict[Digest, tuple[int, ...]] = {}
+        self._ahead: Ahead | None = None
 
     def path(self, digest: Digest) -> str:
         """Where the blob is, or would be."""
@@ -131,7 +136,7 @@ class BlobStore:
 
     def trust(self, digest: Digest, fd: int) -> None:
         """The caller has read `fd` to its end and its digest was right."""
-        self._verified[digest] = _identity(fd)
+        self._verified[digest] = identity_of(fd)
 
     def send(self, digest: Digest, out: int, progress: Progress = no_progress) -> int:
         """Write the blob to the descriptor `out`; its size. Raises DigestMismatch, possibly after writing.
@@ -153,13 +158,31 @@ class BlobStore:
 
     def is_verified(self, digest: Digest, fd: int) -> bool:
         """Whether this process wrote or verified the blob open as `fd`, and nobody changed it since."""
-        return self._verified.get(digest) == _identity(fd)
+        return self._verified.get(digest) == identity_of(fd)
+
+    @contextmanager
+    def hashing_ahead(self, blobs: Mapping[Digest, int]) -> Iterator[None]:
+        """Begin to hash blobs (and their sizes) that will be sent, in this order, until the first of them is
+        (`verdict`). In a process of its own, where that gains anything."""
+        from oci import ahead
+
+        self._ahead = ahead.begun(self, blobs)
+        try:
+            yield
+        finally:
+            begun, self._ahead = self._ahead, None
+            if begun is not None:
+                begun.close()
+
+    def verdict(self, digest: Digest) -> Verdict | None:
+        """What is known, or soon will be, of a blob that was hashed ahead."""
+        return self._ahead.verdict(digest) if self._ahead else None
 
     def identity(self, digest: Digest) -> tuple[int, ...]:
         """What changes when somebody writes to the blob or puts another in its place. Raises BlobNotFound."""
         fd = self.open_fd(digest)
         try:
-            return _identity(fd)
+            return identity_of(fd)
         finally:
             os.close(fd)
 
@@ -230,7 +253,7 @@ class BlobStore:
         """The same for a blob that was found damaged while open as `fd`, if it is still that file: another
         may have taken its place meanwhile."""
         with suppress(FileNotFoundError, BlobNotFound):
-            if self.identity(digest) == _identity(fd):
+            if self.identity(digest) == identity_of(fd):
                 self.quarantine(digest)
 
     def clean(self) -> int:
@@ -406,9 +429,3 @@ def _is_recent(path: str) -> bool:
         return time.time() - os.lstat(path).st_mtime < _PARTIAL_LIFE_S
     except OSError:
         return False
-
-
-def _identity(fd: int) -> tuple[int, ...]:
-    """What changes when somebody writes to a file or puts another in its place."""
-    status = os.fstat(fd)
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

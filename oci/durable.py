@@ -67,6 +67,12 @@ class VerifiedReader(io.RawIOBase):
         super().close()
 
 
+def identity_of(fd: int) -> tuple[int, ...]:
+    """What changes when somebody writes to a file or puts another in its place."""
+    status = os.fstat(fd)
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
 def write_all(fd: int, data: bytes | bytearray | memoryview) -> None:
     """Write every byte to a descriptor, which may be a pipe. An error names the file, if it has a name."""
     view = memoryview(data).cast("B")

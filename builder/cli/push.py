@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from builder.cli import remote
 from builder.cli.session import Session
-from builder.errors import NotFound, UsageError
+from builder.errors import BuildError, NotFound, UsageError
 from oci.digest import Digest
 from oci.errors import OciError
+from oci.image import walk
 from oci.layout import name_of
 from oci.model import Descriptor
 from oci.reference import Reference
+
+if TYPE_CHECKING:
+    from builder.registries import Registries
 
 Batch = tuple[Descriptor, list[Reference]]
 
@@ -36,12 +41,13 @@ def command(session: Session, /, name: str, **flags: Any) -> None:
     reference = remote.reference(name)
     if flags["all_tags"] and flags["platform"]:
         raise UsageError("--all-tags pushes images as they are: --platform cannot choose of them")
-    access = remote.asked(session, flags, reference.domain)
-    gc.enable()
     blobs = session.images.layout.blobs
     pushed: list[Batch] = []
     try:
-        with remote.registries(session, access, verb="Pushing", quiet=flags["quiet"]) as registries:
+        with (
+            blobs.hashing_ahead(_likely(session, reference, flags)),
+            _registries(session, reference, flags) as registries,
+        ):
             choose = partial(_batches, session, reference, flags)
             for descriptor, names in session.again(choose, registries):
                 session.again(partial(registries.push, blobs, descriptor, names), registries)
@@ -50,6 +56,27 @@ def command(session: Session, /, name: str, **flags: Any) -> None:
         for descriptor, names in pushed:  # when the view of the transfers has ended
             for each in names:
                 tell(each, descriptor, quiet=flags["quiet"])
+
+
+def _likely(session: Session, reference: Reference, flags: Mapping[str, Any]) -> dict[Digest, int]:
+    """The blobs that will be sent and their sizes, in the order of `registry.push`, if all is as it seems:
+    whoever pushes looks again, and says what is wrong."""
+    if flags["all_tags"]:
+        return {}
+    with suppress(BuildError, OciError, OSError):
+        blobs = session.images.layout.blobs
+        descriptor, _ = _one(session, reference, flags["platform"])
+        found = {each.digest: each.size for each in walk(blobs, descriptor)}
+        return dict(sorted(found.items(), key=lambda item: -item[1]))
+    return {}
+
+
+@contextmanager
+def _registries(session: Session, reference: Reference, flags: Mapping[str, Any]) -> Iterator[Registries]:
+    access = remote.asked(session, flags, reference.domain)
+    gc.enable()
+    with remote.registries(session, access, verb="Pushing", quiet=flags["quiet"]) as registries:
+        yield registries
 
 
 def _batches(session: Session, reference: Reference, flags: Mapping[str, Any]) -> list[Batch]:

@@ -13,13 +13,12 @@ import json
 import os
 import re
 import signal
-import subprocess
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
+from oci.data import dataclass
 from oci.errors import Unauthorized
 from oci.registry.redact import redact
 from oci.strict_json import MAX_DOCUMENT
@@ -156,6 +155,8 @@ class CredentialStore:
 
     def _call(self, helper: str, verb: str, request: str) -> bytes | None:
         """A helper's answer; None if it knows no such credential."""
+        import subprocess
+
         program = _find(helper)
         process = subprocess.Popen(
             [program, verb],
@@ -286,6 +287,8 @@ def _read(path: str) -> dict[str, Any]:
 
 def _write(path: str, document: dict[str, Any]) -> None:
     """Replace a credential file in one step, readable by its owner alone (S67). Links are followed once."""
+    import tempfile
+
     path = os.path.realpath(path)
     os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
     fd, temporary = tempfile.mkstemp(prefix=".config.json", dir=os.path.dirname(path))  # 0600

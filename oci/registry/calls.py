@@ -9,10 +9,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
+from oci.data import dataclass
 from oci.errors import LimitExceeded, RegistryError, TooManyRequests
 from oci.registry.auth import Credential, CredentialStore
 from oci.registry.body import Outgoing

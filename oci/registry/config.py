@@ -21,9 +21,10 @@ from __future__ import annotations
 import ipaddress
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
+from oci.data import dataclass
 from oci.errors import InvalidDocument
 from oci.reference import DEFAULT_DOMAIN, Reference
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
+from oci.data import dataclass
 from oci.model import Descriptor
 from oci.registry.patience import Stop, Stopped
 

@@ -6,8 +6,8 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
+from oci.data import dataclass
 from oci.errors import OciError, RegistryError
 
 

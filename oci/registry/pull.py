@@ -6,10 +6,11 @@ never fetched.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from oci import media_types, platforms
 from oci.blobs import BlobStore
+from oci.data import dataclass
 from oci.digest import Digest
 from oci.errors import InvalidDocument, LimitExceeded, ManifestUnknown, RegistryError
 from oci.image import MAX_DEPTH, is_image

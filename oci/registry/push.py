@@ -6,9 +6,10 @@ or streamed from where they are.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from oci.blobs import BlobStore
+from oci.data import dataclass
 from oci.digest import Digest
 from oci.errors import BlobNotFound, WrongContent
 from oci.image import index_of

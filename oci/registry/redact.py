@@ -1,29 +1,29 @@
 """What may be shown of what came from the network or went there: no secrets, no control characters, not too
-much."""
+much. The patterns are compiled when something is to be shown: most commands show nothing of it."""
 
 from __future__ import annotations
 
 import re
 
-_USERINFO = re.compile(r"(?<=://)[^/\s@]*@")
-_QUERY = re.compile(r"(\b\w{1,20}://[^\s?\"'<>]+|(?<![\w])/v2/[^\s?\"'<>]+)\?[^\s\"'<>)]*")
-_AUTHORIZATION = re.compile(r"\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{6,}", re.I)
-_FIELDS = re.compile(
+_USERINFO = r"(?<=://)[^/\s@]*@"
+_QUERY = r"(\b\w{1,20}://[^\s?\"'<>]+|(?<![\w])/v2/[^\s?\"'<>]+)\?[^\s\"'<>)]*"
+_AUTHORIZATION = r"(?i)\b(Bearer|Basic)\s+[A-Za-z0-9._~+/=-]{6,}"
+_FIELDS = (
     r"(?i)(\"?\b(?:password|passwd|secret|(?:access|refresh|identity|registry)_?token|token|authorization)\b\"?\s*[=:]\s*)"
     r"(\"[^\"]*\"|[^\s,;&}\"]+)"
 )
-_JWT = re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
+_JWT = r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"
+_CONTROL = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+"
 
 
 def redact(text: str, limit: int = 600) -> str:
     """`text` on one line, at most `limit` characters, without passwords, tokens and the queries of URLs."""
-    text = _CONTROL.sub(" ", text[: 16 * limit])
-    text = _USERINFO.sub("", text)
-    text = _QUERY.sub(r"\1", text)
-    text = _AUTHORIZATION.sub(r"\1 ***", text)
-    text = _JWT.sub("***", text)
-    text = _FIELDS.sub(r"\1***", text).strip()
+    text = re.sub(_CONTROL, " ", text[: 16 * limit])
+    text = re.sub(_USERINFO, "", text)
+    text = re.sub(_QUERY, r"\1", text)
+    text = re.sub(_AUTHORIZATION, r"\1 ***", text)
+    text = re.sub(_JWT, "***", text)
+    text = re.sub(_FIELDS, r"\1***", text).strip()
     return text if len(text) <= limit else text[: limit - 4].rstrip() + " ..."
 
 

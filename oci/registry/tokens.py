@@ -12,10 +12,10 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from oci.data import dataclass
 from oci.errors import Unauthorized
 from oci.registry.auth import Credential
 from oci.registry.config import Endpoint, host_name, ip_literal, is_loopback

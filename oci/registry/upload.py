@@ -54,8 +54,10 @@ class StoredBlob:
         if not checked and offset + count < os.fstat(self._fd).st_size:
             self._store.verify(self._digest)  # chunks: all of it once, before the first byte leaves
             checked = True
-        digest = None if checked else self._digest
-        return FileBody(self._fd, offset, count, digest=digest, progress=track.add)
+        if checked:
+            return FileBody(self._fd, offset, count, progress=track.add)
+        verdict = self._store.verdict(self._digest)
+        return FileBody(self._fd, offset, count, digest=self._digest, verdict=verdict, progress=track.add)
 
     def close(self) -> None:
         os.close(self._fd)

@@ -11,12 +11,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import TracebackType
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from oci.blobs import BlobStore, BlobWriter
+from oci.data import dataclass
 from oci.digest import Digest
 from oci.errors import LimitExceeded, RegistryError, WrongContent
 from oci.registry.calls import Calls, Request, Warn, origin
