@@ -15,6 +15,7 @@ from oci.data import dataclass
 if TYPE_CHECKING:
     from builder.container.model import Container, State
     from builder.container.shown import Alive
+    from builder.container.store import Containers
     from builder.container.written import Written
     from builder.images import Entry
     from builder.sandbox.spec import Mount
@@ -42,16 +43,14 @@ def held(session: Session, word: str, *, pause: bool = False) -> Iterator[Held]:
     from builder.isolation import current
 
     containers = Containers(session.state.root)
-    container = containers.get(containers.find(word))
-    entry = starting.image_of(session, container)
-    lowers = starting.unpacked(session, entry)
+    container, ready = _known(session, containers, word)
     with ExitStack() as stack:
         stack.enter_context(containers.alone(container.id, wait=False))
         state = containers.state(container.id)
         if pause:
             stack.enter_context(paused(session.state, container, state))
-        found = written(containers, container, state, lowers, userxattr=current().userxattr)
-        yield Held(container, state, entry, found)
+        found = written(containers, container, state, ready.lowers, userxattr=current().userxattr)
+        yield Held(container, state, ready.entry, found)
 
 
 @contextmanager
@@ -63,14 +62,17 @@ def shown(
     from builder.container.store import Containers
     from builder.container.volumes import Volumes, mounts
 
-    containers = Containers(session.state.root)
-    container = containers.get(containers.find(word))
-    entry = starting.image_of(session, container)
-    lowers = starting.unpacked(session, entry)
-    config = entry.image.config.value.config
+    container, ready = _known(session, Containers(session.state.root), word)
+    config = ready.entry.image.config.value.config
 
     def mounted() -> tuple[Mount, ...]:
         return mounts(container.request.volumes, Volumes(session.state.root))
 
-    with root_of(session.state, container, config, lowers, mounted, write=write, alone=alone) as found:
+    with root_of(session.state, container, config, ready.lowers, mounted, write=write, alone=alone) as found:
         yield found
+
+
+def _known(session: Session, containers: Containers, word: str) -> tuple[Container, starting.Ready]:
+    """The container that `word` means, with its image."""
+    container = containers.get(containers.find(word))
+    return container, starting.ready_again(session, container)

@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 
-from builder.container.shown import file_system
 from builder.errors import UsageError
 from builder.sandbox.owners import noted
 from builder.tree import join, kind_of, read_xattrs
@@ -138,7 +138,7 @@ class Files:
     def _directory(self, found: int, info: os.stat_result, path: bytes, device: int) -> Entry:
         fd = os.open(b".", _DIRECTORY, dir_fd=found)
         entry = _entry(path, Kind.DIRECTORY, info, fd)
-        if info.st_dev != device and file_system(fd) in _KERNELS:
+        if info.st_dev != device and is_kernels(fd):
             os.close(fd)
         else:
             self._open.append(fd)
@@ -160,8 +160,12 @@ class Files:
 
 
 def is_kernels(fd: int) -> bool:
-    """Whether a descriptor is in a file system whose files are the kernel's."""
-    return file_system(fd) in _KERNELS
+    """Whether a descriptor is in a file system whose files are the kernel's, as far as that can be told."""
+    from builder.sandbox.syscalls import file_system_type
+
+    with suppress(OSError):
+        return file_system_type(fd) in _KERNELS
+    return False
 
 
 def _entry(path: bytes, kind: Kind, info: os.stat_result, fd: int = -1, link: bytes = b"") -> Entry:

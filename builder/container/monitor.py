@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from builder.container import wire
 from builder.container.documents import decoded
+from builder.container.lives import next_life
 from builder.container.logs import LogWriter
 from builder.container.model import Container
 from builder.container.moments import now
@@ -113,14 +114,12 @@ class Monitor:
         container, request = self._container, self._container.request
         isolation = current()
         snapshots = stack.enter_context(opened(self._store.snapshots, isolation))
-        uppers = tuple(self._containers.path(container.id, *each.split("/")) for each in self._state.uppers)
-        life = len(uppers) if uppers and snapshots.goes_on else len(uppers) + 1
-        below = (*reversed(uppers[: life - 1]), *self._start.lowers)
-        place = self._containers.path(container.id, "lives", str(life))
-        active = stack.enter_context(snapshots.lasting(place, below))
-        kept = tuple(f"lives/{number + 1}/keep/fs" for number in range(life))
-        self._state = replace(self._state, uppers=kept)
-        layers = [*reversed(below), active.upper]
+        life = next_life(
+            self._containers, container.id, self._state, self._start.lowers, goes_on=snapshots.goes_on
+        )
+        active = stack.enter_context(snapshots.lasting(life.place, life.below))
+        self._state = replace(self._state, uppers=life.uppers)
+        layers = [*reversed(life.below), active.upper]
         self._view = View([DirectoryLayer(each, userxattr=isolation.userxattr) for each in layers])
         self._active = active
         allow = granted(request.allow, request.network)

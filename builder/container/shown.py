@@ -12,11 +12,12 @@ import os
 import select
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from builder.container import lifecycle
+from builder.container.lives import next_life, written_in
 from builder.container.operation import furnished, operation
 from builder.container.store import Containers
 from builder.errors import BuildError, SandboxError, UsageError
@@ -129,18 +130,14 @@ def _mounted(
         snapshots = stack.enter_context(opened(store.snapshots, current()))
         containers = Containers(store.root)
         state = containers.state(container.id)
-        uppers = tuple(containers.path(container.id, *each.split("/")) for each in state.uppers)
         if write:
-            # As `builder.container.monitor` begins a life: the next one goes on with what is written here.
-            life = len(uppers) if uppers and snapshots.goes_on else len(uppers) + 1
-            below = (*reversed(uppers[: life - 1]), *lowers)
-            place = containers.path(container.id, "lives", str(life))
-            active = stack.enter_context(snapshots.lasting(place, below))
-            kept = tuple(f"lives/{number + 1}/keep/fs" for number in range(life))
-            containers.update(container.id, replace(state, uppers=kept))
+            life = next_life(containers, container.id, state, lowers, goes_on=snapshots.goes_on)
+            active = stack.enter_context(snapshots.lasting(life.place, life.below))
+            containers.update(container.id, replace(state, uppers=life.uppers))
             stack.callback(active.settle)
         else:
-            there = (each for each in reversed(uppers) if os.path.isdir(each))
+            uppers = reversed(written_in(containers, container.id, state))
+            there = (each for each in uppers if os.path.isdir(each))
             active = stack.enter_context(snapshots.prepare((*there, *lowers)))
         if current().chroot:
             fd = os.open(active.written, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -186,12 +183,3 @@ def _shown(
     if (fd := running.terminal()) < 0:
         raise SandboxError(f"the container's files cannot be mounted: {running.wait().error}")
     return fd
-
-
-def file_system(fd: int) -> int:
-    """The kind of file system that a descriptor is in (statfs(2)); 0 when that cannot be told."""
-    from builder.sandbox.syscalls import file_system_type
-
-    with suppress(OSError):
-        return file_system_type(fd)
-    return 0

@@ -22,15 +22,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from builder.container.documents import decoded, encoded
 from builder.container.model import SHORT, Container, State
 from builder.errors import NotFound, UsageError
 from builder.roster import is_watched
-
-if TYPE_CHECKING:
-    pass
 
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+\Z")
 _ID = re.compile(r"[0-9a-f]{64}\Z")

@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from builder.container.lives import written_in
 from builder.errors import UsageError
 from builder.snapshot.diff import Change, changes
 from builder.snapshot.view import DirectoryLayer, View
@@ -91,19 +93,19 @@ def written(
 
     Raises UsageError where that can only be told when it has ended.
     """
-    uppers = [containers.path(container.id, *each.split("/")) for each in state.uppers]
+    uppers = written_in(containers, container.id, state)
     if state.alive and uppers and os.path.isdir(os.path.join(os.path.dirname(uppers[-1]), "..", "root")):
         raise UsageError(
             f"the container {container.name} runs, and here what it wrote can be told when it has ended",
             hint=f"pybuild stop {container.name} ends it; "
             "the kernel's overlay, which would tell now, cannot be had here (pybuild doctor)",
         )
-    uppers = [each for each in reversed(uppers) if os.path.isdir(each)]
-    found = Written(tuple(uppers), lowers, (), userxattr)
+    uppers = tuple(each for each in reversed(uppers) if os.path.isdir(each))
+    found = Written(uppers, lowers, (), userxattr)
     view = found.view()
     named = (*_USUAL, *(clean(each.target) for each in container.request.volumes))
     mounted = {each for name in named for each in (name, _resolved(view, name)) if each}
-    return Written(tuple(uppers), lowers, tuple(sorted(mounted, reverse=True)), userxattr)
+    return replace(found, mounted=tuple(sorted(mounted, reverse=True)))
 
 
 def _resolved(view: View, path: bytes) -> bytes:
