@@ -12,9 +12,7 @@ will be sent, a child is forked that begins with the hashes:
 
 With the first question the child is told that it is enough: it finishes the blob that it is at and ends, for
 from then on the processors have other work. Nothing rests on it: a blob of which it has no word, or that is
-no longer the file it read, is hashed by whoever sends it, who then has the error.
-
-Only a single-threaded process may do this: a fork takes one thread along, and nothing of the others.
+no longer the file it read, is hashed by whoever sends it, who then has the error (`oci.beside`).
 """
 
 from __future__ import annotations
@@ -23,13 +21,13 @@ import hashlib
 import mmap
 import os
 import select
-import signal
 import struct
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from oci import beside
+from oci.beside import Beside
 from oci.data import dataclass
 from oci.digest import Digest
 from oci.durable import identity_of
@@ -58,12 +56,7 @@ class Ahead:
         # A byte that says that it is enough, one for each blob's state, and their identities.
         self._first = 1 + len(self._digests)
         self._shared = mmap.mmap(-1, self._first + len(self._digests) * _IDENTITY.size)
-        self._told, telling = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        parent = os.getpid()
-        self._pid = os.fork()
-        if self._pid == 0:
-            self._work(telling, parent)
-        os.close(telling)
+        self._child = Beside(self._work)
 
     def __enter__(self) -> Ahead:
         return self
@@ -73,15 +66,8 @@ class Ahead:
 
     def close(self) -> None:
         """End the child if it is still there."""
-        pid, self._pid = self._pid, 0
-        if pid <= 0:
-            return
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        with suppress(ChildProcessError):
-            os.waitpid(pid, 0)
-        os.close(self._told)
-        self._shared.close()
+        if self._child.close():
+            self._shared.close()
 
     def verdict(self, digest: Digest) -> Verdict | None:
         """What the child found of a blob, or will have found soon; None if it has not begun with it. It
@@ -93,32 +79,25 @@ class Ahead:
     def _found(self, number: int, alive: Callable[[], None]) -> tuple[int, ...] | None:
         """The identity of the file whose content is right; waits while the child is at it."""
         poll = select.poll()
-        poll.register(self._told, select.POLLIN)
+        poll.register(self._child.told, select.POLLIN)
         while self._shared[1 + number] == _BEGUN:
             alive()
-            if poll.poll(_LOOK_MS) and not os.read(self._told, _MOST):
+            if poll.poll(_LOOK_MS) and not os.read(self._child.told, _MOST):
                 break  # the child has ended, perhaps just after this blob
         if self._shared[1 + number] != _RIGHT:
             return None
         return _IDENTITY.unpack_from(self._shared, self._first + number * _IDENTITY.size)
 
-    def _work(self, telling: int, parent: int) -> NoReturn:
-        """The child: nothing of the parent's may run here, neither its cleaning up nor its signal
-        handlers."""
-        try:
-            for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-                signal.signal(each, signal.SIG_DFL)
-            buffer = memoryview(bytearray(_PIECE))
-            for number, digest in enumerate(self._digests):
-                if self._shared[0]:
-                    break
-                self._shared[1 + number] = _BEGUN
-                self._shared[1 + number] = self._judged(number, digest, buffer, parent)
-                os.write(telling, b".")
-        finally:
-            os._exit(0)
+    def _work(self, telling: int, go_on: Callable[[], None]) -> None:
+        buffer = memoryview(bytearray(_PIECE))
+        for number, digest in enumerate(self._digests):
+            if self._shared[0]:
+                break
+            self._shared[1 + number] = _BEGUN
+            self._shared[1 + number] = self._judged(number, digest, buffer, go_on)
+            os.write(telling, b".")
 
-    def _judged(self, number: int, digest: Digest, buffer: memoryview, parent: int) -> int:
+    def _judged(self, number: int, digest: Digest, buffer: memoryview, go_on: Callable[[], None]) -> int:
         try:
             fd = self._store.open_fd(digest)
         except Exception:  # whoever sends it meets it again, and says it
@@ -127,8 +106,7 @@ class Ahead:
             identity = identity_of(fd)
             hasher, position = hashlib.new(digest.algorithm), 0
             while count := os.preadv(fd, [buffer], position):
-                if os.getppid() != parent:
-                    os._exit(1)
+                go_on()
                 hasher.update(buffer[:count])
                 position += count
         finally:
@@ -156,7 +134,7 @@ class Verdict:
 def begun(store: BlobStore, blobs: Mapping[Digest, int]) -> Ahead | None:
     """A child for these blobs (and their sizes), the first ones first; None where it would gain nothing, or
     cannot be had."""
-    if sum(blobs.values()) < WORTHWHILE or threading.active_count() > 1 or len(os.sched_getaffinity(0)) < 2:
+    if sum(blobs.values()) < WORTHWHILE or not beside.is_possible() or len(os.sched_getaffinity(0)) < 2:
         return None
     with suppress(OSError):
         return Ahead(store, blobs)

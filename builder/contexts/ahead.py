@@ -10,8 +10,8 @@ child is forked that lists it and leaves the packed listings in memory they shar
 When the build comes to its COPY before the child is done, both list: the child lists some directories
 breadth first and offers what lies below them, and each takes from that what the other has not.
 
-Only a single-threaded process may do this: a fork takes one thread along, and nothing of the others. Whatever
-goes wrong in the child, the listing is made again by the build, which then has the error.
+Whatever goes wrong in the child, the listing is made again by the build, which then has the error
+(`oci.beside`).
 """
 
 from __future__ import annotations
@@ -19,17 +19,16 @@ from __future__ import annotations
 import marshal
 import os
 import re
-import signal
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import NoReturn
 
 from builder.contexts.claims import MOST, Claims
 from builder.contexts.listing import Lister, Listing, Packed
 from builder.contexts.local import read_dockerfile, read_ignore
 from builder.errors import BuildError
 from builder.patterns import IgnoreFile
+from oci import beside
+from oci.beside import Beside
 
 _COPY = re.compile(r"^[ \t]*(?:COPY|ADD)[ \t]+(.*)$", re.IGNORECASE | re.MULTILINE)
 _WHOLE = frozenset((".", "./", "/"))
@@ -45,20 +44,13 @@ class Ahead:
         self.ignore = ignore
         self._fd = os.memfd_create("pybuild-context")
         self._claims = Claims()
-        self._told, telling = os.pipe2(os.O_CLOEXEC)
-        parent = os.getpid()
-        self._pid = os.fork()
-        if self._pid == 0:
-            _list(self.root, ignore, self._claims, self._fd, telling, parent)
-        os.close(telling)
+        self._child = Beside(self._list)
         self._claims.only_take()
 
     @property
     def finished(self) -> bool:
         """Whether `take` would not wait."""
-        if self._pid <= 0:
-            return True
-        return os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        return self._child.finished
 
     def fits(self, root: str, ignore: IgnoreFile | None) -> bool:
         """Whether this lists `root` as `ignore` wants it: both files may have changed meanwhile."""
@@ -69,27 +61,37 @@ class Ahead:
         """What the child found, or None. Meanwhile `helping`, which has the same ignore file, lists what
         the child has not come to. Raises ContextError.
         """
-        if self._pid <= 0:
+        if self._child.pid <= 0:
             return None
         for path in self._claims.taken():
             helping.below_that(path)
         # Not waitpid: that would wait for the child's memory to be taken down, too.
-        if not os.read(self._told, 1):
+        if not os.read(self._child.told, 1):
             return None
         found: dict[bytes, Packed] = marshal.loads(os.pread(self._fd, os.fstat(self._fd).st_size, 0))
         return {path: Listing(*packed) for path, packed in found.items()}
 
     def close(self) -> None:
         """End the child if it is still there."""
-        pid, self._pid = self._pid, 0
-        if pid <= 0:
-            return
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        self._claims.close()
-        for fd in (self._fd, self._told):
-            os.close(fd)
+        if self._child.close():
+            self._claims.close()
+            os.close(self._fd)
+
+    def _list(self, telling: int, go_on: Callable[[], None]) -> None:
+        """The child's work."""
+        fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        lister = _OfChild(fd, self.root, self.ignore or None)
+        lister.go_on = go_on
+        waiting = lister.first(_SHARES)
+        self._claims.offer(waiting[:MOST])
+        for path in waiting[MOST:]:
+            lister.below_that(path)
+        for path in self._claims.taken():
+            lister.below_that(path)
+        found = {path: each.packed for path, each in lister.listings.items()}
+        with open(self._fd, "wb", closefd=False) as file:
+            file.write(marshal.dumps(found))
+        os.write(telling, b"1")
 
 
 @contextmanager
@@ -101,7 +103,7 @@ def begin(context: str | None, dockerfile: str | None, ignorefile: str) -> Itera
     """
     ahead = None
     with suppress(BuildError, OSError, ValueError):
-        if threading.active_count() == 1 and context and dockerfile != "-" and os.path.isdir(context):
+        if beside.is_possible() and context and dockerfile != "-" and os.path.isdir(context):
             name = dockerfile or ""
             if copies_all(read_dockerfile(context, name).text):
                 ahead = Ahead(context, read_ignore(context, name, ignorefile))
@@ -125,39 +127,10 @@ def copies_all(dockerfile: str) -> bool:
 
 
 class _OfChild(Lister):
-    """Stops when the build is gone: `parent` is its process."""
+    """Stops when the build is gone."""
 
-    parent = 0
+    go_on: Callable[[], None]
 
     def one(self, path: bytes, fd: int) -> Listing:
-        if os.getppid() != self.parent:
-            os._exit(1)
+        self.go_on()
         return super().one(path, fd)
-
-
-def _list(
-    root: str, ignore: IgnoreFile | None, claims: Claims, into: int, telling: int, parent: int
-) -> NoReturn:
-    """The child: nothing of the parent's may run here, neither its cleaning up nor its signal handlers."""
-    status = 1
-    try:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
-        fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        lister = _OfChild(fd, root, ignore or None)
-        lister.parent = parent
-        waiting = lister.first(_SHARES)
-        claims.offer(waiting[:MOST])
-        for path in waiting[MOST:]:
-            lister.below_that(path)
-        for path in claims.taken():
-            lister.below_that(path)
-        found = {path: each.packed for path, each in lister.listings.items()}
-        with open(into, "wb", closefd=False) as file:
-            file.write(marshal.dumps(found))
-        os.write(telling, b"1")
-        status = 0
-    except BaseException:  # the build will meet it again, and say it
-        status = 1
-    finally:
-        os._exit(status)

@@ -23,7 +23,7 @@ def store(tmp_path: Path) -> BlobStore:
 def finished(store: BlobStore, *digests: Digest) -> Ahead:
     """A child that has come to its own end."""
     child = Ahead(store, digests)
-    os.waitid(os.P_PID, child._pid, os.WEXITED | os.WNOWAIT)
+    os.waitid(os.P_PID, child._child.pid, os.WEXITED | os.WNOWAIT)
     return child
 
 
@@ -76,14 +76,14 @@ def test_a_killed_child_is_not_waited_for(store: BlobStore, monkeypatch: pytest.
     with Ahead(store, (digest,)) as child:
         while not child._shared[1]:
             os.sched_yield()
-        os.kill(child._pid, signal.SIGKILL)
+        os.kill(child._child.pid, signal.SIGKILL)
         assert not is_right(child, store, digest)
 
 
 def test_nothing_is_left_of_a_child(store: BlobStore) -> None:
     before = os.listdir("/proc/self/fd")
     child = finished(store, store.write(b"content"))
-    pid = child._pid
+    pid = child._child.pid
     child.close()
     assert os.listdir("/proc/self/fd") == before
     with pytest.raises(ChildProcessError):

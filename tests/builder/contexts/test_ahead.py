@@ -168,7 +168,7 @@ def test_nobody_stays_behind(root: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("builder.contexts.ahead.Lister.whole", lambda *_: signal.pause())
     with begin(str(root), "", "") as ahead:
         assert ahead is not None and not ahead.finished
-        pid = ahead._pid
+        pid = ahead._child.pid
         os.kill(pid, 0)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)

@@ -118,7 +118,7 @@ def test_what_was_hashed_ahead_arrives(
     offset = min(offset, size)
     fd = store.open_fd(digest)
     with Ahead(store, (digest,)) as child:
-        os.waitid(os.P_PID, child._pid, os.WEXITED | os.WNOWAIT)
+        os.waitid(os.P_PID, child._child.pid, os.WEXITED | os.WNOWAIT)
         body = FileBody(fd, offset, size - offset, digest=digest, verdict=child.verdict(digest))
         assert sent(body, pair) == content[offset:]
     os.close(fd)
@@ -134,7 +134,7 @@ def test_what_is_damaged_is_never_complete(
     Path(store.path(digest)).write_bytes(content)
     fd = store.open_fd(digest)
     with Ahead(store, (digest,)) as child:
-        os.waitid(os.P_PID, child._pid, os.WEXITED | os.WNOWAIT)
+        os.waitid(os.P_PID, child._child.pid, os.WEXITED | os.WNOWAIT)
         verdict = child.verdict(digest) if ahead else None
         with pytest.raises(DigestMismatch, match="is damaged"):
             sent(FileBody(fd, 0, len(content), digest=digest, verdict=verdict), pair)
@@ -153,6 +153,6 @@ def test_a_child_that_was_killed_leaves_the_hashing_to_the_sender(
         while not child._shared[1]:
             os.sched_yield()
         verdict = child.verdict(digest)
-        os.kill(child._pid, signal.SIGKILL)
+        os.kill(child._child.pid, signal.SIGKILL)
         assert sent(FileBody(fd, 0, len(content), digest=digest, verdict=verdict), pair) == content
     os.close(fd)
