@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from builder.errors import ContextError, UsageError
 from oci.data import dataclass
+from oci.durable import open_untrusted
 from oci.registry.redact import shown_url
 
 if TYPE_CHECKING:
@@ -79,8 +80,7 @@ class Lock:
     def read(cls, path: str) -> Lock | None:
         """The lock at `path`; None when there is none. Raises UsageError, ContextError."""
         try:
-            # The stream opens it itself: so it also closes a directory that it refuses.
-            with open(path, encoding="utf-8", opener=_opened) as file:
+            with open(path, encoding="utf-8", opener=open_untrusted) as file:
                 text = file.read(_MOST_BYTES + 1)
         except FileNotFoundError:
             return None
@@ -117,10 +117,6 @@ def url_key(url: str) -> str:
 def git_key(git: GitUrl) -> str:
     """A repository and ref as a lock has them; the directory in it does not matter."""
     return f"{git.remote}#{git.ref}" if git.ref else git.remote
-
-
-def _opened(path: str, _flags: int) -> int:
-    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
 def _broken(name: str, text: str) -> UsageError:

@@ -19,7 +19,7 @@ from typing import BinaryIO
 from oci import media_types
 from oci.blobs import BlobStore
 from oci.digest import Digest
-from oci.durable import CHUNK, sync_directory, write_all
+from oci.durable import CHUNK, open_untrusted, sync_directory, write_all
 from oci.errors import BlobNotFound, InvalidArchive, LimitExceeded
 from oci.image import walk
 from oci.model import Descriptor, Manifest, parse
@@ -29,7 +29,6 @@ from oci.strict_json import MAX_DOCUMENT
 VERSION = b"Directory Transport Version: 1.1\n"
 
 _DOCUMENTS = media_types.INDEXES | media_types.MANIFESTS
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def read_directory(path: str, store: BlobStore, *, progress: Progress = no_progress) -> Descriptor:
@@ -131,8 +130,7 @@ def _name(digest: Digest) -> str:
 
 def _open(path: str, name: str) -> BinaryIO:
     try:
-        # The stream opens it itself: so it also closes a directory that it refuses.
-        return open(os.path.join(path, name), "rb", opener=lambda full, _: os.open(full, _READ))
+        return open(os.path.join(path, name), "rb", opener=open_untrusted)
     except FileNotFoundError:
         raise BlobNotFound(f"{path} has no {name}") from None
     except OSError as error:

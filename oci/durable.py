@@ -188,10 +188,19 @@ def locked(directory: str, make: Callable[[str], int]) -> tuple[str, int]:
         os.close(fd)  # `clean` was faster than our lock
 
 
+def open_untrusted(path: str, _flags: int = 0) -> int:
+    """Open a file to read where somebody else may have put it: no link is followed, no fifo waited for.
+
+    It is an `opener` for the built-in `open`, which then also closes a directory that it refuses; os.fdopen
+    would leave that open.
+    """
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
 def remove_if_dead(path: str) -> bool:
     """Remove a temporary entry whose maker lives no more (nobody holds its lock)."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = open_untrusted(path)
     except OSError:
         return False
     try:

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from oci.blobs import BlobStore
 from oci.digest import Digest
+from oci.durable import open_untrusted
 from oci.errors import BlobNotFound, InvalidArchive, InvalidDocument, LimitExceeded
 from oci.model import Descriptor, Index
 from oci.strict_json import MAX_DOCUMENT, Fields, dumps, loads
@@ -98,8 +99,7 @@ class Layout:
     def _file(self, name: str) -> bytes:
         path = os.path.join(self.root, name)
         try:
-            # The stream opens it itself: so it also closes a directory that it refuses.
-            file = open(path, "rb", opener=_opened)  # noqa: SIM115
+            file = open(path, "rb", opener=open_untrusted)  # noqa: SIM115
         except (FileNotFoundError, NotADirectoryError):
             raise InvalidArchive(f"{self.root} is no image layout: it has no {name}") from None
         except OSError as error:
@@ -160,10 +160,6 @@ class Names:
         if descriptor.digest not in self._blobs:
             raise BlobNotFound(f"{descriptor.digest} must be stored before it is named")
         self.entries.append(descriptor)
-
-
-def _opened(path: str, _flags: int) -> int:
-    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def name_of(descriptor: Descriptor) -> str:
