@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from oci.model import Descriptor
 from oci.reference import Reference
 
 if TYPE_CHECKING:
-    from builder.registries import Registries
+    from builder.registries import Access
 
 Batch = tuple[Descriptor, list[Reference]]
 
@@ -41,13 +41,17 @@ def command(session: Session, /, name: str, **flags: Any) -> None:
     reference = remote.reference(name)
     if flags["all_tags"] and flags["platform"]:
         raise UsageError("--all-tags pushes images as they are: --platform cannot choose of them")
+    with session.images.layout.blobs.hashing_ahead(_likely(session, reference, flags)):
+        access = remote.asked(session, flags, reference.domain)
+        gc.enable()
+        _push(session, reference, flags, access)
+
+
+def _push(session: Session, reference: Reference, flags: Mapping[str, Any], access: Access) -> None:
     blobs = session.images.layout.blobs
     pushed: list[Batch] = []
     try:
-        with (
-            blobs.hashing_ahead(_likely(session, reference, flags)),
-            _registries(session, reference, flags) as registries,
-        ):
+        with remote.registries(session, access, verb="Pushing", quiet=flags["quiet"]) as registries:
             choose = partial(_batches, session, reference, flags)
             for descriptor, names in session.again(choose, registries):
                 session.again(partial(registries.push, blobs, descriptor, names), registries)
@@ -69,14 +73,6 @@ def _likely(session: Session, reference: Reference, flags: Mapping[str, Any]) ->
         found = {each.digest: each.size for each in walk(blobs, descriptor)}
         return dict(sorted(found.items(), key=lambda item: -item[1]))
     return {}
-
-
-@contextmanager
-def _registries(session: Session, reference: Reference, flags: Mapping[str, Any]) -> Iterator[Registries]:
-    access = remote.asked(session, flags, reference.domain)
-    gc.enable()
-    with remote.registries(session, access, verb="Pushing", quiet=flags["quiet"]) as registries:
-        yield registries
 
 
 def _batches(session: Session, reference: Reference, flags: Mapping[str, Any]) -> list[Batch]:

@@ -243,9 +243,10 @@ class Launcher:
         report, tell = os.pipe2(os.O_CLOEXEC)
         here, there = _socket.socketpair() if plan.owners else (None, None)
         try:
-            if inside and plan.show:
-                flags = 0
-            pid, pidfd = inside.clone(cgroup) if inside and not plan.show else sys_.clone(flags, cgroup)
+            if inside and not plan.show:
+                pid, pidfd = inside.clone(cgroup)
+            else:
+                pid, pidfd = sys_.clone(0 if inside else flags, cgroup)
             if pid == 0:
                 confined = not target and not plan.chroot and (plan.cgroup or plan.tasks > 0)
                 bounds = Bounds(confined, tuple(rest[: plan.tasks]), self.most_pids)

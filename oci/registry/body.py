@@ -167,26 +167,26 @@ class FileBody(Outgoing):
         move = self._by_hand if _is_tls(sock) else self._by_kernel
         position = self._offset
         while position < self._end:
-            count = move(sock, position, self._end, alive)
+            count = move(sock, position, alive)
             if not count:
                 break
             position += count
         self._check_whole(position)
 
-    def _by_kernel(self, sock: socket.socket, start: int, end: int, alive: Alive) -> int:
+    def _by_kernel(self, sock: socket.socket, start: int, alive: Alive) -> int:
         while True:
             if answered(sock):
                 raise BrokenPipeError("the registry answered before it had everything")
             try:
-                count = os.sendfile(sock.fileno(), self._fd, start, min(end - start, _KERNEL_PIECE))
+                count = os.sendfile(sock.fileno(), self._fd, start, min(self._end - start, _KERNEL_PIECE))
             except BlockingIOError:
                 _wait_writable(sock)
                 continue
             self._moved(count, alive)
             return count
 
-    def _by_hand(self, sock: socket.socket, start: int, end: int, alive: Alive) -> int:
-        piece = os.pread(self._fd, min(PIECE, end - start), start)
+    def _by_hand(self, sock: socket.socket, start: int, alive: Alive) -> int:
+        piece = os.pread(self._fd, min(PIECE, self._end - start), start)
         self._send(sock, piece, alive)
         return len(piece)
 

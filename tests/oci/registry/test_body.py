@@ -13,6 +13,7 @@ import pytest
 
 from oci.ahead import Ahead
 from oci.blobs import BlobStore
+from oci.digest import Digest
 from oci.errors import DigestMismatch
 from oci.registry.body import _HASHED_PIECE, FileBody
 
@@ -53,17 +54,27 @@ def sent(body: FileBody, pair: tuple[socket.socket, socket.socket]) -> bytes:
     return bytes(came)
 
 
+def finished(store: BlobStore, digest: Digest) -> Ahead:
+    """A child that has hashed a blob."""
+    child = Ahead(store, (digest,))
+    os.waitid(os.P_PID, child._child.pid, os.WEXITED | os.WNOWAIT)
+    return child
+
+
+@pytest.mark.parametrize("ahead", [True, False])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("offset", [0, 1, _HASHED_PIECE])
-def test_what_is_hashed_on_the_way_arrives(
-    store: BlobStore, pair: tuple[socket.socket, socket.socket], size: int, offset: int
+def test_what_is_hashed_ahead_or_on_the_way_arrives(
+    store: BlobStore, pair: tuple[socket.socket, socket.socket], size: int, offset: int, ahead: bool
 ) -> None:
     content = os.urandom(size)
     digest = store.write(content)
     offset = min(offset, size)
     fd = store.open_fd(digest)
-    body = FileBody(fd, offset, size - offset, digest=digest)
-    assert sent(body, pair) == content[offset:]
+    with finished(store, digest) as child:
+        verdict = child.verdict(digest) if ahead else None
+        body = FileBody(fd, offset, size - offset, digest=digest, verdict=verdict)
+        assert sent(body, pair) == content[offset:]
     assert body.sent == size - offset
     assert pair[0].gettimeout() == 10
     os.close(fd)
@@ -108,22 +119,6 @@ def test_a_shutdown_ends_the_waiting(store: BlobStore, pair: tuple[socket.socket
     os.close(fd)
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("offset", [0, 1])
-def test_what_was_hashed_ahead_arrives(
-    store: BlobStore, pair: tuple[socket.socket, socket.socket], size: int, offset: int
-) -> None:
-    content = os.urandom(size)
-    digest = store.write(content)
-    offset = min(offset, size)
-    fd = store.open_fd(digest)
-    with Ahead(store, (digest,)) as child:
-        os.waitid(os.P_PID, child._child.pid, os.WEXITED | os.WNOWAIT)
-        body = FileBody(fd, offset, size - offset, digest=digest, verdict=child.verdict(digest))
-        assert sent(body, pair) == content[offset:]
-    os.close(fd)
-
-
 @pytest.mark.parametrize("ahead", [True, False])
 def test_what_is_damaged_is_never_complete(
     store: BlobStore, pair: tuple[socket.socket, socket.socket], ahead: bool
@@ -133,8 +128,7 @@ def test_what_is_damaged_is_never_complete(
     content[0] ^= 1
     Path(store.path(digest)).write_bytes(content)
     fd = store.open_fd(digest)
-    with Ahead(store, (digest,)) as child:
-        os.waitid(os.P_PID, child._child.pid, os.WEXITED | os.WNOWAIT)
+    with finished(store, digest) as child:
         verdict = child.verdict(digest) if ahead else None
         with pytest.raises(DigestMismatch, match="is damaged"):
             sent(FileBody(fd, 0, len(content), digest=digest, verdict=verdict), pair)
