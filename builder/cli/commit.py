@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import gc
-import sys
 
 import click
 
-from builder.cli import values
+from builder.cli import composing
 from builder.cli.isolating import isolated
 from builder.cli.session import Session
 from oci.reference import Reference
@@ -17,21 +16,10 @@ from oci.reference import Reference
 @click.argument("word", metavar="CONTAINER")
 @click.argument("name", required=False, metavar="[REPOSITORY[:TAG]]")
 @click.option("-a", "--author", default="", metavar="TEXT", help="Who made it, e.g. 'Ada <ada@example.org>'.")
+@composing.CHANGES
+@composing.MESSAGE
 @click.option(
-    "-c",
-    "--change",
-    "changes",
-    multiple=True,
-    metavar="INSTRUCTION",
-    help="A Dockerfile line for the config, e.g. 'CMD [\"sh\"]'; repeatable.",
-)
-@click.option("-m", "--message", default="", metavar="TEXT", help="For the image's history.")
-@click.option(
-    "-p",
-    "--pause/--no-pause",
-    "pause",
-    default=True,
-    help="Stop its processes meanwhile (default).",
+    "-p", "--pause/--no-pause", "pause", default=True, help="Stop its processes meanwhile (default)."
 )
 @click.pass_obj
 def command(
@@ -48,11 +36,10 @@ def command(
     from builder.container.commit import commit
     from builder.container.volumes import Volumes
     from builder.imports import changed
-    from builder.solver.cache import at_clock, now
 
     reference = Reference.parse(name).with_default_tag() if name else None
     unnamed = Volumes(session.state.root)
-    clock = values.clock(None, {}, "")
+    created, clock = composing.clock()
     gc.enable()
     isolated(session, None)
     with session.state.lease(), held(session, word, pause=pause) as here:
@@ -62,7 +49,7 @@ def command(
             here.container,
             here.entry.image,
             session.images.layout.blobs,
-            created=now() if clock is None else at_clock(clock),
+            created=created,
             clock=clock,
             changed=lambda image: changed(image, changes),
             author=author,
@@ -73,8 +60,5 @@ def command(
                 if each.kind == "volume" and unnamed.is_anonymous(each.source)
             ),
         )
-        if reference:
-            session.images.tag(reference, descriptor)
-        else:
-            session.images.keep(descriptor)
-    sys.stdout.write(f"{session.images.for_platform(descriptor).id}\n")
+        composing.keep(session, descriptor, reference)
+    composing.tell(session, descriptor)

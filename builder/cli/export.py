@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import re
 import sys
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,8 +15,6 @@ from builder.errors import ExportError, NotFound, UsageError
 
 if TYPE_CHECKING:
     from builder.images import Entry
-
-_ID = re.compile(r"[0-9a-f]{64}\Z")
 
 
 @click.command(
@@ -32,7 +29,7 @@ def command(session: Session, name: str, path: str | None) -> None:
     """Set by the decorator."""
     if path is None and os.isatty(1):
         raise UsageError("an archive does not go to a terminal", hint="name a file with -o, or pipe it on")
-    ident = container_of(session, name)
+    ident = _container_of(session, name)
     if ident and _is_named(session, ident, name):
         _container(session, ident, path)
         return
@@ -46,7 +43,7 @@ def command(session: Session, name: str, path: str | None) -> None:
     _image(session, name, entry, path)
 
 
-def container_of(session: Session, name: str) -> str:
+def _container_of(session: Session, name: str) -> str:
     """The id of the container that `name` means, "" if it means none."""
     from builder.container.store import Containers
 
@@ -60,7 +57,7 @@ def _is_named(session: Session, ident: str, word: str) -> bool:
     """Whether a container is named so, or has that id: the beginning of one may be an image's name."""
     from builder.container.store import Containers
 
-    return bool(_ID.match(word)) or Containers(session.state.root).get(ident).name == word.removeprefix("/")
+    return word == ident or word.removeprefix("/") == Containers(session.state.root).get(ident).name
 
 
 def _image(session: Session, name: str, entry: Entry, path: str | None) -> None:

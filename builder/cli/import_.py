@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import click
 
-from builder.cli import values
+from builder.cli import composing
 from builder.cli.session import Session
 from builder.errors import UsageError
 from oci.errors import OciError
@@ -20,15 +20,8 @@ from oci.reference import Reference
 @click.command("import", help="Make an image from a tar archive of a root file system (- is standard input).")
 @click.argument("source", metavar="FILE | -")
 @click.argument("name", required=False, metavar="[NAME[:TAG]]")
-@click.option(
-    "-c",
-    "--change",
-    "changes",
-    multiple=True,
-    metavar="INSTRUCTION",
-    help="A Dockerfile line for the config, e.g. 'CMD [\"sh\"]'; repeatable.",
-)
-@click.option("-m", "--message", default="", metavar="TEXT", help="For the image's history.")
+@composing.CHANGES
+@composing.MESSAGE
 @click.option("--platform", metavar="OS/ARCH", help="What it runs on (default: this machine).")
 @click.pass_obj  # fmt: skip
 def command(
@@ -41,25 +34,21 @@ def command(
 ) -> None:
     """Set by the decorator."""
     from builder.imports import import_rootfs
-    from builder.solver.cache import at_clock, now
     from oci import platforms
 
     reference = Reference.parse(name) if name else None
-    clock = values.clock(None, {}, "")
+    created, _ = composing.clock()
     with session.state.lease(), opened(source) as stream:
         descriptor = import_rootfs(
             stream,
             session.images.layout.blobs,
             platform=platforms.parse(platform or "local"),
-            created=now() if clock is None else at_clock(clock),
+            created=created,
             changes=changes,
             message=message or f"imported from {source}",
         )
-        if reference:
-            session.images.tag(reference, descriptor)
-        else:
-            session.images.keep(descriptor)
-    sys.stdout.write(f"{session.images.for_platform(descriptor).id}\n")
+        composing.keep(session, descriptor, reference)
+    composing.tell(session, descriptor)
 
 
 @contextmanager
