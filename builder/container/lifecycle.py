@@ -109,7 +109,8 @@ def start(
     Raises SandboxError when its surroundings cannot be made, NotStarted when its program cannot be executed,
     UsageError when it runs already. This process must have one thread.
     """
-    from builder.container.monitor import Start, fork
+    from builder.container.forking import fork
+    from builder.container.monitor import Start
 
     containers = Containers(store.root)
     with containers.alone(container.id, wait=False) as alive:

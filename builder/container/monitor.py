@@ -1,14 +1,13 @@
 """The process that looks after one container: starts it, keeps what it prints, answers `exec`, `stop` and
 the others, and writes down how it ended.
 
-It is a fork of the command that started the container, with a session of its own, and holds the lock
-`alive` of the container's directory as long as it lives. When it is killed the container goes with it: no
-process is left that nobody looks after (SECURITY.md S96).
+It is a fork of the command that started the container, with a session of its own
+(`builder.container.forking`), and holds the lock `alive` of the container's directory as long as it lives.
+When it is killed the container goes with it: no process is left that nobody looks after (SECURITY.md S96).
 """
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import signal
@@ -16,7 +15,7 @@ import socket
 import traceback
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from builder.container import wire
 from builder.container.documents import decoded
@@ -364,28 +363,22 @@ class Monitor:
         """The root's descriptor for who copies files. He stays connected as long as he works on it, and is
         told when the container ends.
         """
-        assert self._main is not None
-        if self._sandbox.chroot:
-            fd = os.open(self._active.written, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        else:
-            fd = self._shown("alone" if request.get("alone") else "mounted")
-        try:
+        with self._root("alone" if request.get("alone") else "mounted") as fd:
             client.hand(wire.document(wire.ANSWER, {}), fd)
-        finally:
-            os.close(fd)
         self._working.append(client)
 
-    def _shown(self, show: str) -> int:
+    @contextmanager
+    def _root(self, show: str) -> Iterator[int]:
         assert self._main is not None
-        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        sandbox = replace(self._sandbox, terminal=None, owners=None)
+        if not self._sandbox.chroot:
+            with self._runner.shown(self._sandbox, show, where=self._main.running) as fd:
+                yield fd
+            return
+        fd = os.open(self._active.written, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            with self._runner.join(self._main.running, sandbox, null, show=show) as running:
-                if (fd := running.terminal()) < 0:
-                    raise SandboxError(f"its files cannot be reached: {running.wait().error}")
-                return fd
+            yield fd
         finally:
-            os.close(null)
+            os.close(fd)
 
     def _stop(self, number: int, timeout: float = 10.0) -> None:
         assert self._main is not None
@@ -498,72 +491,3 @@ class Monitor:
 
 def _told(exit_: Exit) -> dict[str, Any]:
     return {"status": exit_.status, "error": exit_.error}
-
-
-def fork(
-    containers: Containers,
-    state: StateDir,
-    start: Start,
-    alive: int,
-    client: tuple[socket.socket, socket.socket] | None,
-) -> dict[str, Any]:
-    """Make the monitor, which has the lock `alive`. Its process id and what it says when the container
-    runs, or why it does not. This process must have one thread.
-
-    `client` are the two ends of a connection: ours, and its.
-    """
-    ready, tell = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if pid == 0:
-        _become(containers, state, start, alive, tell, client)
-    os.close(tell)
-    if client is not None:
-        client[1].close()
-    said = b""
-    with open(ready, "rb") as pipe:
-        said = pipe.read()
-    if not said:
-        os.waitpid(pid, 0)
-        raise SandboxError("the container's monitor ended before the container began")
-    return dict(json.loads(said))
-
-
-def _become(
-    containers: Containers,
-    state: StateDir,
-    start: Start,
-    alive: int,
-    tell: int,
-    client: tuple[socket.socket, socket.socket] | None,
-) -> NoReturn:
-    """The forked process: nothing of the command's frames is ever returned to."""
-    code = 70
-    try:
-        os.setsid()
-        gc.enable()
-        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
-            signal.signal(number, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        null = os.open("/dev/null", os.O_RDWR)
-        errors = os.open(
-            containers.path(start.container.id, "monitor.log"),
-            os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW,
-            0o600,
-        )
-        for fd, target in ((null, 0), (null, 1), (errors, 2)):
-            os.dup2(fd, target)
-        keep = {0, 1, 2, alive, tell, *([client[1].fileno()] if client else [])}
-        _close_all_but(keep | {state.version_fd})
-        Monitor(containers, state, start, tell, client[1] if client else None).run()
-        code = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
-
-
-def _close_all_but(keep: set[int]) -> None:
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) not in keep:
-            with suppress(OSError):
-                os.close(int(name))

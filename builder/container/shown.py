@@ -141,9 +141,9 @@ def _mounted(
             active = stack.enter_context(snapshots.prepare((*there, *lowers)))
         if current().chroot:
             fd = os.open(active.written, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, fd)
         else:
             fd = _shown(stack, store, container, config, active, mounts, alone)
-        stack.callback(os.close, fd)
         yield fd
 
 
@@ -173,13 +173,4 @@ def _shown(
 
     request = replace(container.request, privileged=False)
     sandbox = furnished(runner.sandbox(op, active, view), request, active, mounts, None)
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    try:
-        running = stack.enter_context(
-            runner.begin(replace(sandbox, owners=None), null, show="alone" if alone else "mounted")
-        )
-    finally:
-        os.close(null)
-    if (fd := running.terminal()) < 0:
-        raise SandboxError(f"the container's files cannot be mounted: {running.wait().error}")
-    return fd
+    return stack.enter_context(runner.shown(sandbox, "alone" if alone else "mounted"))

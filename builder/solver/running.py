@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from builder import entitlements
@@ -286,6 +287,28 @@ class Runner:
             raise SandboxError(f"the program could not be started: {error}") from error
         with joined:
             yield joined
+
+    @contextmanager
+    def shown(self, sandbox: Sandbox, show: str, *, where: Running | None = None) -> Iterator[int]:
+        """The root of a sandbox that executes nothing, or of the one that runs as `where`: a descriptor, good
+        for the time of the block. `show` as for `Launcher.begin`. Raises SandboxError.
+        """
+        sandbox = replace(sandbox, terminal=None, owners=None)
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        with ExitStack() as stack:
+            try:
+                begun = (
+                    self.join(where, sandbox, null, show=show)
+                    if where
+                    else self.begin(sandbox, null, show=show)
+                )
+                running = stack.enter_context(begun)
+            finally:
+                os.close(null)
+            if (fd := running.terminal()) < 0:
+                raise SandboxError(f"the container's files cannot be reached: {running.wait().error}")
+            stack.callback(os.close, fd)
+            yield fd
 
     def take_network(self, stack: ExitStack) -> int:
         """A ready network namespace, closed with `stack`. Raises SandboxError."""
